@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What crosses from kernel to user space: the 64-bit frame and the sample record.
+ * Compiles as BPF C, C and C++. Fixed-width types and explicit padding only. Drawn in
+ * docs/formats.md. */
+#pragma once
+
+#ifdef __cplusplus
+#include <cstddef>
+#include <cstdint>
+typedef uint64_t fw_u64;
+typedef uint32_t fw_u32;
+typedef uint16_t fw_u16;
+typedef uint8_t fw_u8;
+#else
+typedef unsigned long long fw_u64;
+typedef unsigned int fw_u32;
+typedef unsigned short fw_u16;
+typedef unsigned char fw_u8;
+#endif
+
+/* A frame: kind in the top 4 bits.
+ *   KERNEL  low 60 bits of the kernel address (the top four are always ones on 64-bit kernels)
+ *   USER    low 60 bits of the user address; the mapping is looked up in user space
+ *   FILE    20 bits file id, 40 bits file offset (written where the kernel side knows the mapping)
+ */
+#define FW_FRAME_KIND_SHIFT 60
+#define FW_FRAME_KERNEL 1ull
+#define FW_FRAME_USER 2ull
+#define FW_FRAME_FILE 3ull
+#define FW_FRAME_PAYLOAD_MASK ((1ull << FW_FRAME_KIND_SHIFT) - 1)
+#define FW_FRAME_FILE_OFFSET_BITS 40
+
+/* Limits that both sides rely on. 127 is the kernel's own default (perf_event_max_stack). */
+#define FW_MAX_KERNEL_FRAMES 127
+#define FW_MAX_USER_FRAMES 1024
+#define FW_COMM_SIZE 16
+
+/* How a user stack ended. X(constant, metric label). */
+#define FW_STACK_ENDS(X)                                                                         \
+  X(NONE, "no_user_stack") /* kernel thread, or nothing to walk */                               \
+  X(ROOT, "root")          /* a proven root */                                                   \
+  X(FRAME_POINTER,                                                                               \
+    "frame_pointer_end")          /* frame pointer 0 or not a stack address: end of the chain */ \
+  X(TRUNCATED, "truncated")       /* frame limit reached */                                      \
+  X(BAD_READ, "bad_read")         /* stack memory was not readable */                            \
+  X(NO_TABLE, "no_table")         /* no unwind rule (tables: next module) */                     \
+  X(NO_REGISTERS, "no_registers") /* the user registers were not to be had */
+
+enum fw_stack_end {
+#define FW_STACK_END_ENUM(constant, name) FW_STACK_END_##constant,
+  FW_STACK_ENDS(FW_STACK_END_ENUM)
+#undef FW_STACK_END_ENUM
+      FW_STACK_END_COUNT
+};
+
+#define FW_SAMPLE_VERSION 1
+
+/* One ring-buffer record: this header, then kernel_frames and user_frames 64-bit frames, each leaf
+ * first, kernel before user. header_size lets an older reader skip fields it does not know. */
+struct fw_sample {
+  fw_u16 version;
+  fw_u16 header_size;
+  fw_u16 kernel_frames;
+  fw_u16 user_frames;
+  fw_u64 time_ns;   /* CLOCK_MONOTONIC */
+  fw_u64 cgroup_id; /* cgroup v2 id; 0 when unknown */
+  fw_u32 pid;       /* process (thread group), in the agent's pid namespace */
+  fw_u32 tid;
+  fw_u32 cpu;
+  fw_u8 stack_end; /* enum fw_stack_end of the user part */
+  fw_u8 flags;     /* FW_SAMPLE_* */
+  fw_u8 padding[2];
+  char comm[FW_COMM_SIZE]; /* of the thread, NUL-padded */
+};
+
+#define FW_SAMPLE_KERNEL_TRUNCATED 1
+#define FW_SAMPLE_IN_KERNEL 2     /* the tick hit kernel mode */
+#define FW_SAMPLE_KERNEL_THREAD 4 /* no user memory at all */
+
+#ifdef __cplusplus
+static_assert(sizeof(fw_sample) == 56 && offsetof(fw_sample, comm) == 40);
+#else
+_Static_assert(sizeof(struct fw_sample) == 56, "fw_sample is shared with user space");
+#endif

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+# Every package that Firewatch needs, all from Debian 12. Nothing is downloaded here.
+find_package(PkgConfig REQUIRED)
+find_package(Threads REQUIRED)
+find_package(absl REQUIRED)
+find_package(Protobuf REQUIRED)
+find_package(spdlog REQUIRED)
+find_package(fmt REQUIRED)
+find_package(nlohmann_json REQUIRED)
+find_package(CLI11 REQUIRED)
+find_package(Boost 1.81 REQUIRED)  # header-only use: Beast and Asio
+find_package(ZLIB REQUIRED)
+# Debian's config files of these two look for packages that only static users need, so pkg-config.
+pkg_check_modules(ROCKSDB REQUIRED IMPORTED_TARGET rocksdb)
+pkg_check_modules(GRPCPP REQUIRED IMPORTED_TARGET grpc++)
+pkg_check_modules(ZSTD REQUIRED IMPORTED_TARGET libzstd)
+pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)
+pkg_check_modules(RE2 REQUIRED IMPORTED_TARGET re2)
+pkg_check_modules(LIBBPF REQUIRED IMPORTED_TARGET libbpf)
+pkg_check_modules(LIBELF REQUIRED IMPORTED_TARGET libelf)
+pkg_check_modules(LIBDW REQUIRED IMPORTED_TARGET libdw)
+pkg_check_modules(SECCOMP REQUIRED IMPORTED_TARGET libseccomp)
+pkg_check_modules(YAML_CPP REQUIRED IMPORTED_TARGET yaml-cpp)
+if(FIREWATCH_TESTS OR FIREWATCH_FUZZERS)
+  find_package(GTest REQUIRED)
+endif()
+if(FIREWATCH_BENCHMARKS)
+  find_package(benchmark REQUIRED)
+endif()
+
+find_program(CLANG_BPF NAMES clang-19 REQUIRED)
+find_program(BPFTOOL NAMES bpftool PATHS /usr/sbin REQUIRED)
+find_program(GRPC_CPP_PLUGIN NAMES grpc_cpp_plugin REQUIRED)
+
+# libLLVMDemangle is one small static archive; the rest of LLVM is not linked.
+find_library(LLVM_DEMANGLE LLVMDemangle PATHS /usr/lib/llvm-19/lib REQUIRED NO_DEFAULT_PATH)
+add_library(firewatch_llvm_demangle INTERFACE)
+target_link_libraries(firewatch_llvm_demangle INTERFACE ${LLVM_DEMANGLE})
+target_include_directories(firewatch_llvm_demangle SYSTEM INTERFACE /usr/lib/llvm-19/include)
+
+find_program(CCACHE ccache)
+if(CCACHE)
+  set(CMAKE_C_COMPILER_LAUNCHER ${CCACHE})
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE})
+endif()

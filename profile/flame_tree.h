@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+// Stacks merged by name from the root: what a flame graph draws. Inlined lines become frames of
+// their own (marked), so a location with three lines is three nodes.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "profile/profile.h"
+
+namespace firewatch::profile {
+
+struct FlameTreeOptions {
+  int value_index = 0;  // which sample type
+  // 0: every node. Else nodes are kept by total, largest first (a parent is always kept with its
+  // child), and what is cut under a parent becomes one child named "(other)" that carries the exact
+  // total: the weight of the tree never changes.
+  uint32_t max_nodes = 0;
+};
+
+// Column per field, level order (a parent comes before its children, children of one parent are
+// adjacent and sorted by name). Node 0 is the root, named "total".
+struct FlameTree {
+  std::vector<uint32_t> parent;  // parent[0] = 0
+  std::vector<uint32_t> name;    // index into `names`
+  std::vector<int64_t> self;
+  std::vector<int64_t> total;
+  std::vector<uint8_t> flags;  // bit 0 inlined, bit 1 kernel, bit 2 not symbolized, bit 3 "(other)"
+  std::vector<uint32_t> file;  // index into `names`: binary (base name of the mapping) or ""
+  std::vector<std::string> names;
+  size_t size() const { return parent.size(); }
+};
+
+FlameTree BuildFlameTree(const Profile& profile, const FlameTreeOptions& options);
+
+struct FunctionTotals {
+  std::string name;
+  std::string file;  // binary
+  int64_t self = 0;
+  int64_t total = 0;  // recursion counted once per stack
+};
+// Sorted by self descending, then total, then name. `limit` 0: all.
+std::vector<FunctionTotals> TopFunctions(const Profile& profile, int value_index, size_t limit);
+
+// What a frame is called: the function's name, else "binary+0xoffset" (hex file offset), else
+// "[unknown]+0xaddress".
+std::string FrameName(const Profile& profile, const Location& location, size_t line_index);
+
+}  // namespace firewatch::profile
