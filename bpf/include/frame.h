@@ -18,21 +18,23 @@ typedef unsigned short fw_u16;
 typedef unsigned char fw_u8;
 #endif
 
-/* A frame: kind in the top 4 bits.
- *   KERNEL  low 60 bits of the kernel address (the top four are always ones on 64-bit kernels)
- *   USER    low 60 bits of the user address; the mapping is looked up in user space
+/* A frame: kind in the top 4 bits, chosen so that an address as the kernel gives it is already a
+ * frame and the hot path converts nothing.
+ *   USER    the user address (top bits are zeros); the mapping is looked up in user space
  *   FILE    20 bits file id, 40 bits file offset (written where the kernel side knows the mapping)
+ *   KERNEL  the kernel address (top bits are ones); the payload is its low 60 bits
  */
 #define FW_FRAME_KIND_SHIFT 60
-#define FW_FRAME_KERNEL 1ull
-#define FW_FRAME_USER 2ull
+#define FW_FRAME_USER 0ull
 #define FW_FRAME_FILE 3ull
+#define FW_FRAME_KERNEL 15ull
 #define FW_FRAME_PAYLOAD_MASK ((1ull << FW_FRAME_KIND_SHIFT) - 1)
 #define FW_FRAME_FILE_OFFSET_BITS 40
 
 /* Limits that both sides rely on. 127 is the kernel's own default (perf_event_max_stack). */
 #define FW_MAX_KERNEL_FRAMES 127
 #define FW_MAX_USER_FRAMES 1024
+#define FW_MAX_USER_FRAMES_WITHOUT_LOOP 256 /* kernels before bpf_loop (5.17) */
 #define FW_COMM_SIZE 16
 
 /* How a user stack ended. X(constant, metric label). */
@@ -44,7 +46,8 @@ typedef unsigned char fw_u8;
   X(TRUNCATED, "truncated")       /* frame limit reached */                                      \
   X(BAD_READ, "bad_read")         /* stack memory was not readable */                            \
   X(NO_TABLE, "no_table")         /* no unwind rule (tables: next module) */                     \
-  X(NO_REGISTERS, "no_registers") /* the user registers were not to be had */
+  X(NO_REGISTERS, "no_registers") /* the user registers were not to be had */                    \
+  X(COMPAT, "compat_32bit")       /* a 32-bit process: the leaf only */
 
 enum fw_stack_end {
 #define FW_STACK_END_ENUM(constant, name) FW_STACK_END_##constant,
@@ -64,7 +67,7 @@ struct fw_sample {
   fw_u16 user_frames;
   fw_u64 time_ns;   /* CLOCK_MONOTONIC */
   fw_u64 cgroup_id; /* cgroup v2 id; 0 when unknown */
-  fw_u32 pid;       /* process (thread group), in the agent's pid namespace */
+  fw_u32 pid;       /* process (thread group), in the agent's pid namespace; 0: not visible there */
   fw_u32 tid;
   fw_u32 cpu;
   fw_u8 stack_end; /* enum fw_stack_end of the user part */

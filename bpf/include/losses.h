@@ -23,7 +23,9 @@
   X(FILE_UNREADABLE, "file_unreadable", "files not symbolized: could not be opened")              \
   X(FILE_REFUSED, "file_refused", "files not symbolized: not a usable ELF file")                  \
   X(SPOOL_DROPPED, "spool_dropped", "windows dropped: the spool on disk was full")                \
-  X(UPLOAD_REFUSED, "upload_refused", "windows that the server refused for good")
+  X(UPLOAD_REFUSED, "upload_refused", "windows that the server refused for good")                 \
+  X(FILTER_FULL, "filter_full", "children not followed: the filter by process was full")          \
+  X(PID_NOT_VISIBLE, "pid_not_visible", "samples without a pid: outside the agent's namespace")
 
 enum fw_loss {
 #define FW_LOSS_ENUM(constant, name, text) FW_LOSS_##constant,

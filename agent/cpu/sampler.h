@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+// The CPU sampler: loads bpf/cpu.bpf.c, opens one perf event per CPU, and hands out samples. The
+// kernel decides when a reader is woken (a part of the ring is full, or about a second has passed),
+// so that neither side polls and a wake-up is shared by many samples.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "agent/core/events.h"
+#include "agent/cpu/sample.h"
+#include "base/metrics.h"
+#include "bpf/include/losses.h"
+
+namespace firewatch::agent {
+
+struct SamplerOptions {
+  uint32_t hz = 19;  // 1..999
+  // Only these processes and, from their first instruction, all their descendants. Descendants that
+  // live already are found in /proc by Open. Empty: every process.
+  std::vector<Pid> pids;
+  // Only these cgroups and what is below them: directories of the cgroup v2 hierarchy, absolute or
+  // relative to its mount. Empty: every cgroup. Both filters given: both must match.
+  std::vector<std::string> cgroups;
+  bool exclude_self = false;      // the agent profiles itself, too, unless told otherwise
+  bool prefer_cpu_clock = false;  // even where the machine has a cycle counter
+  uint64_t wake_interval_ns = 1'000'000'000;
+  uint32_t ring_bytes = 0;  // 0: by rate and CPUs, 256 KiB .. 16 MiB; else a power of two
+  std::string online_cpus_path = "/sys/devices/system/cpu/online";
+};
+
+// Cost of one BPF program since it was loaded; times are zero unless the kernel counts them
+// (kernel.bpf_stats_enabled or BpfStatsScope).
+struct BpfProgramStats {
+  std::string name;
+  uint64_t run_time_ns = 0;
+  uint64_t run_count = 0;
+  uint64_t missed = 0;  // runs that the kernel refused because another program was running
+  uint32_t verified_instructions = 0;
+};
+
+// One home thread, the one that calls Drain.
+class Sampler {
+ public:
+  using SampleCallback = absl::FunctionRef<void(const SampleRecord&)>;
+
+  // Sampling runs when this returns. PermissionDenied, FailedPrecondition (no BTF, no BPF) or
+  // InvalidArgument (options) with a text that says what is missing. `metrics` must outlive it.
+  static absl::StatusOr<std::unique_ptr<Sampler>> Open(const SamplerOptions& options,
+                                                       base::MetricsRegistry& metrics);
+  ~Sampler();
+  Sampler(const Sampler&) = delete;
+  Sampler& operator=(const Sampler&) = delete;
+
+  // Readable when Drain has something to do. For poll or an outer epoll set; owned by the sampler.
+  int WaitFd() const;
+
+  // Hands every sample that is in the ring to `callback`, nearly ordered by time, follows CPUs that
+  // came or went, and refreshes the metrics at most once a second. Never blocks. Call it also when
+  // a window closes: up to a second of samples may wait there without a wake-up. Returns the number
+  // of samples.
+  size_t Drain(SampleCallback callback);
+
+  // Ends sampling, then hands out everything that was taken before: a stop loses nothing.
+  size_t Stop(SampleCallback callback);
+
+  // Adds a process and its living descendants to the filter. FailedPrecondition without a filter.
+  absl::Status Follow(Pid pid);
+
+  // Totals since Open, indexed by enum fw_loss: the kernel's and the sampler's own.
+  std::array<uint64_t, FW_LOSS_COUNT> Losses() const;
+
+  uint32_t hz() const;
+  bool hardware_cycles() const;  // else cpu-clock
+  size_t cpu_count() const;      // CPUs that are being sampled now
+  uint32_t max_user_frames() const;
+  uint64_t map_bytes() const;  // what the kernel charges for our BPF maps
+  std::vector<BpfProgramStats> ProgramStats() const;
+
+ private:
+  struct Impl;
+  explicit Sampler(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace firewatch::agent
