@@ -3,6 +3,10 @@
 // timer and a buffer and never a worker: reading and writing are asynchronous on one I/O thread,
 // handlers run on a bounded pool of workers (200 silent connections leave /healthz under 100 ms).
 //
+// A handler may leave HEAD to the server: the body is dropped, Content-Length stays. Bodies over
+// 1 KiB of a compressible type are sent as gzip to clients that accept it, unless the handler has
+// set Content-Encoding itself. A handler that throws gives 500.
+//
 // Requests with a foreign Host or Origin are refused with 403 before any handler sees them: that is
 // what keeps a web page elsewhere from reading a server on loopback (DNS rebinding, CSRF).
 #pragma once
@@ -42,6 +46,7 @@ struct HttpResponse {
   std::vector<std::pair<std::string, std::string>> headers;  // beside Content-Type and -Length
 };
 
+// {"error":"message"} as application/json.
 HttpResponse ErrorResponse(int status, std::string_view message);
 
 struct HttpServerOptions {
@@ -56,6 +61,9 @@ struct HttpServerOptions {
   size_t max_body_bytes = size_t{64} << 20;
   int max_queued_requests = 256;           // beyond it 503, at once
   std::vector<std::string> allowed_hosts;  // beside localhost, loopback addresses, own address
+  // Exact paths that are served by one worker of their own, so that heavy requests that hold every
+  // other worker cannot delay them. Only for handlers that answer quickly.
+  std::vector<std::string> express_paths = {"/healthz", "/metrics"};
 };
 
 class HttpServer {

@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0
+// Read http_connection.h first. The steps stand here in the order in which a request meets them.
+#include "transport/http_connection.h"
+
+#include <algorithm>
+#include <array>
+#include <boost/asio/buffer.hpp>
+#include <boost/asio/write.hpp>
+#include <boost/beast/http/read.hpp>
+#include <chrono>
+#include <utility>
+
+#include "base/status.h"
+#include "transport/url.h"
+
+namespace firewatch::transport {
+namespace {
+
+namespace asio = boost::asio;
+namespace beast = boost::beast;
+namespace http = boost::beast::http;
+using asio::ip::tcp;
+
+// Every piece gets the whole write timeout: a large answer may take long on a thin line, but a peer
+// that does not read at all is cut off.
+constexpr size_t kWritePiece = size_t{256} << 10;
+// After a refusal the rest of the request is read for a moment: closing with unread bytes resets
+// the connection, and the peer would lose the answer that tells it why.
+constexpr size_t kLingerBytes = size_t{1} << 20;
+constexpr std::chrono::milliseconds kLingerTime{500};
+// Beast reads ahead by up to 64 KiB.
+constexpr size_t kReadAhead = 64 * 1024;
+
+std::string LocalAddress(const tcp::socket& socket) {
+  beast::error_code ignored;
+  const auto endpoint = socket.local_endpoint(ignored);
+  return endpoint.address().to_string(ignored);
+}
+
+std::string_view View(beast::string_view text) { return {text.data(), text.size()}; }
+
+std::string LowerCase(std::string_view text) {
+  std::string lower(text);
+  for (char& c : lower) {
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+  }
+  return lower;
+}
+
+}  // namespace
+
+Connection::Connection(tcp::socket socket, ConnectionHost& host)
+    : host_(host),
+      stream_(std::move(socket)),
+      local_address_(LocalAddress(stream_.socket())),
+      buffer_(host.options.max_header_bytes + kReadAhead) {}
+
+// 1. A request line and headers, within one deadline however slowly they drip.
+void Connection::ReadHeader() {
+  parser_.emplace();
+  is_head_ = false;
+  parser_->header_limit(static_cast<uint32_t>(host_.options.max_header_bytes));
+  parser_->body_limit(host_.options.max_body_bytes);
+  host_.OnIdle(*this);
+  stream_.expires_after(std::chrono::milliseconds(host_.options.header_timeout_ms));
+  http::async_read_header(stream_, buffer_, *parser_,
+                          [this](ErrorCode error, size_t) { OnHeader(error); });
+}
+
+void Connection::OnHeader(ErrorCode error) {
+  host_.OnBusy(*this);
+  if (error) return OnReadError(error);
+  if (!CheckHeader()) return;
+  const auto& expect = parser_->get()[http::field::expect];
+  if (beast::iequals(expect, "100-continue")) return SendContinue();
+  ReadBody();
+}
+
+void Connection::OnReadError(ErrorCode error) {
+  if (error == http::error::header_limit || error == http::error::buffer_overflow) {
+    return Refuse(431, "the request's headers are too large");
+  }
+  if (error == http::error::body_limit) return Refuse(413, "the request's body is too large");
+  if (error == beast::error::timeout) host_.metrics.timeouts.Add();
+  // Beast has a category for what it cannot parse; end_of_stream and partial_message are in it too
+  // but only say that the peer went away.
+  const bool malformed = error.category() == make_error_code(http::error::bad_version).category() &&
+                         error != http::error::end_of_stream &&
+                         error != http::error::partial_message;
+  if (malformed) {
+    host_.metrics.malformed.Add();
+    return Refuse(400, "this is not HTTP: " + error.message());
+  }
+  host_.OnClosed(*this);
+}
+
+// 2. Who asks, and for what: refused here, it costs no worker and no body.
+bool Connection::CheckHeader() {
+  const auto& message = parser_->get();
+  is_head_ = message.method() == http::verb::head;
+  if (message.count(http::field::host) != 1) {
+    host_.metrics.malformed.Add();
+    Refuse(400, "a request needs exactly one Host header");
+    return false;
+  }
+  const std::string_view host_header = View(message[http::field::host]);
+  switch (host_.policy.Check(host_header, View(message[http::field::origin]), local_address_)) {
+    case HostVerdict::kAllowed:
+      break;
+    case HostVerdict::kForeignHost:
+      host_.metrics.foreign_host.Add();
+      Refuse(403,
+             "this server does not answer to the name in the Host header; --allowed-host adds one");
+      return false;
+    case HostVerdict::kForeignOrigin:
+      host_.metrics.foreign_origin.Add();
+      Refuse(403, "requests from pages of another origin are refused");
+      return false;
+  }
+  auto target = ParseTarget(View(message.target()));
+  if (!target.ok()) {
+    host_.metrics.malformed.Add();
+    Refuse(400, base::Message(target.status()));
+    return false;
+  }
+  request_.emplace();
+  request_->method = View(message.method_string());
+  request_->path = std::move(target->path);
+  request_->query = std::move(target->query);
+  return true;
+}
+
+// curl waits a second for this line before it sends a larger body.
+void Connection::SendContinue() {
+  static constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
+  stream_.expires_after(std::chrono::milliseconds(host_.options.write_timeout_ms));
+  asio::async_write(stream_, asio::buffer(kContinue.data(), kContinue.size()),
+                    [this](ErrorCode error, size_t) {
+                      if (error) return host_.OnClosed(*this);
+                      ReadBody();
+                    });
+}
+
+// 3. The body, bounded in bytes and time. Without one this completes at once.
+void Connection::ReadBody() {
+  stream_.expires_after(std::chrono::milliseconds(host_.options.body_timeout_ms));
+  http::async_read(stream_, buffer_, *parser_, [this](ErrorCode error, size_t) { OnBody(error); });
+}
+
+// 4. To a worker. No operation is pending until its answer comes.
+void Connection::OnBody(ErrorCode error) {
+  if (error) return OnReadError(error);
+  const bool keep_alive = parser_->keep_alive();
+  stream_.expires_never();
+  if (host_.Dispatch(*this, TakeRequest(), keep_alive)) return;
+  host_.metrics.queue_full.Add();
+  HttpResponse busy = ErrorResponse(503, "too many requests are waiting; try again in a second");
+  busy.headers.emplace_back("Retry-After", "1");
+  Respond(RenderResponse(std::move(busy), is_head_, keep_alive));
+}
+
+HttpRequest Connection::TakeRequest() {
+  auto message = parser_->release();
+  for (const auto& field : message) {
+    request_->headers.emplace_back(LowerCase(View(field.name_string())), View(field.value()));
+  }
+  request_->body = std::move(message.body());
+  return *std::exchange(request_, std::nullopt);
+}
+
+void Connection::Refuse(int status, std::string_view message) {
+  Respond(RenderResponse(ErrorResponse(status, message), is_head_, false));
+}
+
+// 5. The answer, piece by piece.
+void Connection::Respond(WireResponse response) {
+  host_.metrics.CountAnswer(response.status);
+  response_ = std::move(response);
+  written_ = 0;
+  WriteSome();
+}
+
+void Connection::WriteSome() {
+  const size_t head = response_.head.size();
+  const size_t in_head = std::min(written_, head);
+  const size_t in_body = written_ - in_head;
+  const std::array<asio::const_buffer, 2> pieces = {
+      asio::buffer(response_.head.data() + in_head, head - in_head),
+      asio::buffer(response_.body.data() + in_body,
+                   std::min(response_.body.size() - in_body, kWritePiece))};
+  stream_.expires_after(std::chrono::milliseconds(host_.options.write_timeout_ms));
+  asio::async_write(stream_, pieces,
+                    [this](ErrorCode error, size_t bytes) { OnWritten(error, bytes); });
+}
+
+void Connection::OnWritten(ErrorCode error, size_t bytes) {
+  if (error) {
+    if (error == beast::error::timeout) host_.metrics.timeouts.Add();
+    return host_.OnClosed(*this);
+  }
+  written_ += bytes;
+  if (written_ < response_.head.size() + response_.body.size()) return WriteSome();
+  const bool keep_alive = response_.keep_alive;
+  response_ = {};  // an idle connection holds no memory of its last answer
+  if (keep_alive) return ReadHeader();
+  Linger();
+}
+
+// 6. Say goodbye, then wait for the peer's.
+void Connection::Linger() {
+  ErrorCode ignored;
+  stream_.socket().shutdown(tcp::socket::shutdown_send, ignored);
+  buffer_.clear();
+  stream_.expires_after(kLingerTime);
+  OnLingerRead({}, 0);
+}
+
+void Connection::OnLingerRead(ErrorCode error, size_t bytes) {
+  discarded_ += bytes;
+  if (error || discarded_ > kLingerBytes) return host_.OnClosed(*this);
+  stream_.async_read_some(buffer_.prepare(kReadAhead),
+                          [this](ErrorCode next, size_t count) { OnLingerRead(next, count); });
+}
+
+}  // namespace firewatch::transport

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+// One connection of the HTTP server: a loop of read header, check, read body, hand over, write.
+// Private to this folder: it includes Beast, which takes seconds to compile.
+#pragma once
+
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/beast/core/flat_buffer.hpp>
+#include <boost/beast/core/tcp_stream.hpp>
+#include <boost/beast/http/parser.hpp>
+#include <boost/beast/http/string_body.hpp>
+#include <list>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "transport/host_policy.h"
+#include "transport/http_message.h"
+#include "transport/http_metrics.h"
+#include "transport/http_server.h"
+
+namespace firewatch::transport {
+
+class Connection;
+
+// What a connection needs of its server. Everything runs on the I/O thread.
+class ConnectionHost {
+ public:
+  ConnectionHost(HttpServerOptions server_options, base::MetricsRegistry& registry)
+      : options(std::move(server_options)), policy(options.allowed_hosts), metrics(registry) {}
+  virtual ~ConnectionHost() = default;
+
+  // Hands a request to a worker, which leads to Respond(). False, with the request untouched: too
+  // many are waiting.
+  virtual bool Dispatch(Connection& connection, HttpRequest&& request, bool keep_alive) = 0;
+  // Idle: waiting for a request, so it may be evicted.
+  virtual void OnIdle(Connection& connection) = 0;
+  virtual void OnBusy(Connection& connection) = 0;
+  // The last call: the connection is destroyed in it.
+  virtual void OnClosed(Connection& connection) = 0;
+
+  const HttpServerOptions options;
+  const HostPolicy policy;
+  HttpMetrics metrics;
+};
+
+// Home: the I/O thread. At any time it has either one pending operation of Beast (with a deadline)
+// or one job at a worker; that is why handlers may hold a plain pointer to it: it ends only in its
+// own completion handlers, and after the workers are gone.
+class Connection {
+ public:
+  Connection(boost::asio::ip::tcp::socket socket, ConnectionHost& host);
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
+
+  void Start() { ReadHeader(); }
+  // The worker's answer.
+  void Respond(WireResponse response);
+  // Only while idle: the pending read ends with an error and the connection closes.
+  void Evict() { stream_.close(); }
+
+  // Position in the server's list of idle connections; the server's alone.
+  std::optional<std::list<Connection*>::iterator> idle_position;
+
+ private:
+  using Parser = boost::beast::http::request_parser<boost::beast::http::string_body>;
+  using ErrorCode = boost::beast::error_code;
+
+  void ReadHeader();
+  void OnHeader(ErrorCode error);
+  // Decides on the header alone, before a byte of body is read. True: go on.
+  bool CheckHeader();
+  void SendContinue();
+  void ReadBody();
+  void OnBody(ErrorCode error);
+  void OnReadError(ErrorCode error);
+  HttpRequest TakeRequest();
+  // Answers without a handler, then closes: what follows in the stream cannot be trusted.
+  void Refuse(int status, std::string_view message);
+  void WriteSome();
+  void OnWritten(ErrorCode error, size_t bytes);
+  void Linger();
+  void OnLingerRead(ErrorCode error, size_t bytes);
+
+  ConnectionHost& host_;
+  boost::beast::tcp_stream stream_;
+  const std::string local_address_;
+  boost::beast::flat_buffer buffer_;
+  std::optional<Parser> parser_;  // a new one per request
+  std::optional<HttpRequest> request_;
+  bool is_head_ = false;
+  WireResponse response_;
+  size_t written_ = 0;    // of head and body together
+  size_t discarded_ = 0;  // while lingering
+};
+
+}  // namespace firewatch::transport
