@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/cpu/collector.h"
+
+#include <utility>
+
+#include "agent/core/losses.h"
+#include "base/check.h"
+
+namespace firewatch::agent {
+namespace {
+
+// Exited processes are kept this long for samples that are still in a ring: ring buffers are
+// drained at least every second (bpf/output.h), so two seconds of event time cover them.
+constexpr uint64_t kExitedGraceNs = 2'000'000'000;
+
+}  // namespace
+
+Collector::Collector(WindowOptions options, ProcessTable& table, symbolizer::Symbolizer& symbolizer,
+                     base::MetricsRegistry& metrics, Sink sink)
+    : table_(table),
+      symbolizer_(symbolizer),
+      sink_(std::move(sink)),
+      windows_{Window(options, symbolizer), Window(options, symbolizer)},
+      samples_(&metrics.AddCounter("firewatch_samples_total", "Samples taken into a window.")),
+      windows_closed_(&metrics.AddCounter("firewatch_windows_total", "Windows closed.")) {
+  static constexpr std::array<const char*, FW_STACK_END_COUNT> kNames = {
+#define FW_NAME(constant, name) name,
+      FW_STACK_ENDS(FW_NAME)
+#undef FW_NAME
+  };
+  for (size_t i = 0; i < losses_.size(); ++i) {
+    losses_[i] = &LossCounter(metrics, static_cast<fw_loss>(i));
+  }
+  for (size_t i = 0; i < stack_ends_.size(); ++i) {
+    stack_ends_[i] =
+        &metrics.AddCounter("firewatch_stack_ends_total", "User stacks by how the walk ended.",
+                            {{"reason", kNames[i]}});
+  }
+}
+
+void Collector::OnEvent(const ProcessEvent& event) { table_.Apply(event); }
+
+void Collector::OnSample(const SampleRecord& sample) {
+  const Process& process = table_.ForSample(sample.pid, sample.time_ns, sample.comm,
+                                            sample.cgroup_id, sample.kernel_thread);
+  Window& window = windows_[open_];
+  const uint64_t full_before = window.stacks_full();
+  window.Add(sample, process);
+  if (window.stacks_full() != full_before) losses_[FW_LOSS_WINDOW_STACKS_FULL]->Add();
+  samples_->Add();
+  stack_ends_[sample.stack_end]->Add();
+  if (sample.time_ns > kExitedGraceNs) table_.Expire(sample.time_ns - kExitedGraceNs);
+}
+
+void Collector::CloseWindow(base::WallTime start, base::WallTime end) {
+  CHECK(!closing_active_);
+  closing_active_ = true;
+  closing_start_ = start;
+  closing_end_ = end;
+  open_ = 1 - open_;
+}
+
+std::vector<std::pair<std::string, uint64_t>> Collector::TakeNewLosses() {
+  std::vector<std::pair<std::string, uint64_t>> out;
+  for (size_t i = 0; i < losses_.size(); ++i) {
+    const uint64_t total = losses_[i]->value() + source_losses_[i];
+    if (total != losses_reported_[i]) {
+      out.emplace_back(LossName(static_cast<fw_loss>(i)), total - losses_reported_[i]);
+    }
+    losses_reported_[i] = total;
+  }
+  return out;
+}
+
+bool Collector::FinishClosed(bool force, int wait_ms) {
+  if (!closing_active_) return true;
+  if (symbolizer_.Poll(wait_ms) != 0 && !force) return false;
+  closing_active_ = false;
+  ClosedWindow closed = windows_[1 - open_].Close(closing_start_, closing_end_);
+  closed.losses = TakeNewLosses();
+  windows_closed_->Add();
+  sink_(std::move(closed));
+  return true;
+}
+
+}  // namespace firewatch::agent

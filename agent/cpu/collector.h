@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+// The profiler between its source (live rings or a replay file) and its sink (uploader or a file):
+// events change the process table, samples go into the open window, closed windows become profiles.
+// Knows neither file descriptors nor clocks, so that a replay runs the very same code.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+
+#include "agent/core/process_table.h"
+#include "agent/cpu/window.h"
+#include "base/clock.h"
+#include "base/metrics.h"
+
+namespace firewatch::agent {
+
+// One home thread. Everything passed by reference must outlive it.
+class Collector {
+ public:
+  using Sink = std::function<void(ClosedWindow)>;
+
+  Collector(WindowOptions options, ProcessTable& table, symbolizer::Symbolizer& symbolizer,
+            base::MetricsRegistry& metrics, Sink sink);
+
+  // In time order with OnSample.
+  void OnEvent(const ProcessEvent& event);
+  void OnSample(const SampleRecord& sample);
+
+  // Ends the open window and begins the next. The ended one waits for outstanding names: call
+  // FinishClosed until it returns true. CHECKs that the one before is finished.
+  void CloseWindow(base::WallTime start, base::WallTime end);
+  bool has_closed() const { return closing_active_; }
+  // Hands the ended window to the sink when every file has been read, or now when `force`.
+  // Waits up to `wait_ms` for files. True when nothing is left to finish.
+  bool FinishClosed(bool force, int wait_ms = 0);
+
+  // Losses of the source (the sampler's own list), totals since its start: what is new goes into
+  // the next window that is finished.
+  void SetSourceLosses(const std::array<uint64_t, FW_LOSS_COUNT>& totals) {
+    source_losses_ = totals;
+  }
+
+  uint64_t samples_total() const { return samples_->value(); }
+  uint64_t open_samples() const { return windows_[open_].samples(); }
+
+ private:
+  std::vector<std::pair<std::string, uint64_t>> TakeNewLosses();
+
+  ProcessTable& table_;
+  symbolizer::Symbolizer& symbolizer_;
+  const Sink sink_;
+  std::array<Window, 2> windows_;  // the open one, and the one that is being closed
+  size_t open_ = 0;
+  bool closing_active_ = false;
+  base::WallTime closing_start_;
+  base::WallTime closing_end_;
+  std::array<base::Counter*, FW_LOSS_COUNT> losses_{};
+  std::array<uint64_t, FW_LOSS_COUNT> source_losses_{};
+  std::array<uint64_t, FW_LOSS_COUNT> losses_reported_{};
+  base::Counter* samples_;
+  base::Counter* windows_closed_;
+  std::array<base::Counter*, FW_STACK_END_COUNT> stack_ends_{};
+};
+
+}  // namespace firewatch::agent

@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/cpu/profiler.h"
+
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/timerfd.h>
+
+#include <array>
+#include <cerrno>
+#include <utility>
+
+#include "base/status.h"
+
+namespace firewatch::agent {
+namespace {
+
+// How often a closed window asks whether its files have been read; only while some are outstanding.
+constexpr uint64_t kNamesIntervalMs = 25;
+// At the end of a run there is no next window to wait in: names may take this long.
+constexpr int kFinalNamesMs = 5'000;
+
+absl::StatusOr<base::UniqueFd> MakeTimer() {
+  base::UniqueFd fd(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+  if (!fd.valid()) return base::ErrnoStatus(errno, "timerfd_create");
+  return fd;
+}
+
+// 0 disarms.
+void ArmTimer(int fd, uint64_t interval_ms) {
+  itimerspec spec{};
+  spec.it_value.tv_sec = static_cast<time_t>(interval_ms / 1000);
+  spec.it_value.tv_nsec = static_cast<long>(interval_ms % 1000) * 1'000'000;
+  spec.it_interval = spec.it_value;
+  ::timerfd_settime(fd, 0, &spec, nullptr);
+}
+
+void ClearEvent(int fd) {
+  uint64_t value = 0;
+  [[maybe_unused]] const ssize_t got = ::read(fd, &value, sizeof(value));
+}
+
+}  // namespace
+
+Profiler::Profiler(ProfilerOptions options, ProcessTable& table, symbolizer::Symbolizer& symbolizer,
+                   const base::Clock& clock, base::MetricsRegistry& metrics, Collector::Sink sink)
+    : options_(std::move(options)),
+      clock_(clock),
+      collector_(options_.window, table, symbolizer, metrics, std::move(sink)) {}
+
+absl::StatusOr<std::unique_ptr<Profiler>> Profiler::Open(
+    ProfilerOptions options, ProcessTable& table, symbolizer::Symbolizer& symbolizer,
+    const base::Clock& clock, base::MetricsRegistry& metrics, Collector::Sink sink) {
+  options.window.hz = options.sampler.hz;
+  std::unique_ptr<Profiler> profiler(
+      new Profiler(std::move(options), table, symbolizer, clock, metrics, std::move(sink)));
+  RETURN_IF_ERROR(profiler->Prepare(table, metrics));
+  return profiler;
+}
+
+absl::Status Profiler::Prepare(ProcessTable& table, base::MetricsRegistry& metrics) {
+  ASSIGN_OR_RETURN(sideband_, SideBand::Open(SideBandOptions(), metrics));
+  RETURN_IF_ERROR(table.PrimeFromProc());
+  ASSIGN_OR_RETURN(sampler_, Sampler::Open(options_.sampler, metrics));
+  if (!options_.record_events_path.empty()) {
+    const ReplayHeader header = {
+        .hz = options_.sampler.hz,
+        .unix_minus_monotonic_ns =
+            clock_.Now().unix_ns - static_cast<int64_t>(clock_.MonotonicNs())};
+    ASSIGN_OR_RETURN(recorder_, ReplayWriter::Create(options_.record_events_path, header));
+    table.ForEachAsEvents([this](const ProcessEvent& event) { recorder_->Write(event); });
+  }
+  epoll_.Reset(::epoll_create1(EPOLL_CLOEXEC));
+  if (!epoll_.valid()) return base::ErrnoStatus(errno, "epoll_create1");
+  stop_event_.Reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!stop_event_.valid()) return base::ErrnoStatus(errno, "eventfd");
+  ASSIGN_OR_RETURN(window_timer_, MakeTimer());
+  ASSIGN_OR_RETURN(names_timer_, MakeTimer());
+  ASSIGN_OR_RETURN(tick_timer_, MakeTimer());
+  for (int fd : {sampler_->WaitFd(), sideband_->WaitFd(), stop_event_.get(), window_timer_.get(),
+                 names_timer_.get(), tick_timer_.get()}) {
+    epoll_event event{};
+    event.events = EPOLLIN;
+    event.data.fd = fd;
+    if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) != 0) {
+      return base::ErrnoStatus(errno, "epoll_ctl");
+    }
+  }
+  return absl::OkStatus();
+}
+
+void Profiler::Stop() {
+  const uint64_t one = 1;
+  // eventfd writes are async-signal-safe; a full counter already means "stop".
+  [[maybe_unused]] const ssize_t written = ::write(stop_event_.get(), &one, sizeof(one));
+}
+
+void Profiler::DeliverEvents(uint64_t until_ns) {
+  sideband_->Drain(until_ns, [this](const ProcessEvent& event) {
+    if (recorder_ != nullptr) recorder_->Write(event);
+    collector_.OnEvent(event);
+  });
+}
+
+void Profiler::DeliverSample(const SampleRecord& sample) {
+  DeliverEvents(sample.time_ns);
+  if (recorder_ != nullptr) recorder_->Write(sample);
+  collector_.OnSample(sample);
+}
+
+void Profiler::Drain() {
+  // Taken before the samples: whatever comes later than this may still be followed by an older
+  // sample of another CPU, so its events wait in their ring for the next round.
+  const uint64_t until_ns = clock_.MonotonicNs();
+  sampler_->Drain([this](const SampleRecord& sample) { DeliverSample(sample); });
+  DeliverEvents(until_ns);
+}
+
+void Profiler::CloseWindow() {
+  Drain();
+  // The one before is handed over with the names it has: windows never pile up.
+  if (collector_.has_closed()) collector_.FinishClosed(true);
+  collector_.SetSourceLosses(sampler_->Losses());
+  const base::WallTime now = clock_.Now();
+  collector_.CloseWindow(window_start_, now);
+  window_start_ = now;
+  closed_at_ns_ = clock_.MonotonicNs();
+  if (!collector_.FinishClosed(false)) ArmTimer(names_timer_.get(), kNamesIntervalMs);
+}
+
+void Profiler::FinishClosed() {
+  const bool late = clock_.MonotonicNs() - closed_at_ns_ >= options_.names_deadline_ms * 1'000'000;
+  if (collector_.FinishClosed(late)) ArmTimer(names_timer_.get(), 0);
+}
+
+void Profiler::RunFinalWindow() {
+  if (collector_.has_closed()) collector_.FinishClosed(true, kFinalNamesMs);
+  sampler_->Stop([this](const SampleRecord& sample) { DeliverSample(sample); });
+  collector_.SetSourceLosses(sampler_->Losses());
+  collector_.CloseWindow(window_start_, clock_.Now());
+  collector_.FinishClosed(true, kFinalNamesMs);
+}
+
+absl::Status Profiler::Run() {
+  window_start_ = clock_.Now();
+  ArmTimer(window_timer_.get(), options_.window_ms);
+  if (options_.on_tick) ArmTimer(tick_timer_.get(), options_.tick_ms);
+  for (bool stopping = false; !stopping;) {
+    std::array<epoll_event, 8> events{};
+    const int ready = ::epoll_wait(epoll_.get(), events.data(), events.size(), -1);
+    if (ready < 0 && errno != EINTR) return base::ErrnoStatus(errno, "epoll_wait");
+    for (int i = 0; i < ready; ++i) {
+      const int fd = events[static_cast<size_t>(i)].data.fd;
+      if (fd == stop_event_.get()) {
+        stopping = true;
+      } else if (fd == window_timer_.get()) {
+        ClearEvent(fd);
+        CloseWindow();
+      } else if (fd == names_timer_.get()) {
+        ClearEvent(fd);
+        FinishClosed();
+      } else if (fd == tick_timer_.get()) {
+        ClearEvent(fd);
+        Drain();  // a tick shows progress, so it wants today's numbers
+        if (!options_.on_tick()) stopping = true;
+      } else {
+        Drain();
+      }
+    }
+  }
+  RunFinalWindow();
+  return recorder_ == nullptr ? absl::OkStatus() : recorder_->Close();
+}
+
+absl::StatusOr<uint64_t> RunReplay(const std::string& path, uint64_t window_ms,
+                                   WindowOptions window, ProcessTable& table,
+                                   symbolizer::Symbolizer& symbolizer,
+                                   base::MetricsRegistry& metrics, Collector::Sink sink) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<ReplayReader> reader, ReplayReader::Open(path));
+  window.hz = reader->header().hz;
+  Collector collector(window, table, symbolizer, metrics, std::move(sink));
+  const auto wall = [&reader](uint64_t time_ns) {
+    return base::WallTime{static_cast<int64_t>(time_ns) + reader->header().unix_minus_monotonic_ns};
+  };
+  uint64_t start_ns = 0;
+  uint64_t last_ns = 0;
+  const auto close = [&](uint64_t end_ns) {
+    collector.CloseWindow(wall(start_ns), wall(end_ns));
+    collector.FinishClosed(true, kFinalNamesMs);
+    start_ns = end_ns;
+  };
+  for (;;) {
+    ASSIGN_OR_RETURN(const ReplayReader::Item item, reader->Next());
+    if (std::holds_alternative<std::monostate>(item)) break;
+    if (const auto* event = std::get_if<ProcessEvent>(&item)) {
+      collector.OnEvent(*event);
+      continue;
+    }
+    const auto& sample = std::get<SampleRecord>(item);
+    if (start_ns == 0) start_ns = sample.time_ns;
+    // A gap of hours gives one window that begins after it, not thousands of empty ones.
+    if (sample.time_ns >= start_ns + window_ms * 1'000'000) {
+      close(start_ns + window_ms * 1'000'000);
+      if (sample.time_ns >= start_ns + window_ms * 1'000'000) start_ns = sample.time_ns;
+    }
+    collector.OnSample(sample);
+    last_ns = sample.time_ns;
+  }
+  if (collector.open_samples() != 0) close(last_ns + 1);
+  return collector.samples_total();
+}
+
+}  // namespace firewatch::agent

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+// The live profiler: one loop that waits on the sampler, the side-band rings and two timers, merges
+// samples and process events by time into the Collector, and closes windows. Nothing polls: with no
+// sample on the machine the loop wakes once per window.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "agent/cpu/collector.h"
+#include "agent/cpu/replay.h"
+#include "agent/cpu/sampler.h"
+#include "agent/cpu/sideband.h"
+#include "base/clock.h"
+#include "base/unique_fd.h"
+
+namespace firewatch::agent {
+
+struct ProfilerOptions {
+  SamplerOptions sampler;
+  WindowOptions window;         // its hz is set from the sampler's
+  uint64_t window_ms = 10'000;  // 100 ms and more
+  // A window whose files are still being read is delivered after this time, with what is known.
+  uint64_t names_deadline_ms = 1'000;
+  // Called about every tick_ms on the loop's thread when set; false stops the loop.
+  std::function<bool()> on_tick;
+  uint64_t tick_ms = 200;
+  std::string record_events_path;  // also write the event stream there (replay.h)
+};
+
+// Run() is the home thread of everything inside; Stop() may be called from any thread or a signal
+// handler.
+class Profiler {
+ public:
+  // Opens side-band, primes the table from /proc, then starts sampling, in this order: no process
+  // can fall between. The references must outlive the profiler.
+  static absl::StatusOr<std::unique_ptr<Profiler>> Open(
+      ProfilerOptions options, ProcessTable& table, symbolizer::Symbolizer& symbolizer,
+      const base::Clock& clock, base::MetricsRegistry& metrics, Collector::Sink sink);
+
+  // Until Stop(). The last, partial window is delivered before it returns: a stop loses nothing.
+  absl::Status Run();
+  void Stop();
+
+  const Sampler& sampler() const { return *sampler_; }
+  const SideBand& sideband() const { return *sideband_; }
+  Collector& collector() { return collector_; }
+
+ private:
+  Profiler(ProfilerOptions options, ProcessTable& table, symbolizer::Symbolizer& symbolizer,
+           const base::Clock& clock, base::MetricsRegistry& metrics, Collector::Sink sink);
+  absl::Status Prepare(ProcessTable& table, base::MetricsRegistry& metrics);
+  void DeliverEvents(uint64_t until_ns);
+  void DeliverSample(const SampleRecord& sample);
+  void Drain();
+  void CloseWindow();
+  void FinishClosed();
+  void RunFinalWindow();
+
+  ProfilerOptions options_;
+  const base::Clock& clock_;
+  Collector collector_;
+  std::unique_ptr<SideBand> sideband_;
+  std::unique_ptr<Sampler> sampler_;
+  std::unique_ptr<ReplayWriter> recorder_;
+  base::UniqueFd epoll_, stop_event_, window_timer_, names_timer_, tick_timer_;
+  base::WallTime window_start_;
+  uint64_t closed_at_ns_ = 0;  // monotonic
+};
+
+// Runs a recorded event stream through the same collector, windows by the times in the file.
+// Deterministic; needs no privilege. Returns the number of samples.
+absl::StatusOr<uint64_t> RunReplay(const std::string& path, uint64_t window_ms,
+                                   WindowOptions window, ProcessTable& table,
+                                   symbolizer::Symbolizer& symbolizer,
+                                   base::MetricsRegistry& metrics, Collector::Sink sink);
+
+}  // namespace firewatch::agent

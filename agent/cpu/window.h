@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+// One window of samples on its way from raw records to profiles.
+//
+// Adding a sample costs one hash of its frames and one table look-up when the stack is known. A new
+// stack is resolved at once, while the mappings are those of the sample's time: every user address
+// becomes (file, offset) and its file is asked for. Names come at the end, once per distinct frame.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "agent/core/process_table.h"
+#include "agent/cpu/sample.h"
+#include "base/clock.h"
+#include "base/hash.h"
+#include "bpf/include/frame.h"
+#include "profile/profile.h"
+#include "symbolizer/symbolizer.h"
+
+namespace firewatch::agent {
+
+struct WindowOptions {
+  uint32_t hz = 19;
+  // All processes in one profile, told apart by the sample labels comm and pid (`firewatch
+  // record`); else one profile per label set of a process.
+  bool single_profile = false;
+  // Beyond this many stored frames (8 bytes each) a new stack is kept as its process alone and
+  // counted in `stacks_full`: 4 MiB is ten seconds of 800 distinct 57-frame stacks per second.
+  size_t max_frames = size_t{512} << 10;
+};
+
+struct WindowGroup {
+  profile::LabelSet labels;
+  profile::Profile profile;
+};
+
+struct ClosedWindow {
+  base::WallTime start;
+  base::WallTime end;
+  uint32_t hz = 0;
+  uint64_t samples = 0;
+  std::vector<WindowGroup> groups;
+  std::vector<std::pair<std::string, uint64_t>> losses;      // by name, non-zero ones
+  std::vector<std::pair<std::string, uint64_t>> stack_ends;  // by reason, non-zero ones
+};
+
+// One home thread. `symbolizer` must outlive it.
+class Window {
+ public:
+  Window(WindowOptions options, symbolizer::Symbolizer& symbolizer);
+
+  void Add(const SampleRecord& sample, const Process& process);
+
+  // Names every frame, builds the profiles and empties the window (its memory is kept for the next
+  // one). Losses are the caller's to fill in.
+  ClosedWindow Close(base::WallTime start, base::WallTime end);
+
+  uint64_t samples() const { return samples_; }
+  uint64_t stacks_full() const { return stacks_full_; }  // since Close
+
+ private:
+  // A process as it was at its samples: a new one for each exec and each change of mappings.
+  struct Owner {
+    uint64_t incarnation;
+    Pid pid;
+    Pid parent;
+    std::string comm;
+    std::shared_ptr<const MappingSet> mappings;
+    std::shared_ptr<const profile::LabelSet> labels;
+  };
+  struct Stack {
+    uint32_t owner;
+    uint32_t thread;  // index into threads_
+    uint32_t first_frame;
+    uint32_t frames;
+    uint64_t count;
+  };
+  struct GroupBuilder;
+
+  uint32_t OwnerOf(const Process& process);
+  uint32_t ThreadOf(std::string_view comm);
+  void AddStack(uint64_t hash, const SampleRecord& sample, uint32_t owner, uint32_t thread);
+  fw_u64 ResolveUser(const Owner& owner, uint64_t address, bool is_return);
+  void AddToGroup(const Stack& stack, GroupBuilder& group);
+
+  const WindowOptions options_;
+  symbolizer::Symbolizer& symbolizer_;
+  std::vector<Owner> owners_;
+  absl::flat_hash_map<uint64_t, uint32_t> owner_of_incarnation_;
+  std::vector<std::string> threads_;
+  base::StringMap<uint32_t> thread_index_;
+  std::vector<Stack> stacks_;
+  absl::flat_hash_map<uint64_t, uint32_t> stack_of_hash_;
+  std::vector<fw_u64> frames_;
+  std::array<uint64_t, FW_STACK_END_COUNT> stack_ends_{};
+  uint64_t samples_ = 0;
+  uint64_t stacks_full_ = 0;
+};
+
+}  // namespace firewatch::agent
