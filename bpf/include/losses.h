@@ -25,7 +25,9 @@
   X(SPOOL_DROPPED, "spool_dropped", "windows dropped: the spool on disk was full")                \
   X(UPLOAD_REFUSED, "upload_refused", "windows that the server refused for good")                 \
   X(FILTER_FULL, "filter_full", "children not followed: the filter by process was full")          \
-  X(PID_NOT_VISIBLE, "pid_not_visible", "samples without a pid: outside the agent's namespace")
+  X(PID_NOT_VISIBLE, "pid_not_visible", "samples without a pid: outside the agent's namespace")   \
+  X(SPOOL_DAMAGED, "spool_damaged", "windows dropped: their file in the spool was damaged")       \
+  X(MAPPINGS_FULL, "mappings_full", "mappings not followed: the process had too many")
 
 enum fw_loss {
 #define FW_LOSS_ENUM(constant, name, text) FW_LOSS_##constant,
