@@ -36,8 +36,16 @@ class MappingSet {
   const std::vector<ProcessMapping>& all() const { return mappings_; }
   // A copy with one mapping added; whatever it overlaps is cut or removed (as mmap does).
   std::shared_ptr<const MappingSet> With(const ProcessMapping& mapping) const;
+  // The same in place, for a set that nobody shares yet. False (and unchanged) when the set would
+  // pass kMaxMappings; neighbours that continue each other count as one.
+  bool Add(const ProcessMapping& mapping);
+
+  // 0.8 MB. A process that maps more executable pieces than this is hostile or broken.
+  static constexpr size_t kMaxMappings = 16'384;
 
  private:
+  void Coalesce(size_t from, size_t to);
+
   std::vector<ProcessMapping> mappings_;
 };
 
@@ -49,7 +57,7 @@ struct Process {
   std::string comm;          // of the main thread
   std::string exe_path;      // "" for kernel threads and when unknown
   bool kernel_thread = false;
-  bool exited = false;
+  bool exited = false;  // this life is over (exit, or replaced by exec or a reused pid)
   uint64_t cgroup_id = 0;
   std::shared_ptr<const MappingSet> mappings;  // never null
   // node, service, container_id, cgroup, exe, comm: computed once, at the first sample.
@@ -82,14 +90,15 @@ class ProcessTable {
 
   // The process that a sample of `pid` at `time_ns` belongs to. A pid that no event announced is
   // read from /proc once (bounded per second) and else made up from `comm` alone: a sample is never
-  // dropped for want of a process. Stable until the next Apply.
+  // dropped for want of a process. Stable until the next Apply or Expire.
   const Process& ForSample(Pid pid, uint64_t time_ns, std::string_view comm, uint64_t cgroup_id,
                            bool kernel_thread);
 
   // For filters and `firewatch record`: the living children, grandchildren … of `pid`, and `pid`.
   std::vector<Pid> Descendants(Pid pid) const;
 
-  // Forgets exited processes whose samples have all been seen (exit older than `before_ns`).
+  // Forgets exited processes whose samples have all been seen (exit older than `before_ns`), and
+  // after lost events those that are no longer in /proc. Once per window.
   void Expire(uint64_t before_ns);
 
   size_t size() const;  // living and exited
