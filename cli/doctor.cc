@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/doctor.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <string_view>
+
+#include "agent/cpu/features.h"
+
+namespace firewatch::cli {
+namespace {
+
+std::string_view Mark(const agent::Feature& feature) {
+  if (feature.available) return feature.need == agent::FeatureNeed::kInfo ? "  -- " : "  ok ";
+  switch (feature.need) {
+    case agent::FeatureNeed::kRequired:
+      return " FAIL";
+    case agent::FeatureNeed::kDegrades:
+      return " warn";
+    case agent::FeatureNeed::kInfo:
+      return "  -- ";
+  }
+  return "  -- ";
+}
+
+}  // namespace
+
+int RunDoctor(bool quiet) {
+  const std::vector<agent::Feature> features = agent::ProbeFeatures();
+  const bool can_sample = agent::CanSample(features);
+  bool degraded = false;
+  for (const agent::Feature& feature : features) {
+    const bool missing = !feature.available && feature.need != agent::FeatureNeed::kInfo;
+    degraded |= missing;
+    if (quiet) continue;
+    fmt::print("{}  {:<22} {}\n", Mark(feature), feature.name, feature.detail);
+    if (missing && !feature.remedy.empty()) fmt::print("{:>31}{}\n", "-> ", feature.remedy);
+  }
+  if (!quiet) {
+    if (!can_sample) {
+      fmt::print(
+          "\nNothing can be sampled here{}. What works: the server, looking at stored profiles,\n"
+          "and firewatch-agent --replay FILE.\n",
+          ::geteuid() == 0 ? "" : " as this user; try it as root");
+    } else if (degraded) {
+      fmt::print(
+          "\nSampling works; the lines marked warn say what is missing and how to mend it.\n");
+    } else {
+      fmt::print("\nEverything works.\n");
+    }
+  }
+  if (!can_sample) return 1;
+  return degraded && !quiet ? 2 : 0;
+}
+
+}  // namespace firewatch::cli

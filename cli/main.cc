@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+// The `firewatch` command.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdlib>
+#include <string>
+#include <string_view>
+
+#include "base/logging.h"
+#include "base/status.h"
+#include "cli/doctor.h"
+#include "cli/record.h"
+#include "symbolizer/symbolizer.h"
+
+namespace firewatch::cli {
+namespace {
+
+int Record(const RecordOptions& options) {
+  if (options.pids.empty() && options.command.empty() && !options.all) {
+    fmt::print(
+        stderr,
+        "firewatch record: what? Give --pid P, -- COMMAND, or --all for the whole machine\n");
+    return 2;
+  }
+  if (int{!options.pids.empty()} + int{!options.command.empty()} + int{options.all} > 1) {
+    fmt::print(stderr, "firewatch record: --pid, --all and a command exclude one another\n");
+    return 2;
+  }
+  const absl::StatusOr<int> code = RunRecord(options);
+  if (code.ok()) return *code;
+  fmt::print(stderr, "firewatch record: {}\n", base::Message(code.status()));
+  if (code.status().code() == absl::StatusCode::kPermissionDenied) {
+    fmt::print(
+        stderr,
+        "  Sampling needs root, or CAP_BPF and CAP_PERFMON.\n"
+        "  firewatch doctor                     lists what is allowed here and how to mend it\n"
+        "  firewatch-agent --replay FILE        works without privilege on recorded events\n"
+        "  go tool pprof, the page, the server  need none either\n");
+  }
+  return 1;
+}
+
+int Main(int argc, char** argv) {
+  base::SetupLogging("warn");
+  CLI::App app{"Firewatch: profile what this machine's CPUs are doing."};
+  app.set_version_flag("--version", FIREWATCH_VERSION);
+  app.require_subcommand(1);
+
+  RecordOptions record;
+  CLI::App* record_command = app.add_subcommand(
+      "record", "Profile a command, processes or the whole machine into a file; needs no server.");
+  record_command->add_option("-p,--pid", record.pids, "Process to watch, with its children")
+      ->delimiter(',');
+  record_command->add_flag("-a,--all", record.all, "Every process of the machine");
+  record_command
+      ->add_option("-s,--seconds", record.seconds,
+                   "Stop after this time (default: when the command or the processes end)")
+      ->check(CLI::PositiveNumber);
+  record_command->add_option("--hz", record.hz, "Samples per second and CPU")
+      ->check(CLI::Range(1, 999))
+      ->capture_default_str();
+  record_command->add_option("-o,--output", record.output, "File to write; - is standard output")
+      ->capture_default_str();
+  record_command->add_flag("--folded", record.folded,
+                           "Write folded stacks (root;caller;leaf count) instead of pprof");
+  record_command->add_option("--cache", record.cache_directory, "Where symbol indexes are kept");
+  record_command->add_flag("-q,--quiet", record.quiet, "No progress bar and no summary");
+  record_command->add_option("command", record.command, "Command to start and watch, after --");
+  record_command->positionals_at_end();
+
+  bool doctor_quiet = false;
+  CLI::App* doctor_command =
+      app.add_subcommand("doctor", "What this kernel and these privileges allow, line by line.");
+  doctor_command->add_flag("-q,--quiet", doctor_quiet,
+                           "Only the exit code: 0 can sample, 1 cannot");
+
+  CLI11_PARSE(app, argc, argv);
+  if (record_command->parsed()) return Record(record);
+  return RunDoctor(doctor_quiet);
+}
+
+}  // namespace
+}  // namespace firewatch::cli
+
+int main(int argc, char** argv) {
+  // The hidden role of every Firewatch binary that symbolizes: the sandboxed parser of ELF files.
+  if (argc == 3 && std::string_view(argv[1]) == "--symbol-helper") {
+    return firewatch::symbolizer::RunSymbolHelper(std::atoi(argv[2]));
+  }
+  return firewatch::cli::Main(argc, argv);
+}

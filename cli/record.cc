@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/record.h"
+
+#include <fmt/format.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <numeric>
+#include <optional>
+#include <utility>
+
+#include "agent/core/process_table.h"
+#include "agent/cpu/profiler.h"
+#include "base/clock.h"
+#include "base/metrics.h"
+#include "base/status.h"
+#include "cli/child.h"
+#include "cli/progress.h"
+#include "profile/flame_tree.h"
+#include "profile/folded_codec.h"
+#include "profile/merge.h"
+#include "profile/pprof_codec.h"
+#include "symbolizer/symbolizer.h"
+
+namespace firewatch::cli {
+namespace {
+
+// Set by the signal handler: Ctrl-C ends the recording and keeps what was collected.
+volatile sig_atomic_t g_interrupted = 0;
+
+void OnInterrupt(int) { g_interrupted = 1; }
+
+// SIGINT and SIGTERM set the flag while this object lives; a second Ctrl-C ends the process.
+class InterruptScope {
+ public:
+  InterruptScope() {
+    g_interrupted = 0;
+    struct sigaction action{};
+    action.sa_handler = OnInterrupt;
+    action.sa_flags = SA_RESETHAND;
+    ::sigaction(SIGINT, &action, &old_int_);
+    ::sigaction(SIGTERM, &action, &old_term_);
+  }
+  ~InterruptScope() {
+    ::sigaction(SIGINT, &old_int_, nullptr);
+    ::sigaction(SIGTERM, &old_term_, nullptr);
+  }
+  InterruptScope(const InterruptScope&) = delete;
+  InterruptScope& operator=(const InterruptScope&) = delete;
+
+ private:
+  struct sigaction old_int_{};
+  struct sigaction old_term_{};
+};
+
+std::string DefaultCacheDirectory() {
+  if (::geteuid() == 0) return "/var/cache/firewatch";
+  if (const char* cache = std::getenv("XDG_CACHE_HOME"); cache != nullptr && *cache != '\0') {
+    return fmt::format("{}/firewatch", cache);
+  }
+  const char* home = std::getenv("HOME");
+  return fmt::format("{}/.cache/firewatch", home != nullptr ? home : "/tmp");
+}
+
+bool AnyAlive(const std::vector<uint32_t>& pids) {
+  for (uint32_t pid : pids) {
+    if (::kill(static_cast<pid_t>(pid), 0) == 0 || errno == EPERM) return true;
+  }
+  return false;
+}
+
+absl::Status WriteFile(const std::string& path, std::string_view bytes) {
+  std::FILE* file = path == "-" ? stdout : std::fopen(path.c_str(), "wb");
+  if (file == nullptr) return base::ErrnoStatus(errno, fmt::format("write {}", path));
+  const bool written = std::fwrite(bytes.data(), 1, bytes.size(), file) == bytes.size();
+  const bool closed = (path == "-" ? std::fflush(file) : std::fclose(file)) == 0;
+  if (!written || !closed) return base::ErrnoStatus(errno, fmt::format("write {}", path));
+  return absl::OkStatus();
+}
+
+// What was collected, and what went missing on the way.
+struct Recording {
+  profile::ProfileMerger merger;
+  uint64_t samples = 0;
+  std::vector<std::pair<std::string, uint64_t>> losses;
+  absl::Status error;
+
+  void Take(agent::ClosedWindow window) {
+    samples += window.samples;
+    for (auto& loss : window.losses) losses.push_back(std::move(loss));
+    for (const agent::WindowGroup& group : window.groups) {
+      if (absl::Status status = merger.Add(group.profile); !status.ok()) error = status;
+    }
+  }
+};
+
+absl::Status WriteProfile(const profile::Profile& profile, const RecordOptions& options) {
+  if (options.folded) return WriteFile(options.output, profile::WriteFolded(profile, 0));
+  ASSIGN_OR_RETURN(const std::string bytes,
+                   profile::WritePprof(profile, profile::Compression::kGzip));
+  return WriteFile(options.output, bytes);
+}
+
+void PrintSummary(const profile::Profile& profile, const Recording& recording,
+                  const RecordOptions& options) {
+  fmt::print(stderr, "{} samples at {} Hz, {:.2f} s of CPU, {} stacks -> {}\n", recording.samples,
+             options.hz, static_cast<double>(recording.samples) / options.hz,
+             profile.stacks.empty() ? 0 : profile.stacks.size() - 1, options.output);
+  for (const auto& [name, count] : recording.losses) {
+    fmt::print(stderr, "  lost: {} {}\n", count, name);
+  }
+  if (recording.samples == 0) {
+    fmt::print(stderr, "  No sample: what was watched used no CPU in this time.\n");
+  } else if (!options.folded && options.output != "-") {
+    for (const profile::FunctionTotals& row : profile::TopFunctions(profile, 0, 5)) {
+      fmt::print(stderr, "  {:5.1f} %  {}\n",
+                 100.0 * static_cast<double>(row.self) / static_cast<double>(recording.samples),
+                 row.name);
+    }
+    fmt::print(stderr, "look:  go tool pprof -http=: {}\n", options.output);
+  }
+}
+
+// The recording's end: time over, Ctrl-C, or what was watched has ended.
+class EndCondition {
+ public:
+  EndCondition(const RecordOptions& options, std::optional<Child>& child)
+      : options_(options), child_(child), start_(std::chrono::steady_clock::now()) {}
+
+  double Seconds() const {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  }
+  bool Reached() {
+    if (g_interrupted != 0) return true;
+    if (options_.seconds > 0 && Seconds() >= options_.seconds) return true;
+    if (child_.has_value()) return child_->Ended().has_value();
+    return !options_.pids.empty() && !AnyAlive(options_.pids);
+  }
+
+ private:
+  const RecordOptions& options_;
+  std::optional<Child>& child_;
+  const std::chrono::steady_clock::time_point start_;
+};
+
+agent::ProfilerOptions MakeProfilerOptions(const RecordOptions& options) {
+  agent::ProfilerOptions out;
+  out.sampler.hz = options.hz;
+  for (uint32_t pid : options.pids) out.sampler.pids.push_back(agent::Pid{pid});
+  out.window.single_profile = true;
+  // The tick decides when to stop; 50 ms keeps a short command's recording short.
+  out.tick_ms = 50;
+  return out;
+}
+
+absl::StatusOr<std::unique_ptr<symbolizer::Symbolizer>> MakeSymbolizer(
+    const RecordOptions& options, base::MetricsRegistry& metrics) {
+  symbolizer::SymbolizerOptions out;
+  out.cache_directory =
+      options.cache_directory.empty() ? DefaultCacheDirectory() : options.cache_directory;
+  return symbolizer::Symbolizer::Create(std::move(out), metrics);
+}
+
+}  // namespace
+
+absl::StatusOr<int> RunRecord(const RecordOptions& options) {
+  base::MetricsRegistry metrics;
+  base::SystemClock clock;
+  ASSIGN_OR_RETURN(const auto symbolizer, MakeSymbolizer(options, metrics));
+  agent::ProcessTable table(agent::ProcessTableOptions(), *symbolizer, metrics);
+
+  std::optional<Child> child;
+  RecordOptions watched = options;
+  if (!options.command.empty()) {
+    ASSIGN_OR_RETURN(Child started, Child::Start(options.command));
+    watched.pids = {static_cast<uint32_t>(started.pid())};
+    child.emplace(std::move(started));
+  }
+
+  Recording recording;
+  agent::ProfilerOptions profiler_options = MakeProfilerOptions(watched);
+  std::unique_ptr<agent::Profiler> profiler;
+  std::optional<EndCondition> end;
+  Progress progress(options.quiet);
+  profiler_options.on_tick = [&] {
+    uint64_t lost = 0;
+    for (uint64_t count : profiler->sampler().Losses()) lost += count;
+    progress.Show(end->Seconds(), options.seconds, profiler->collector().samples_total(), lost);
+    return !end->Reached();
+  };
+  ASSIGN_OR_RETURN(profiler, agent::Profiler::Open(std::move(profiler_options), table, *symbolizer,
+                                                   clock, metrics, [&](agent::ClosedWindow window) {
+                                                     recording.Take(std::move(window));
+                                                   }));
+  InterruptScope interrupts;
+  if (child.has_value()) RETURN_IF_ERROR(child->Release());
+  end.emplace(watched, child);
+  RETURN_IF_ERROR(profiler->Run());
+  RETURN_IF_ERROR(recording.error);
+
+  const profile::Profile profile = recording.merger.Finish();
+  RETURN_IF_ERROR(WriteProfile(profile, options));
+  if (!options.quiet) PrintSummary(profile, recording, options);
+  if (child.has_value()) return child->Ended().value_or(0);
+  return 0;
+}
+
+}  // namespace firewatch::cli

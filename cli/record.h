@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+// `firewatch record`: profile a command, some processes or the whole machine into a file, with no
+// server.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+namespace firewatch::cli {
+
+struct RecordOptions {
+  std::vector<uint32_t> pids;        // and their children
+  bool all = false;                  // every process
+  std::vector<std::string> command;  // start this and follow it and its children
+  double seconds = 0;                // 0: until the command or the processes end, or Ctrl-C
+  uint32_t hz = 99;
+  std::string output = "firewatch.pb.gz";  // "-" writes to standard output
+  bool folded = false;                     // folded stacks instead of pprof
+  std::string cache_directory;             // symbol indexes; "" = the user's cache folder
+  bool quiet = false;                      // no progress bar, no summary
+};
+
+// Returns the exit code: the command's own when one was started and a profile was written, else 0.
+// Errors say what is missing and what can be done instead.
+absl::StatusOr<int> RunRecord(const RecordOptions& options);
+
+}  // namespace firewatch::cli
