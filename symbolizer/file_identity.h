@@ -17,6 +17,8 @@ struct BuildId {
   uint8_t size = 0;
   bool empty() const { return size == 0; }
   std::string ToHex() const;  // lower case; "" when empty
+  // Empty when the text is not an even number of at most 40 hexadecimal digits.
+  static BuildId FromHex(std::string_view hex);
   friend auto operator<=>(const BuildId&, const BuildId&) = default;
   template <typename H>
   friend H AbslHashValue(H state, const BuildId& id) {

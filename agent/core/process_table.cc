@@ -549,6 +549,32 @@ void ProcessTable::Expire(uint64_t before_ns) {
   impl_->processes_gauge.Set(static_cast<double>(impl_->living));
 }
 
+void ProcessTable::ForEachAsEvents(absl::FunctionRef<void(const ProcessEvent&)> callback) const {
+  for (const auto& [pid, entry] : impl_->newest) {
+    const Process& process = entry->process;
+    if (process.exited) continue;
+    ProcessEvent event;
+    event.pid = process.pid;
+    event.tid = pid;
+    event.kind = ProcessEventKind::kFork;
+    event.parent = process.parent;
+    callback(event);
+    event.kind = ProcessEventKind::kExec;
+    event.comm = process.comm;
+    callback(event);
+    event.kind = ProcessEventKind::kMmap;
+    for (const ProcessMapping& mapping : process.mappings->all()) {
+      event.start = mapping.start;
+      event.end = mapping.end;
+      event.file_offset = mapping.file_offset;
+      const symbolizer::FileInfo info = impl_->symbolizer.Info(mapping.file);
+      event.file.path = mapping.anonymous ? "//anon" : std::string(info.path);
+      event.file.build_id = symbolizer::BuildId::FromHex(info.build_id);
+      callback(event);
+    }
+  }
+}
+
 size_t ProcessTable::size() const { return impl_->total; }
 
 }  // namespace firewatch::agent

@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "agent/core/events.h"
 #include "base/metrics.h"
@@ -100,6 +101,10 @@ class ProcessTable {
   // Forgets exited processes whose samples have all been seen (exit older than `before_ns`), and
   // after lost events those that are no longer in /proc. Once per window.
   void Expire(uint64_t before_ns);
+
+  // The living processes as the events that would make them (kFork, kExec, kMmap…), at time 0: the
+  // head of a replay file. Files are told by path and, where known, build id.
+  void ForEachAsEvents(absl::FunctionRef<void(const ProcessEvent&)> callback) const;
 
   size_t size() const;  // living and exited
 

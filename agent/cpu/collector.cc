@@ -49,7 +49,7 @@ void Collector::OnSample(const SampleRecord& sample) {
   if (window.stacks_full() != full_before) losses_[FW_LOSS_WINDOW_STACKS_FULL]->Add();
   samples_->Add();
   stack_ends_[sample.stack_end]->Add();
-  if (sample.time_ns > kExitedGraceNs) table_.Expire(sample.time_ns - kExitedGraceNs);
+  last_sample_ns_ = sample.time_ns;
 }
 
 void Collector::CloseWindow(base::WallTime start, base::WallTime end) {
@@ -58,6 +58,7 @@ void Collector::CloseWindow(base::WallTime start, base::WallTime end) {
   closing_start_ = start;
   closing_end_ = end;
   open_ = 1 - open_;
+  if (last_sample_ns_ > kExitedGraceNs) table_.Expire(last_sample_ns_ - kExitedGraceNs);
 }
 
 std::vector<std::pair<std::string, uint64_t>> Collector::TakeNewLosses() {

@@ -55,6 +55,7 @@ class Collector {
   bool closing_active_ = false;
   base::WallTime closing_start_;
   base::WallTime closing_end_;
+  uint64_t last_sample_ns_ = 0;
   std::array<base::Counter*, FW_LOSS_COUNT> losses_{};
   std::array<uint64_t, FW_LOSS_COUNT> source_losses_{};
   std::array<uint64_t, FW_LOSS_COUNT> losses_reported_{};
