@@ -18,7 +18,23 @@ struct BuildId {
   bool empty() const { return size == 0; }
   std::string ToHex() const;  // lower case; "" when empty
   // Empty when the text is not an even number of at most 40 hexadecimal digits.
-  static BuildId FromHex(std::string_view hex);
+  static BuildId FromHex(std::string_view hex) {
+    const auto digit = [](char c) {
+      if (c >= '0' && c <= '9') return c - '0';
+      if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+      if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+      return -1;
+    };
+    BuildId id;
+    if (hex.size() % 2 != 0 || hex.size() > 2 * id.bytes.size()) return {};
+    for (size_t i = 0; i < hex.size(); i += 2) {
+      const int high = digit(hex[i]);
+      const int low = digit(hex[i + 1]);
+      if (high < 0 || low < 0) return {};
+      id.bytes[id.size++] = static_cast<uint8_t>(high << 4 | low);
+    }
+    return id;
+  }
   friend auto operator<=>(const BuildId&, const BuildId&) = default;
   template <typename H>
   friend H AbslHashValue(H state, const BuildId& id) {
