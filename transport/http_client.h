@@ -20,7 +20,7 @@ struct HttpClientOptions {
   int timeout_ms = 30'000;  // the whole exchange
   size_t max_body_bytes = size_t{1} << 30;
   bool accept_gzip = true;  // the body is decoded
-  std::vector<std::pair<std::string, std::string>> headers;
+  std::vector<std::pair<std::string, std::string>> headers = {};
 };
 
 // Any answer of a server is OK, whatever its status code; response headers have lower-case names.

@@ -42,8 +42,8 @@ struct HttpRequest {
 struct HttpResponse {
   int status = 200;
   std::string content_type = "text/plain; charset=utf-8";
-  std::string body;
-  std::vector<std::pair<std::string, std::string>> headers;  // beside Content-Type and -Length
+  std::string body = {};
+  std::vector<std::pair<std::string, std::string>> headers = {};  // beside Content-Type and -Length
 };
 
 // {"error":"message"} as application/json.
@@ -59,8 +59,8 @@ struct HttpServerOptions {
   int write_timeout_ms = 30'000;
   size_t max_header_bytes = 32 * 1024;
   size_t max_body_bytes = size_t{64} << 20;
-  int max_queued_requests = 256;           // beyond it 503, at once
-  std::vector<std::string> allowed_hosts;  // beside localhost, loopback addresses, own address
+  int max_queued_requests = 256;                // beyond it 503, at once
+  std::vector<std::string> allowed_hosts = {};  // beside localhost, loopback addresses, own address
   // Exact paths that are served by one worker of their own, so that heavy requests that hold every
   // other worker cannot delay them. Only for handlers that answer quickly.
   std::vector<std::string> express_paths = {"/healthz", "/metrics"};
