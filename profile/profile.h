@@ -2,7 +2,7 @@
 // A profile in memory: tables of strings, functions, mappings, locations, stacks and sample label
 // sets, and samples that point into them. Everything else in this folder reads or makes one.
 //
-// The identity of a location is (build id, file offset, kind) when the file is known, else its
+// The identity of a location is (build id, file offset, kind) when the build id is known, else its
 // whole chain of (function, file, line). Names are never part of the identity when the offset is
 // known, so a name that improves later does not split a stack in two (see IdentityOf below).
 //
@@ -38,18 +38,19 @@ enum class LocationKind : uint8_t {
 };
 
 struct Function {
-  StringId name;         // demangled, what people read
-  StringId system_name;  // as in the symbol table
-  StringId file;
+  StringId name = {};         // demangled, what people read
+  StringId system_name = {};  // as in the symbol table
+  StringId file = {};
   int64_t start_line = 0;
   friend bool operator==(const Function&, const Function&) = default;
 };
 
 struct Mapping {
-  StringId file;      // path as the process saw it, or "[kernel]", "[vdso]", "[anon]"
-  StringId build_id;  // lower-case hex; "" when unknown
-  // The span of file offsets that the mapping covers, for pprof's arithmetic: a Location's address
-  // is a file offset when file_offset == memory_start (what Firewatch itself writes).
+  StringId file = {};      // path as the process saw it, or "[kernel]", "[vdso]", "[anon]"
+  StringId build_id = {};  // lower-case hex; "" when unknown
+  // What Firewatch writes, and what ReadPprof makes of every other profile: memory_start and
+  // file_offset 0 and memory_limit above the last offset, so that a Location's address is a file
+  // offset also by pprof's arithmetic. All three 0: the extent is unknown (kernel, [anon] ...).
   uint64_t memory_start = 0;
   uint64_t memory_limit = 0;
   uint64_t file_offset = 0;
@@ -61,24 +62,24 @@ struct Mapping {
 };
 
 struct Line {
-  FunctionId function;
+  FunctionId function = {};
   int64_t line = 0;
   int64_t column = 0;
   friend bool operator==(const Line&, const Line&) = default;
 };
 
 struct Location {
-  MappingId mapping;
+  MappingId mapping = {};
   uint64_t address = 0;  // file offset for kNative and kVdso, as in Mapping; else raw
   LocationKind kind = LocationKind::kUnknown;
   bool is_folded = false;
-  std::vector<Line> lines;  // innermost inlined function first; empty: not symbolized
+  std::vector<Line> lines = {};  // innermost inlined function first; empty: not symbolized
 };
 
 struct Sample {
-  StackId stack;
-  LabelSetId labels;            // per-sample labels such as thread
-  std::vector<int64_t> values;  // one per sample type
+  StackId stack = {};
+  LabelSetId labels = {};            // per-sample labels such as thread
+  std::vector<int64_t> values = {};  // one per sample type
 };
 
 struct Profile {
@@ -89,6 +90,9 @@ struct Profile {
   int64_t duration_ns = 0;
   std::string default_sample_type;  // "" means the last sample type (pprof's rule)
   std::vector<std::string> comments;
+  // pprof's expressions for frames to hide; carried along, not applied.
+  std::string drop_frames;
+  std::string keep_frames;
 
   std::vector<std::string> strings;  // [0] = ""
   std::vector<Function> functions;
@@ -103,12 +107,14 @@ struct Profile {
   int FindSampleType(std::string_view type) const;
 };
 
-// 128-bit identity of a location, the same on every machine and in every process:
-//   file known (build id, or file path when there is no build id, and kind native or vdso):
-//       hash of (kind, build id or path, file offset)
-//   kernel: hash of (kind, function system names, mapping name) — kernel addresses move at boot
-//   else:   hash of the chain (function name, file, line) and, without any line, of
-//           (mapping file, address).
+// 128-bit identity of a location, the same on every machine and in every process (bytes in
+// docs/formats.md, section "Location identity"):
+//   native or vdso with a build id: hash of (kind, build id, file offset); names play no part
+//   kernel with names: hash of (mapping name, function system names): addresses move at boot
+//   else with names: hash of (mapping file, chain of functions with file and line). A path without
+//       a build id is not enough: /app/server is another program on another machine, and its
+//       offset must not lend its name to this one.
+//   else: hash of (mapping file, address).
 base::Hash128 IdentityOf(const Profile& profile, const Location& location);
 // Identity of a stack: hash of its locations' identities, leaf first.
 base::Hash128 IdentityOf(std::span<const base::Hash128> locations);
