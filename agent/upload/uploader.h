@@ -42,7 +42,9 @@ class Uploader {
   virtual ~Uploader() = default;
 
   // Fills in agent_id, sequence and protocol_version, writes the window to the spool and wakes the
-  // sender. The window is safe against a crash of the agent once this returns OK.
+  // sender. The window is safe against a crash of the agent once this returns OK. When the disk
+  // refuses it, a few windows are kept in memory and sent from there: the error says so, or that
+  // the window was dropped; either way it must not be submitted again.
   virtual absl::Status Submit(ingest::UploadWindowRequest window) = 0;
 
   // Waits until everything spooled is acknowledged or the time is over; true when empty.
