@@ -16,7 +16,8 @@ import sys
 import tempfile
 
 # "may use", as in ARCHITECTURE.md. Of bpf/, user space sees only bpf/include/ and, in the agent, the
-# loaded programs themselves (skeletons, bpf/*.skel.h). A room may always use itself.
+# loaded programs themselves (skeletons, bpf/*.skel.h); of web/, the server sees only the table of
+# built files (web/assets.h). A room may always use itself.
 MAY_USE = {
     "bpf": set(),
     "base": set(),
@@ -25,7 +26,7 @@ MAY_USE = {
     "profile": {"base", "proto"},
     "symbolizer": {"base", "bpf"},
     "agent": {"bpf", "base", "proto", "transport", "profile", "symbolizer"},
-    "server": {"base", "proto", "transport", "profile", "symbolizer"},
+    "server": {"base", "proto", "transport", "profile", "symbolizer", "web"},
     "cli": {"bpf", "base", "proto", "transport", "profile", "symbolizer", "agent"},
     "web": set(),
     "tests": {"bpf", "base", "proto", "transport", "profile", "symbolizer", "agent", "server",
@@ -56,6 +57,8 @@ def judge_include(root, path, room, included):
     if target == "bpf" and not included.startswith("bpf/include/"):
         if not (included.endswith(".skel.h") and room in LOADS_BPF):
             return "of bpf/, user space may include bpf/include/ only"
+    if target == "web" and included != "web/assets.h":
+        return "of web/, the server may include web/assets.h only"
     return ""
 
 
@@ -133,6 +136,8 @@ SELF_TEST = [
     ("server/a.cc", '#include "agent/core/events.h"', True),
     ("server/b.cc", '#include <bpf/libbpf.h>', False),
     ("server/c.cc", '#include "absl/status/status.h"', False),
+    ("server/d.cc", '#include "web/assets.h"', False),
+    ("server/e.cc", '#include "web/other.h"', True),
     ("cli/a.cc", '#include "agent/core/events.h"', False),
     ("cli/b.cc", '  #  include "server/api/api.h"', True),
     ("cli/c.cc", '#include "bpf/cpu.skel.h"', True),
