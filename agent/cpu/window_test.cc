@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/cpu/window.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <map>
+
+#include "agent/cpu/collector.h"
+#include "profile/flame_tree.h"
+#include "profile/folded_codec.h"
+#include "symbolizer/testing/fake_symbolizer.h"
+
+namespace firewatch::agent {
+namespace {
+
+using symbolizer::FakeSymbolizer;
+using testing::ElementsAre;
+using testing::Pair;
+
+constexpr uint64_t kText = 0x400000;
+
+class WindowTest : public testing::Test {
+ protected:
+  WindowTest() {
+    names_.AddSymbol("/bin/app", 0x1000, 0x1010, "leaf");
+    names_.AddSymbol("/bin/app", 0x1010, 0x1020, "caller");
+    names_.AddSymbol("/bin/app", 0x1020, 0x1030, "main");
+    names_.AddKernelSymbol(0xffffffff81000100, 0xffffffff81000200, "vfs_read");
+    names_.AddKernelSymbol(0xffffffffc0000100, 0xffffffffc0000200, "ext4_read", "ext4");
+  }
+
+  // One executable mapping: addresses 0x400000… are file offsets 0x1000….
+  Process MakeProcess(uint32_t pid, const std::string& path, const std::string& service) {
+    symbolizer::FileIdentity identity;
+    identity.path = path;
+    MappingSet none;
+    Process process;
+    process.pid = Pid{pid};
+    process.incarnation = pid;
+    process.comm = "app";
+    process.mappings = none.With({.start = kText,
+                                  .end = kText + 0x1000,
+                                  .file_offset = 0x1000,
+                                  .file = names_.Intern(identity)});
+    process.labels = std::make_shared<profile::LabelSet>(
+        std::vector<std::pair<std::string, std::string>>{{"service", service}});
+    return process;
+  }
+
+  void Add(Window& window, const Process& process, std::vector<fw_u64> user,
+           std::vector<fw_u64> kernel = {}, std::string_view thread = "app") {
+    SampleRecord sample;
+    sample.pid = process.pid;
+    sample.comm = thread;
+    sample.user_frames = user;
+    sample.kernel_frames = kernel;
+    sample.stack_end = FW_STACK_END_FRAME_POINTER;
+    window.Add(sample, process);
+  }
+
+  static std::map<std::string, std::string> Folded(const ClosedWindow& closed) {
+    std::map<std::string, std::string> out;
+    for (const WindowGroup& group : closed.groups) {
+      out[std::string(group.labels.Get("service"))] = profile::WriteFolded(group.profile, 0);
+    }
+    return out;
+  }
+
+  FakeSymbolizer names_;
+};
+
+TEST_F(WindowTest, AddsEqualStacksAndNamesReturnAddressesByTheirCall) {
+  Window window({.hz = 100}, names_);
+  const Process process = MakeProcess(1, "/bin/app", "a");
+  // 0x400020 is the first byte of main, but as a return address it belongs to the call in caller.
+  Add(window, process, {kText + 0x8, kText + 0x20, kText + 0x28});
+  Add(window, process, {kText + 0x8, kText + 0x20, kText + 0x28});
+  const ClosedWindow closed = window.Close({0}, {10'000'000'000});
+  EXPECT_THAT(Folded(closed), ElementsAre(Pair("a", "main;caller;leaf 2\n")));
+  const profile::Profile& out = closed.groups[0].profile;
+  ASSERT_EQ(out.samples.size(), 1u);
+  EXPECT_THAT(out.samples[0].values, ElementsAre(2, 20'000'000));
+  EXPECT_EQ(out.period, 10'000'000);
+  EXPECT_EQ(out.duration_ns, 10'000'000'000);
+  EXPECT_THAT(closed.stack_ends, ElementsAre(Pair("frame_pointer_end", 2u)));
+  EXPECT_THAT(names_.requested, ElementsAre("/bin/app"));
+}
+
+TEST_F(WindowTest, PutsKernelFramesAboveUserFramesWithTheirModule) {
+  Window window({.hz = 100}, names_);
+  Add(window, MakeProcess(1, "/bin/app", "a"), {kText + 0x28},
+      {0xffffffffc0000104, 0xffffffff81000105});
+  const ClosedWindow closed = window.Close({0}, {1});
+  EXPECT_THAT(Folded(closed), ElementsAre(Pair("a", "main;vfs_read;ext4_read 1\n")));
+}
+
+TEST_F(WindowTest, KeepsUnknownAddressesVisible) {
+  Window window({.hz = 100}, names_);
+  Add(window, MakeProcess(1, "/bin/app", "a"), {kText + 0x500, 0x7f0000001234});
+  const ClosedWindow closed = window.Close({0}, {1});
+  EXPECT_THAT(Folded(closed), ElementsAre(Pair("a", "[unknown]+0x7f0000001233;app+0x1500 1\n")));
+}
+
+TEST_F(WindowTest, MakesOneProfilePerLabelSet) {
+  Window window({.hz = 100}, names_);
+  Add(window, MakeProcess(1, "/bin/app", "a"), {kText + 0x8});
+  Add(window, MakeProcess(2, "/bin/app", "a"), {kText + 0x8});
+  Add(window, MakeProcess(3, "/bin/app", "b"), {kText + 0x28});
+  EXPECT_THAT(Folded(window.Close({0}, {1})),
+              ElementsAre(Pair("a", "leaf 2\n"), Pair("b", "main 1\n")));
+}
+
+TEST_F(WindowTest, TellsThreadsApart) {
+  Window window({.hz = 100}, names_);
+  const Process process = MakeProcess(1, "/bin/app", "a");
+  Add(window, process, {kText + 0x8}, {}, "worker");
+  Add(window, process, {kText + 0x8}, {}, "io");
+  const ClosedWindow closed = window.Close({0}, {1});
+  std::map<std::string, int64_t> by_thread;
+  for (const profile::Sample& sample : closed.groups[0].profile.samples) {
+    by_thread[std::string(closed.groups[0].profile.label_sets[sample.labels.index()].Get(
+        "thread"))] = sample.values[0];
+  }
+  EXPECT_THAT(by_thread, ElementsAre(Pair("io", 1), Pair("worker", 1)));
+}
+
+TEST_F(WindowTest, ResolvesAnAddressInTheMappingsOfItsMoment) {
+  names_.AddSymbol("/bin/other", 0x1000, 0x1010, "other");
+  Window window({.hz = 100}, names_);
+  Process process = MakeProcess(1, "/bin/app", "a");
+  Add(window, process, {kText + 0x8});
+  // The same address now belongs to another file (dlclose, dlopen).
+  process.mappings = MakeProcess(1, "/bin/other", "a").mappings;
+  Add(window, process, {kText + 0x8});
+  EXPECT_THAT(Folded(window.Close({0}, {1})), ElementsAre(Pair("a", "leaf 1\nother 1\n")));
+}
+
+TEST_F(WindowTest, CountsSamplesWhoseStackDoesNotFit) {
+  Window window({.hz = 100, .max_frames = 3}, names_);
+  const Process process = MakeProcess(1, "/bin/app", "a");
+  Add(window, process, {kText + 0x8, kText + 0x20, kText + 0x28});
+  Add(window, process, {kText + 0x8});
+  EXPECT_EQ(window.stacks_full(), 1u);
+  const ClosedWindow closed = window.Close({0}, {1});
+  EXPECT_EQ(closed.samples, 2u);
+  int64_t sum = 0;
+  for (const profile::Sample& sample : closed.groups[0].profile.samples) sum += sample.values[0];
+  EXPECT_EQ(sum, 2);
+}
+
+TEST_F(WindowTest, SingleProfileCarriesCommAndPidAsLabels) {
+  Window window({.hz = 100, .single_profile = true}, names_);
+  Add(window, MakeProcess(1, "/bin/app", "a"), {kText + 0x8});
+  Add(window, MakeProcess(2, "/bin/app", "b"), {kText + 0x8});
+  const ClosedWindow closed = window.Close({0}, {1});
+  ASSERT_EQ(closed.groups.size(), 1u);
+  std::map<std::string, int64_t> by_pid;
+  for (const profile::Sample& sample : closed.groups[0].profile.samples) {
+    by_pid[std::string(closed.groups[0].profile.label_sets[sample.labels.index()].Get("pid"))] =
+        sample.values[0];
+  }
+  EXPECT_THAT(by_pid, ElementsAre(Pair("1", 1), Pair("2", 1)));
+}
+
+TEST_F(WindowTest, IsEmptyAfterClose) {
+  Window window({.hz = 100}, names_);
+  Add(window, MakeProcess(1, "/bin/app", "a"), {kText + 0x8});
+  window.Close({0}, {1});
+  const ClosedWindow second = window.Close({1}, {2});
+  EXPECT_EQ(second.samples, 0u);
+  EXPECT_TRUE(second.groups.empty());
+}
+
+TEST(CollectorTest, AClosedWindowWaitsForNamesWhileTheNextOneFills) {
+  FakeSymbolizer names;
+  base::MetricsRegistry metrics;
+  ProcessTable table({.proc_root = "/nonexistent", .node = "n"}, names, metrics);
+  std::vector<ClosedWindow> closed;
+  Collector collector({.hz = 100}, table, names, metrics,
+                      [&](ClosedWindow window) { closed.push_back(std::move(window)); });
+  SampleRecord sample;
+  sample.pid = Pid{7};
+  sample.time_ns = 1;
+  sample.comm = "x";
+  collector.OnSample(sample);
+  names.pending = 1;
+  collector.CloseWindow({0}, {10});
+  EXPECT_FALSE(collector.FinishClosed(false));
+  collector.OnSample(sample);
+  collector.OnSample(sample);
+  EXPECT_TRUE(closed.empty());
+  names.pending = 0;
+  EXPECT_TRUE(collector.FinishClosed(false));
+  ASSERT_EQ(closed.size(), 1u);
+  EXPECT_EQ(closed[0].samples, 1u);
+  EXPECT_EQ(collector.open_samples(), 2u);
+  EXPECT_EQ(collector.samples_total(), 3u);
+}
+
+TEST(CollectorTest, LossesGoIntoTheNextWindowOnce) {
+  FakeSymbolizer names;
+  base::MetricsRegistry metrics;
+  ProcessTable table({.proc_root = "/nonexistent", .node = "n"}, names, metrics);
+  std::vector<ClosedWindow> closed;
+  Collector collector({.hz = 100}, table, names, metrics,
+                      [&](ClosedWindow window) { closed.push_back(std::move(window)); });
+  std::array<uint64_t, FW_LOSS_COUNT> losses{};
+  losses[FW_LOSS_RING_FULL] = 5;
+  collector.SetSourceLosses(losses);
+  for (int i = 0; i < 2; ++i) {
+    collector.CloseWindow({0}, {10});
+    collector.FinishClosed(true);
+  }
+  EXPECT_THAT(closed[0].losses, ElementsAre(Pair("ring_full", 5u)));
+  EXPECT_TRUE(closed[1].losses.empty());
+}
+
+}  // namespace
+}  // namespace firewatch::agent
