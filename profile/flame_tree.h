@@ -14,9 +14,10 @@ namespace firewatch::profile {
 
 struct FlameTreeOptions {
   int value_index = 0;  // which sample type
-  // 0: every node. Else nodes are kept by total, largest first (a parent is always kept with its
-  // child), and what is cut under a parent becomes one child named "(other)" that carries the exact
-  // total: the weight of the tree never changes.
+  // 0: every node. Else this many nodes are kept, the root included, by total, largest first (a
+  // parent is always kept with its child), and what is cut under a parent becomes one child named
+  // "(other)" that carries the exact total: the weight of the tree never changes. The "(other)"
+  // nodes come on top, at most one per kept node.
   uint32_t max_nodes = 0;
 };
 
@@ -28,11 +29,14 @@ struct FlameTree {
   std::vector<int64_t> self;
   std::vector<int64_t> total;
   std::vector<uint8_t> flags;  // bit 0 inlined, bit 1 kernel, bit 2 not symbolized, bit 3 "(other)"
-  std::vector<uint32_t> file;  // index into `names`: binary (base name of the mapping) or ""
+  std::vector<uint32_t> file;  // index into `names`: binary (base name of the mapping), or "" when
+                               // there is none or the frames of the node come from several
   std::vector<std::string> names;
   size_t size() const { return parent.size(); }
 };
 
+// Stacks whose value is 0 make no node. Values are added saturating. A value_index that the profile
+// does not have gives a tree of the root alone.
 FlameTree BuildFlameTree(const Profile& profile, const FlameTreeOptions& options);
 
 struct FunctionTotals {
@@ -41,11 +45,12 @@ struct FunctionTotals {
   int64_t self = 0;
   int64_t total = 0;  // recursion counted once per stack
 };
-// Sorted by self descending, then total, then name. `limit` 0: all.
+// One row per (name, binary). Sorted by self descending, then total, then name. `limit` 0: all.
 std::vector<FunctionTotals> TopFunctions(const Profile& profile, int value_index, size_t limit);
 
-// What a frame is called: the function's name, else "binary+0xoffset" (hex file offset), else
-// "[unknown]+0xaddress".
+// What a frame is called: the function's name, else its system name, else "binary+0xoffset" (hex
+// file offset, raw address in the kernel and in [anon]), "build-id:0123456789ab+0xoffset" when only
+// the build id is known, else "[unknown]+0xaddress".
 std::string FrameName(const Profile& profile, const Location& location, size_t line_index);
 
 }  // namespace firewatch::profile
