@@ -12,6 +12,7 @@
 #include "agent/cpu/window.h"
 #include "base/clock.h"
 #include "base/metrics.h"
+#include "bpf/include/losses.h"
 
 namespace firewatch::agent {
 
