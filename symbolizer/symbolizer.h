@@ -50,7 +50,8 @@ struct KernelSymbol {
 };
 
 struct SymbolizerOptions {
-  std::string cache_directory;  // symbol indexes by build id; made if missing
+  // Symbol indexes by build id; made if missing. "" = a temporary one, removed at the end.
+  std::string cache_directory;
   uint64_t cache_max_bytes = uint64_t{1} << 30;
   std::string helper_path;                        // program to start as helper; "" = /proc/self/exe
   uint32_t helper_max_seconds = 60;               // CPU per file
@@ -58,8 +59,9 @@ struct SymbolizerOptions {
   std::string proc_root = "/proc";
 };
 
-// One home thread (the agent's profiler thread), except Shutdown. Views that it returns stay valid
-// as long as the Symbolizer.
+// One home thread (the agent's profiler thread). What Info() returns stays valid as long as the
+// Symbolizer; what Lookup() and LookupKernel() return points into mapped index files and stays
+// valid until the next Poll(), which may unmap some: copy names that are kept longer.
 class Symbolizer {
  public:
   // Starts without the helper; the helper is started by the first request and restarted when it
