@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+// The headers of a 64-bit little-endian x86-64 ELF file, checked. Everything that the file says is
+// hostile until compared with the file's size: counts are capped, offsets are read only inside the
+// file, nothing recurses.
+//
+// Two numbers name a byte of code: its offset in the file (what the kernel knows of a mapping) and
+// its virtual address (what symbols are written in). The program headers join them:
+//   vaddr - p_vaddr == offset - p_offset   for offset in [p_offset, p_offset + p_filesz)
+// p_filesz, not p_memsz: a huge .bss has addresses but no bytes, and would swallow the next
+// segment. No rounding to pages anywhere, so segments that start in the middle of a page (lld's
+// default) and segments with different distances (huge-page text, BOLT) need no special case.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "symbolizer/elf/byte_source.h"
+#include "symbolizer/file_identity.h"
+
+namespace firewatch::symbolizer {
+
+// Larger files are refused (ResourceExhausted). The largest symbol table met so far in the field
+// is that of a debug build of a browser: about 3 million entries, 600 MB of strings with DWARF's.
+struct ElfLimits {
+  uint32_t max_segments = 4096;
+  uint32_t max_sections = 1 << 17;
+  uint64_t max_symbols = uint64_t{1} << 24;
+  uint64_t max_string_bytes = uint64_t{512} << 20;
+  uint32_t max_note_bytes = 1 << 16;
+};
+
+struct ElfSegment {  // PT_LOAD
+  uint64_t file_offset = 0;
+  uint64_t file_size = 0;
+  uint64_t vaddr = 0;
+  bool executable = false;
+};
+
+struct ElfSection {
+  uint32_t type = 0;
+  uint64_t flags = 0;
+  uint64_t vaddr = 0;
+  uint64_t file_offset = 0;
+  uint64_t size = 0;
+  uint32_t link = 0;
+  uint64_t entry_size = 0;
+};
+
+struct ElfSymbol {
+  uint64_t value = 0;
+  uint64_t size = 0;
+  uint32_t name = 0;  // offset in the string section that the table links to
+  uint8_t type = 0;   // STT_*
+  uint8_t binding = 0;
+  uint16_t section = 0;
+};
+
+class ElfReader {
+ public:
+  // InvalidArgument when it is not an ELF file, not x86-64, or its headers are malformed;
+  // ResourceExhausted past `limits`. A file without section headers is fine: it has no symbols.
+  // `source` must outlive the reader.
+  static absl::StatusOr<ElfReader> Open(const ByteSource& source, const ElfLimits& limits = {});
+
+  const std::vector<ElfSegment>& segments() const { return segments_; }
+  const std::vector<ElfSection>& sections() const { return sections_; }
+  // The GNU build id; its first 20 bytes when it is longer. Empty when there is none.
+  const BuildId& build_id() const { return build_id_; }
+  const ByteSource& source() const { return *source_; }
+
+  // By PT_LOAD and file size; executable segments are asked first. Nothing when no segment has it.
+  std::optional<uint64_t> FileOffsetOf(uint64_t vaddr) const;
+  std::optional<uint64_t> VaddrOf(uint64_t file_offset) const;
+  // File bytes of the segment from `vaddr` on: how far a symbol there can reach. 0 when none.
+  uint64_t BytesAfter(uint64_t vaddr) const;
+
+  // Calls `visit` for every entry of the symbol table `section` in file order; reads in pieces.
+  absl::Status ForEachSymbol(const ElfSection& section,
+                             const std::function<void(const ElfSymbol&)>& visit) const;
+  // The string section that a symbol table links to, cut at the end of the file. A name that is not
+  // terminated ends with the table.
+  absl::StatusOr<std::vector<char>> ReadStringsOf(const ElfSection& symbols) const;
+
+ private:
+  ElfReader(const ByteSource& source, const ElfLimits& limits)
+      : source_(&source), limits_(limits) {}
+  absl::Status ReadHeaders();
+  absl::Status ReadSegments(uint64_t offset, uint64_t count);
+  absl::Status ReadSections(uint64_t offset, uint64_t count);
+  // True when a build id was found in the notes of this range.
+  bool ReadNotes(uint64_t offset, uint64_t size, uint64_t alignment);
+  const ElfSegment* SegmentOf(uint64_t vaddr) const;
+
+  const ByteSource* source_;
+  ElfLimits limits_;
+  std::vector<ElfSegment> segments_;
+  std::vector<ElfSection> sections_;
+  BuildId build_id_;
+};
+
+// The name at `offset` of a string table; "" when the offset lies outside.
+std::string_view StringAt(const std::vector<char>& strings, uint32_t offset);
+
+}  // namespace firewatch::symbolizer

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "symbolizer/elf/function_symbols.h"
+
+#include <elf.h>
+
+#include <algorithm>
+
+#include "base/status.h"
+
+namespace firewatch::symbolizer {
+namespace {
+
+bool IsCode(const ElfSection& section) {
+  return section.type != SHT_NOBITS && (section.flags & SHF_EXECINSTR) != 0 &&
+         (section.flags & SHF_ALLOC) != 0;
+}
+
+bool Covers(const ElfSection& section, uint64_t vaddr) {
+  return vaddr >= section.vaddr && vaddr - section.vaddr < section.size;
+}
+
+// nullptr when the symbol is not defined in a section of code, or lies outside of it.
+const ElfSection* CodeSectionOf(const ElfReader& elf, const ElfSymbol& symbol) {
+  const auto& sections = elf.sections();
+  if (symbol.section == SHN_XINDEX) {
+    // The true index stands in a third table; the address says as much.
+    for (const ElfSection& section : sections) {
+      if (IsCode(section) && Covers(section, symbol.value)) return &section;
+    }
+    return nullptr;
+  }
+  if (symbol.section == SHN_UNDEF || symbol.section >= sections.size()) return nullptr;
+  const ElfSection& section = sections[symbol.section];
+  return IsCode(section) && Covers(section, symbol.value) ? &section : nullptr;
+}
+
+// Lower is better: global before weak before local, typed before untyped.
+uint8_t RankOf(const ElfSymbol& symbol) {
+  uint8_t rank = 4;
+  if (symbol.binding == STB_GLOBAL || symbol.binding == STB_GNU_UNIQUE) rank = 0;
+  if (symbol.binding == STB_WEAK) rank = 2;
+  return static_cast<uint8_t>(rank + (symbol.type == STT_NOTYPE ? 1 : 0));
+}
+
+void Add(const ElfReader& elf, const ElfSymbol& symbol, const std::vector<char>& strings,
+         std::vector<InputSymbol>* out) {
+  if (symbol.type != STT_FUNC && symbol.type != STT_GNU_IFUNC && symbol.type != STT_NOTYPE) return;
+  const ElfSection* section = CodeSectionOf(elf, symbol);
+  if (section == nullptr) return;
+  const auto start = elf.FileOffsetOf(symbol.value);
+  if (!start) return;
+  const std::string_view name = StringAt(strings, symbol.name);
+  if (name.empty()) return;
+  const uint64_t reach =
+      std::min(section->size - (symbol.value - section->vaddr), elf.BytesAfter(symbol.value));
+  const uint64_t size = symbol.size == 0 ? reach : std::min(symbol.size, reach);
+  if (*start > UINT64_MAX - size) return;
+  out->push_back({.start = *start,
+                  .end = *start + size,
+                  .name = name,
+                  .rank = RankOf(symbol),
+                  .sized = symbol.size != 0});
+}
+
+}  // namespace
+
+absl::StatusOr<FunctionSymbols> ReadFunctionSymbols(const ElfReader& elf) {
+  FunctionSymbols result;
+  result.strings.reserve(2);  // names point into the elements
+  for (const uint32_t type : {uint32_t{SHT_SYMTAB}, uint32_t{SHT_DYNSYM}}) {
+    const auto& sections = elf.sections();
+    const auto table = std::find_if(sections.begin(), sections.end(),
+                                    [&](const ElfSection& s) { return s.type == type; });
+    if (table == sections.end()) continue;
+    result.has_table = true;
+    ASSIGN_OR_RETURN(auto strings, elf.ReadStringsOf(*table));
+    result.strings.push_back(std::move(strings));
+    const std::vector<char>& names = result.strings.back();
+    RETURN_IF_ERROR(elf.ForEachSymbol(
+        *table, [&](const ElfSymbol& symbol) { Add(elf, symbol, names, &result.symbols); }));
+  }
+  return result;
+}
+
+}  // namespace firewatch::symbolizer

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "symbolizer/helper/helper_queue.h"
+
+#include <poll.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/logging.h"
+#include "base/status.h"
+
+namespace firewatch::symbolizer {
+namespace {
+
+constexpr uint64_t kSecond = 1'000'000'000;
+constexpr size_t kMaxInFlight = 32;
+constexpr uint64_t kHelloTimeoutNs = 20 * kSecond;  // a cold start of a sanitized binary takes 2 s
+constexpr uint64_t kIdleNs = 30 * kSecond;
+constexpr uint64_t kRetryNs = kSecond;
+constexpr uint64_t kGiveUpNs = 30 * kSecond;
+constexpr int kMaxStartFailures = 3;
+constexpr double kStartBurst = 8;
+constexpr double kStartsPerSecond = 1;
+// Wall-clock time per CPU second allowed: nice 19 beside busy cores gets a few per cent.
+constexpr uint64_t kWallPerCpu = 10;
+
+base::Counter& Restarts(base::MetricsRegistry& metrics, const char* reason) {
+  return metrics.AddCounter("firewatch_symbol_helper_restarts_total",
+                            "Times the symbol helper had to be replaced, by reason.",
+                            {{"reason", reason}});
+}
+
+}  // namespace
+
+HelperQueue::HelperQueue(HelperQueueOptions options, const base::Clock& clock,
+                         base::MetricsRegistry& metrics)
+    : options_(std::move(options)),
+      clock_(clock),
+      crashes_(Restarts(metrics, "crash")),
+      timeouts_(Restarts(metrics, "timeout")),
+      start_failures_total_(Restarts(metrics, "start")),
+      starts_left_(kStartBurst) {}
+
+std::vector<HelperResult> HelperQueue::Poll(int timeout_ms) {
+  std::vector<HelperResult> results;
+  const uint64_t deadline =
+      clock_.MonotonicNs() + static_cast<uint64_t>(std::max(timeout_ms, 0)) * 1'000'000;
+  while (true) {
+    Pump(&results);
+    if (!results.empty() || outstanding() == 0) return results;
+    const uint64_t now = clock_.MonotonicNs();
+    if (now >= deadline) return results;
+    // At most 50 ms, to look at timeouts and at the next permitted start.
+    const auto wait_ms = static_cast<int>(std::min<uint64_t>((deadline - now) / 1'000'000 + 1, 50));
+    pollfd socket = {
+        .fd = helper_ == nullptr ? -1 : helper_->socket(), .events = POLLIN, .revents = 0};
+    ::poll(&socket, 1, wait_ms);
+  }
+}
+
+void HelperQueue::Pump(std::vector<HelperResult>* results) {
+  const uint64_t now = clock_.MonotonicNs();
+  if (outstanding() == 0) {
+    if (helper_ != nullptr && now - last_event_ns_ > kIdleNs) helper_.reset();
+    return;
+  }
+  if (helper_ == nullptr && !StartHelper(results)) return;
+  if (!greeted_) ReceiveHello(results);
+  if (helper_ != nullptr && greeted_) ReceiveAnswers(results);
+  if (helper_ != nullptr && greeted_) SendWaiting(results);
+  if (helper_ != nullptr) CheckTime(results);
+}
+
+bool HelperQueue::TakeStart() {
+  const uint64_t now = clock_.MonotonicNs();
+  const double seconds = static_cast<double>(now - starts_refilled_ns_) / double{kSecond};
+  starts_refilled_ns_ = now;
+  starts_left_ = std::min(kStartBurst, starts_left_ + seconds * kStartsPerSecond);
+  if (now < retry_at_ns_ || starts_left_ < 1) return false;
+  starts_left_ -= 1;
+  return true;
+}
+
+bool HelperQueue::StartHelper(std::vector<HelperResult>* results) {
+  if (!TakeStart()) return false;
+  auto helper = HelperProcess::Start(
+      options_.helper_path,
+      {.max_cpu_seconds = options_.max_cpu_seconds, .max_bytes = options_.max_bytes});
+  if (!helper.ok()) {
+    OnStartFailure(std::string(base::Message(helper.status())), results);
+    return false;
+  }
+  helper_ = *std::move(helper);
+  greeted_ = false;
+  last_event_ns_ = clock_.MonotonicNs();
+  return true;
+}
+
+void HelperQueue::ReceiveHello(std::vector<HelperResult>* results) {
+  HelperHello hello;
+  const auto transfer = helper_->Receive(&hello);
+  if (transfer == HelperProcess::Transfer::kLater) return;
+  if (transfer == HelperProcess::Transfer::kDone && hello.magic == kHelperMagic) {
+    greeted_ = true;
+    start_failures_ = 0;
+    last_event_ns_ = clock_.MonotonicNs();
+    spdlog::debug("symbol helper {} runs, sandbox {:#x}", helper_->pid(), hello.sandbox);
+    return;
+  }
+  const std::string end = helper_->End();
+  helper_.reset();
+  OnStartFailure(fmt::format("symbol helper: {} at start", end), results);
+}
+
+void HelperQueue::OnStartFailure(const std::string& why, std::vector<HelperResult>* results) {
+  start_failures_total_.Add();
+  retry_at_ns_ = clock_.MonotonicNs() + kRetryNs;
+  if (++start_failures_ < kMaxStartFailures) return;
+  spdlog::warn("no symbol helper: {}", why);
+  start_failures_ = 0;
+  retry_at_ns_ = clock_.MonotonicNs() + kGiveUpNs;
+  for (HelperJob& job : waiting_) {
+    results->push_back({.job = std::move(job), .answer = {}, .failure = why});
+  }
+  waiting_.clear();
+}
+
+void HelperQueue::SendWaiting(std::vector<HelperResult>* results) {
+  while (!waiting_.empty() && in_flight_.size() < kMaxInFlight) {
+    HelperJob& job = waiting_.front();
+    const HelperRequest request = {.operation = job.operation, .sequence = next_sequence_};
+    const int fds[] = {job.elf.get(), job.index.get()};
+    const size_t count = job.operation == HelperOperation::kBuild ? 2 : 1;
+    const auto transfer = helper_->Send(request, std::span(fds).first(count));
+    if (transfer == HelperProcess::Transfer::kLater) return;
+    if (transfer == HelperProcess::Transfer::kDead) return OnDeath("", crashes_, results);
+    if (in_flight_.empty()) last_event_ns_ = clock_.MonotonicNs();
+    in_flight_.push_back({.job = std::move(job), .sequence = next_sequence_++});
+    waiting_.pop_front();
+  }
+}
+
+void HelperQueue::ReceiveAnswers(std::vector<HelperResult>* results) {
+  while (!in_flight_.empty()) {
+    HelperAnswer answer;
+    const auto transfer = helper_->Receive(&answer);
+    if (transfer == HelperProcess::Transfer::kLater) return;
+    InFlight& oldest = in_flight_.front();
+    if (transfer == HelperProcess::Transfer::kDead) return OnDeath("", crashes_, results);
+    if (answer.magic != kHelperMagic || answer.sequence != oldest.sequence ||
+        answer.operation != oldest.job.operation || answer.id_size > sizeof(answer.id)) {
+      return OnDeath("gave a false answer", crashes_, results);
+    }
+    answer.reason[sizeof(answer.reason) - 1] = '\0';
+    results->push_back({.job = std::move(oldest.job), .answer = answer, .failure = ""});
+    in_flight_.pop_front();
+    last_event_ns_ = clock_.MonotonicNs();
+  }
+}
+
+void HelperQueue::CheckTime(std::vector<HelperResult>* results) {
+  const uint64_t waited = clock_.MonotonicNs() - last_event_ns_;
+  if (!greeted_) {
+    if (waited < kHelloTimeoutNs) return;
+    helper_.reset();
+    return OnStartFailure("symbol helper: does not answer at start", results);
+  }
+  const uint64_t limit = options_.max_cpu_seconds * kWallPerCpu * kSecond;
+  if (in_flight_.empty() || waited < limit) return;
+  OnDeath(fmt::format("took more than {} s", limit / kSecond), timeouts_, results);
+}
+
+void HelperQueue::OnDeath(std::string why, base::Counter& counter,
+                          std::vector<HelperResult>* results) {
+  counter.Add();
+  const std::string end = helper_->End();
+  helper_.reset();
+  if (why.empty()) why = end;
+  if (in_flight_.empty()) return;
+  spdlog::info("symbol helper: {}; the next file gets a new one", why);
+  results->push_back({.job = std::move(in_flight_.front().job),
+                      .answer = {},
+                      .failure = fmt::format("the symbol helper was lost on it: {}", why),
+                      .helper_died = true});
+  in_flight_.pop_front();
+  while (!in_flight_.empty()) {
+    waiting_.push_front(std::move(in_flight_.back().job));
+    in_flight_.pop_back();
+  }
+}
+
+}  // namespace firewatch::symbolizer

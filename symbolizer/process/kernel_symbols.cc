@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "symbolizer/process/kernel_symbols.h"
+
+#include <fcntl.h>
+#include <malloc.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "base/status.h"
+#include "base/unique_fd.h"
+#include "symbolizer/process/kallsyms.h"
+
+namespace firewatch::symbolizer {
+namespace {
+
+constexpr uint64_t kSecond = 1'000'000'000;
+constexpr uint64_t kFirstInterval = 10 * kSecond;
+constexpr uint64_t kLongestInterval = 600 * kSecond;
+constexpr uint64_t kFirstKernelAddress = uint64_t{1} << 63;
+constexpr size_t kReadBytes = 64 * 1024;
+constexpr uint64_t kHiddenAfterLines = 256;
+
+// Calls `take` for pieces of the file until its end or until `take` returns false.
+absl::Status ReadPieces(const std::string& path,
+                        const std::function<bool(std::string_view)>& take) {
+  const base::UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd.valid()) return base::ErrnoStatus(errno, fmt::format("open {}", path));
+  std::string buffer(kReadBytes, '\0');
+  while (true) {
+    const ssize_t got = ::read(fd.get(), buffer.data(), buffer.size());
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return base::ErrnoStatus(errno, fmt::format("read {}", path));
+    if (got == 0 || !take(std::string_view(buffer).substr(0, static_cast<size_t>(got)))) {
+      return absl::OkStatus();
+    }
+  }
+}
+
+// "" when the file cannot be read.
+std::string ReadAll(const std::string& path) {
+  std::string text;
+  const absl::Status ignored = ReadPieces(path, [&](std::string_view piece) {
+    text += piece;
+    return text.size() < (size_t{1} << 20);
+  });
+  return ignored.ok() ? text : "";
+}
+
+std::string FirstLine(const std::string& path) {
+  std::string text = ReadAll(path);
+  text.resize(std::min(text.find('\n'), text.size()));
+  return text;
+}
+
+}  // namespace
+
+KernelSymbols::KernelSymbols(std::string proc_root, IndexCache& cache, const base::Clock& clock,
+                             base::MetricsRegistry& metrics)
+    : proc_root_(std::move(proc_root)),
+      cache_(cache),
+      clock_(clock),
+      reads_(metrics.AddCounter("firewatch_symbol_kallsyms_reads_total",
+                                "Times the kernel's symbol list was read.")) {}
+
+KernelSymbol KernelSymbols::Lookup(uint64_t address) {
+  if (!tried_) Read();
+  auto entry = current_.index.Find(address);
+  if (!entry && address >= kFirstKernelAddress && clock_.MonotonicNs() >= next_read_ns_) {
+    Read();
+    entry = current_.index.Find(address);
+    if (entry) {
+      interval_ns_ = kFirstInterval;
+      next_read_ns_ = clock_.MonotonicNs() + interval_ns_;
+    }
+  }
+  if (!entry) return {};
+  return {.name = entry->name, .module = entry->group, .found = true};
+}
+
+std::string_view KernelSymbols::Reason() {
+  if (!tried_) Read();
+  return reason_;
+}
+
+void KernelSymbols::Read() {
+  interval_ns_ = tried_ ? std::min(interval_ns_ * 2, kLongestInterval) : kFirstInterval;
+  tried_ = true;
+  next_read_ns_ = clock_.MonotonicNs() + interval_ns_;
+  reads_.Add();
+  const absl::Status status = BuildIndex();
+  reason_ = base::Message(status);
+  // The list took some 10 MB to sort; give them back instead of keeping them for next time.
+  ::malloc_trim(0);
+}
+
+absl::Status KernelSymbols::BuildIndex() {
+  auto parser = std::make_unique<KallsymsParser>();
+  const auto hidden_early = [&] {
+    return parser->lines() >= kHiddenAfterLines && parser->addresses_hidden();
+  };
+  RETURN_IF_ERROR(ReadPieces(proc_root_ + "/kallsyms", [&](std::string_view piece) {
+    parser->Feed(piece);
+    return !hidden_early();
+  }));
+  parser->Finish();
+  if (parser->addresses_hidden()) {
+    return base::PermissionDenied(
+        "addresses in {}/kallsyms are hidden: kernel.kptr_restrict is {}, or CAP_SYSLOG is missing",
+        proc_root_, FirstLine(proc_root_ + "/sys/kernel/kptr_restrict"));
+  }
+  IndexSource source = parser->MakeSource(ParseModules(ReadAll(proc_root_ + "/modules")));
+  if (source.symbols.empty()) return base::NotFound("{}/kallsyms has no symbols", proc_root_);
+  ASSIGN_OR_RETURN(const base::UniqueFd scratch, cache_.NewScratch());
+  RETURN_IF_ERROR(WriteSymbolIndex(source, scratch.get()).status());
+  const std::string key = "kernel-" + FirstLine(proc_root_ + "/sys/kernel/random/boot_id");
+  ASSIGN_OR_RETURN(MappedIndex index, cache_.Adopt(key, BuildId(), scratch.get()));
+  retired_.push_back(std::exchange(current_, std::move(index)));
+  return absl::OkStatus();
+}
+
+}  // namespace firewatch::symbolizer

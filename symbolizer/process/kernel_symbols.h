@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+// Names of kernel addresses: /proc/kallsyms turned into an index file of the cache and mapped, so
+// that 120,000 symbols occupy no memory of the agent's own.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "base/clock.h"
+#include "base/metrics.h"
+#include "symbolizer/index/index_cache.h"
+#include "symbolizer/symbolizer.h"
+
+namespace firewatch::symbolizer {
+
+// One home thread. `cache`, `clock` and `metrics` must outlive it.
+class KernelSymbols {
+ public:
+  KernelSymbols(std::string proc_root, IndexCache& cache, const base::Clock& clock,
+                base::MetricsRegistry& metrics);
+
+  // Reads the list at the first call (about 0.1 s), and again when a kernel address is not known:
+  // modules and BPF programs come and go. Not before 10 s have passed, and twice as long after
+  // each reading that did not help, up to 10 min, so that one hopeless address costs nothing.
+  // The views stay valid until DropRetired.
+  KernelSymbol Lookup(uint64_t address);
+
+  // "" or why there are no kernel names. Reads the list if that has not been tried.
+  std::string_view Reason();
+
+  // Unmaps lists that have been replaced.
+  void DropRetired() { retired_.clear(); }
+  uint64_t mapped_bytes() const { return current_.file.bytes().size(); }
+
+ private:
+  void Read();
+  absl::Status BuildIndex();
+
+  const std::string proc_root_;
+  IndexCache& cache_;
+  const base::Clock& clock_;
+  base::Counter& reads_;
+
+  MappedIndex current_;
+  std::vector<MappedIndex> retired_;
+  std::string reason_;
+  bool tried_ = false;
+  uint64_t next_read_ns_ = 0;
+  uint64_t interval_ns_ = 0;
+};
+
+}  // namespace firewatch::symbolizer
