@@ -32,7 +32,7 @@ def machine():
 
 
 def choices():
-    scripts = {p.stem for p in HERE.glob("*.py")} - {"run"}
+    scripts = {p.stem for p in HERE.glob("*.py")} - {"run", "measure"}
     return scripts | {p.name.removesuffix("_bench") for p in BIN.glob("*_bench")}
 
 

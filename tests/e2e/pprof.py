@@ -57,12 +57,14 @@ class Profile:
         if data[:2] == b"\x1f\x8b":
             data = gzip.decompress(data)
         self.strings, raw = [], {1: [], 2: [], 3: [], 4: [], 5: []}
-        self.period = self.duration_nanos = 0
+        self.period = self.time_nanos = self.duration_nanos = 0
         for number, value in fields(data):
             if number == 6:
                 self.strings.append(value.decode("utf-8", "replace"))
             elif number in raw:
                 raw[number].append(value)
+            elif number == 9:
+                self.time_nanos = value
             elif number == 10:
                 self.duration_nanos = value
             elif number == 12:

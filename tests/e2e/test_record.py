@@ -197,7 +197,8 @@ class UnprivilegedTest(FirewatchTest):
             self.assertNotEqual(code, 0)
             self.assertRegex(program.log(), SAYS_WHY)
             raise
-        self.assertEqual(code, 0, program.tail())
+        self.assertIn(code, (0, 2), program.tail())  # 2: sampling works, something is degraded
+        self.assertEqual(code == 2, " warn" in program.log(), program.tail())
 
     def test_doctor_as_nobody_names_what_is_missing(self):
         program = self.as_nobody(self.copied("firewatch"), "doctor")

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the benchmarks measure with: CPU clocks of other processes, BPF run times, stolen time."""
+import ctypes
+import os
+import re
+import struct
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "e2e"))
+import harness  # noqa: E402
+
+SYS_BPF, BPF_ENABLE_STATS = 321, 32
+STEAL_LIMIT = 0.05  # windows in which the hypervisor took more are left out
+
+
+def cpu_seconds(pid):
+    """User and system time of a process with all its threads, gone ones too, in nanosecond steps
+    (/proc/PID/stat counts in 10 ms, more than a profiler uses in a second)."""
+    return time.clock_gettime((~pid << 3) | 2)
+
+
+def family_cpu_seconds(pid):
+    """The process and its children that live now (the symbol helper)."""
+    total = cpu_seconds(pid)
+    for child in harness.children_of(pid):
+        try:
+            total += cpu_seconds(child)
+        except OSError:
+            pass  # ended between the two looks
+    return total
+
+
+class BpfStats:
+    """Switches the kernel's BPF run-time statistics on for as long as it lives: the kernel itself
+    switches them off when the descriptor closes, however this process ends."""
+
+    def __enter__(self):
+        attributes = (ctypes.c_char * 72).from_buffer(bytearray(struct.pack("=I", 0) + bytes(68)))
+        self.fd = harness._libc.syscall(SYS_BPF, BPF_ENABLE_STATS, attributes, 72)
+        self.reason = "" if self.fd >= 0 else os.strerror(ctypes.get_errno())
+        return self
+
+    def __exit__(self, *_):
+        if self.fd >= 0:
+            os.close(self.fd)
+
+
+def bpf_programs(pid):
+    """(runs, seconds) over all BPF programs that a process holds."""
+    runs, ns, seen = 0, 0, set()
+    try:
+        descriptors = os.listdir(f"/proc/{pid}/fdinfo")
+    except FileNotFoundError:
+        return 0, 0.0
+    for fd in descriptors:
+        try:
+            with open(f"/proc/{pid}/fdinfo/{fd}", encoding="ascii") as file:
+                text = file.read()
+        except OSError:
+            continue
+        number = re.search(r"^prog_id:\s*(\d+)", text, re.M)
+        count = re.search(r"^run_cnt:\s*(\d+)", text, re.M)
+        if not number or not count or number.group(1) in seen:
+            continue
+        seen.add(number.group(1))
+        runs += int(count.group(1))
+        ns += int(re.search(r"^run_time_ns:\s*(\d+)", text, re.M).group(1))
+    return runs, ns / 1e9
+
+
+def steal_and_total():
+    with open("/proc/stat", encoding="ascii") as file:
+        values = [int(v) for v in file.readline().split()[1:9]]
+    return values[7], sum(values)
+
+
+class Slice:
+    """One stretch of time: how much of it the hypervisor stole."""
+
+    def __init__(self):
+        self.stolen, self.all = steal_and_total()
+        self.started = time.monotonic()
+
+    def end(self):
+        stolen, everything = steal_and_total()
+        self.steal = (stolen - self.stolen) / max(1, everything - self.all)
+        self.seconds = time.monotonic() - self.started
+        return self
+
+    def usable(self):
+        return self.steal <= STEAL_LIMIT
+
+
+def run_counting(command, **options):
+    """Runs a command to its end: (CPU seconds of it and of its children, peak RSS in MB)."""
+    process = subprocess.Popen(command, **options)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+
+
+def median(values):
+    ordered = sorted(values)
+    return ordered[len(ordered) // 2] if ordered else float("nan")
+
+
+def print_table(title, columns, rows):
+    print(f"\n{title}")
+    table = [columns, *[[str(cell) for cell in row] for row in rows]]
+    widths = [max(len(row[i]) for row in table) for i in range(len(columns))]
+    for number, row in enumerate(table):
+        print("  " + "  ".join(cell.ljust(width) if i == 0 else cell.rjust(width)
+                               for i, (cell, width) in enumerate(zip(row, widths))))
+        if number == 0:
+            print("  " + "  ".join("-" * width for width in widths))
