@@ -116,6 +116,11 @@ def require_release(name):
 
 # ---- processes -----------------------------------------------------------------------------------
 
+def _end_with_the_runner():
+    """A runner that is killed itself leaves nothing behind (prctl PR_SET_PDEATHSIG, SIGKILL)."""
+    _libc.prctl(1, 9)
+
+
 class Program:
     """A running program with its output in a file. stop() and kill() are by pid and idempotent."""
 
@@ -128,7 +133,7 @@ class Program:
             self.process = subprocess.Popen(
                 command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
                 env={**os.environ, "UBSAN_OPTIONS": "print_stacktrace=1", **(env or {})},
-                cwd=folder, **options)
+                cwd=folder, preexec_fn=_end_with_the_runner, **options)
         self.pid = self.process.pid
 
     def log(self):
