@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/health.h"
+
+#include <gtest/gtest.h>
+
+#include "agent/self_metrics.h"
+
+namespace firewatch::agent {
+namespace {
+
+class FakeUploader final : public Uploader {
+ public:
+  absl::Status Submit(ingest::UploadWindowRequest) override { return absl::OkStatus(); }
+  bool Flush(int) override { return true; }
+  UploaderStatus Status() const override {
+    return {.connected = false, .last_error = "away \xff", .spooled_windows = 3};
+  }
+};
+
+class HealthTest : public testing::Test {
+ protected:
+  int Get(const std::string& path, std::string* body = nullptr) {
+    const transport::HttpResponse response =
+        HandleAgentRequest({.method = "GET", .path = path}, metrics_, health_);
+    if (body != nullptr) *body = response.body;
+    return response.status;
+  }
+
+  base::FakeClock clock_{{0}, 1'000'000'000};
+  base::MetricsRegistry metrics_;
+  Health health_{clock_};
+};
+
+TEST_F(HealthTest, IsUnwellBeforeSamplingAndWhenWindowsStop) {
+  EXPECT_EQ(Get("/healthz"), 503);
+  health_.Started(10'000);
+  EXPECT_EQ(Get("/healthz"), 200);
+  clock_.AdvanceNs(39'000'000'000);
+  EXPECT_EQ(Get("/healthz"), 200);
+  clock_.AdvanceNs(2'000'000'000);
+  EXPECT_EQ(health_.Problem(), "no window was closed for 41 s");
+  health_.WindowClosed(5);
+  EXPECT_EQ(Get("/healthz"), 200);
+}
+
+TEST_F(HealthTest, StatusSurvivesTextsThatAreNotUtf8) {
+  FakeUploader uploader;
+  health_.SetUploader(&uploader);
+  std::string body;
+  EXPECT_EQ(Get("/status", &body), 200);
+  EXPECT_NE(body.find("\"spooled_windows\":3"), std::string::npos) << body;
+}
+
+TEST_F(HealthTest, AnswersOnlyWhatItHas) {
+  EXPECT_EQ(Get("/metrics"), 200);
+  EXPECT_EQ(Get("/other"), 404);
+  EXPECT_EQ(HandleAgentRequest({.method = "POST", .path = "/metrics"}, metrics_, health_).status,
+            405);
+}
+
+TEST(SelfMetricsTest, CountsAnonymousMemoryAndMaps) {
+  EXPECT_GT(RssAnonBytes(), 100'000u);
+  base::MetricsRegistry metrics;
+  RegisterSelfMetrics(metrics, [] { return uint64_t{1'000'000'000'000}; });
+  EXPECT_NE(metrics.Expose().find("firewatch_agent_memory_bytes 100"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace firewatch::agent
