@@ -1,0 +1,389 @@
+// SPDX-License-Identifier: Apache-2.0
+// One table lists the settings; flags and the file both set them as text through it, so that a
+// value is checked by the same code and refused in the same words. Exceptions of CLI11 and yaml-cpp
+// end in this file.
+#include "agent/core/config.h"
+
+#include <limits.h>
+#include <unistd.h>
+#include <yaml-cpp/yaml.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cstdlib>
+#include <map>
+#include <optional>
+#include <span>
+#include <utility>
+
+#include "base/status.h"
+
+namespace firewatch::agent {
+namespace {
+
+constexpr uint64_t kMinWindowMs = 100;
+constexpr uint64_t kMaxWindowMs = 3'600'000;
+constexpr uint64_t kMinSpoolBytes = 4096;
+constexpr std::string_view kFileKey = "config";
+
+std::optional<uint64_t> ParseNumber(std::string_view text) {
+  uint64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (text.empty() || error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  return value;
+}
+
+struct Unit {
+  std::string_view name;
+  uint64_t factor;
+};
+
+// A whole number and one of the units; nothing on overflow.
+std::optional<uint64_t> ParseWithUnit(std::string_view text, std::span<const Unit> units) {
+  const size_t digits = std::min(text.find_first_not_of("0123456789"), text.size());
+  const auto number = ParseNumber(text.substr(0, digits));
+  for (const Unit& unit : units) {
+    if (!number || text.substr(digits) != unit.name) continue;
+    if (*number > UINT64_MAX / unit.factor) return std::nullopt;
+    return *number * unit.factor;
+  }
+  return std::nullopt;
+}
+
+absl::Status SetHz(AgentConfig* config, const std::string& text) {
+  const auto hz = ParseNumber(text);
+  if (!hz || *hz < 1 || *hz > 999) return base::InvalidArgument("{} is not in 1..999", text);
+  config->hz = static_cast<uint32_t>(*hz);
+  return absl::OkStatus();
+}
+
+absl::Status SetWindow(AgentConfig* config, const std::string& text) {
+  ASSIGN_OR_RETURN(const uint64_t window_ms, ParseDurationMs(text));
+  if (window_ms < kMinWindowMs || window_ms > kMaxWindowMs) {
+    return base::InvalidArgument("{} is not in 100ms..1h", text);
+  }
+  config->window_ms = window_ms;
+  return absl::OkStatus();
+}
+
+absl::Status SetSpoolMaxBytes(AgentConfig* config, const std::string& text) {
+  ASSIGN_OR_RETURN(const uint64_t bytes, ParseByteSize(text));
+  if (bytes < kMinSpoolBytes) return base::InvalidArgument("{} is less than 4KiB", text);
+  config->spool_max_bytes = bytes;
+  return absl::OkStatus();
+}
+
+absl::Status AddLabel(AgentConfig* config, const std::string& text) {
+  const size_t equals = text.find('=');
+  const std::string_view name = std::string_view(text).substr(0, equals);
+  if (equals == std::string::npos || !profile::IsValidLabelName(name)) {
+    return base::InvalidArgument("\"{}\" is not NAME=VALUE", text);
+  }
+  const std::string_view value = std::string_view(text).substr(equals + 1);
+  if (value.size() > profile::kMaxLabelValueBytes) {
+    return base::InvalidArgument("the value of {} is longer than {} bytes", name,
+                                 profile::kMaxLabelValueBytes);
+  }
+  config->labels.Set(name, value);
+  return absl::OkStatus();
+}
+
+absl::Status AddPid(AgentConfig* config, const std::string& text) {
+  const auto pid = ParseNumber(text);
+  if (!pid || *pid == 0 || *pid > UINT32_MAX) {
+    return base::InvalidArgument("{} is not a process id", text);
+  }
+  config->pids.push_back(Pid{static_cast<uint32_t>(*pid)});
+  return absl::OkStatus();
+}
+
+absl::Status SetModules(AgentConfig* config, const std::string& text) {
+  config->modules.clear();
+  for (std::string_view rest = text; !rest.empty();) {
+    const size_t comma = rest.find(',');
+    const std::string_view name = rest.substr(0, comma);
+    if (name != "cpu") return base::InvalidArgument("there is no module \"{}\"; known: cpu", name);
+    config->modules.emplace_back(name);
+    rest.remove_prefix(comma == std::string_view::npos ? rest.size() : comma + 1);
+  }
+  if (config->modules.empty()) return base::InvalidArgument("no module is named; known: cpu");
+  return absl::OkStatus();
+}
+
+absl::Status SetInsecure(AgentConfig* config, const std::string& text) {
+  if (text != "true" && text != "false") {
+    return base::InvalidArgument("\"{}\" is neither true nor false", text);
+  }
+  config->insecure = text == "true";
+  return absl::OkStatus();
+}
+
+absl::Status SetLogLevel(AgentConfig* config, const std::string& text) {
+  for (const std::string_view level : {"trace", "debug", "info", "warn", "error"}) {
+    if (text != level) continue;
+    config->log_level = text;
+    return absl::OkStatus();
+  }
+  return base::InvalidArgument("\"{}\" is none of trace, debug, info, warn, error", text);
+}
+
+template <std::string AgentConfig::* kMember>
+absl::Status SetText(AgentConfig* config, const std::string& text) {
+  if (text.empty()) return base::InvalidArgument("is empty");
+  config->*kMember = text;
+  return absl::OkStatus();
+}
+
+absl::Status AddCgroup(AgentConfig* config, const std::string& text) {
+  if (text.empty()) return base::InvalidArgument("is empty");
+  config->cgroups.push_back(text);
+  return absl::OkStatus();
+}
+
+enum class Shape { kOne, kSwitch, kList, kPairs };
+
+struct Setting {
+  const char* name;
+  const char* value;  // for --help
+  const char* help;
+  Shape shape;
+  absl::Status (*set)(AgentConfig*, const std::string&);
+};
+
+constexpr std::array<Setting, 17> kSettings = {{
+    {"server", "ADDR", "Where windows are sent: gRPC, HOST:PORT (127.0.0.1:7070)", Shape::kOne,
+     SetText<&AgentConfig::server>},
+    {"http", "ADDR", "The agent's own page: /metrics, /healthz (127.0.0.1:7172)", Shape::kOne,
+     SetText<&AgentConfig::http>},
+    {"hz", "N", "Samples per second and CPU, 1..999 (19)", Shape::kOne, SetHz},
+    {"window", "DURATION", "How much time one upload covers: 500ms, 10s, 1m (10s)", Shape::kOne,
+     SetWindow},
+    {"spool", "DIR", "Windows that wait for the server, and the agent's id", Shape::kOne,
+     SetText<&AgentConfig::spool_directory>},
+    {"spool-max-bytes", "BYTES", "Bound of the spool, the oldest is dropped (256MiB)", Shape::kOne,
+     SetSpoolMaxBytes},
+    {"cache", "DIR", "Symbol indexes by build id", Shape::kOne,
+     SetText<&AgentConfig::cache_directory>},
+    {"label", "NAME=VALUE", "Added to every profile; may be repeated", Shape::kPairs, AddLabel},
+    {"service", "NAME", "The service of every process here, instead of what is discovered",
+     Shape::kOne, SetText<&AgentConfig::service>},
+    {"node", "NAME", "The node's name (host name)", Shape::kOne, SetText<&AgentConfig::node>},
+    {"cgroup", "PATH", "Only processes of this cgroup; may be repeated", Shape::kList, AddCgroup},
+    {"pid", "PID", "Only this process and its children; may be repeated", Shape::kList, AddPid},
+    {"modules", "NAMES", "What runs, separated by commas (cpu)", Shape::kOne, SetModules},
+    {"replay", "FILE", "Read recorded events instead of the kernel's, then end", Shape::kOne,
+     SetText<&AgentConfig::replay_path>},
+    {"record-events", "FILE", "Also write every event to FILE, for --replay", Shape::kOne,
+     SetText<&AgentConfig::record_events_path>},
+    {"insecure", "", "Allow a page outside loopback, without TLS", Shape::kSwitch, SetInsecure},
+    {"log-level", "LEVEL", "trace, debug, info, warn or error (info)", Shape::kOne, SetLogLevel},
+}};
+
+// A flag's list replaces the file's; labels of both are joined, the flag's win.
+void Clear(AgentConfig* config, std::string_view name) {
+  if (name == "pid") config->pids.clear();
+  if (name == "cgroup") config->cgroups.clear();
+}
+
+// Levenshtein's, for words of a few letters.
+size_t EditDistance(std::string_view a, std::string_view b) {
+  std::vector<size_t> row(b.size() + 1);
+  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
+  for (size_t i = 1; i <= a.size(); ++i) {
+    size_t diagonal = row[0];
+    row[0] = i;
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const size_t above = row[j];
+      const size_t replaced = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+      row[j] = std::min({above + 1, row[j - 1] + 1, replaced});
+      diagonal = above;
+    }
+  }
+  return row[b.size()];
+}
+
+std::string_view NearestKey(std::string_view key) {
+  return std::min_element(kSettings.begin(), kSettings.end(),
+                          [key](const Setting& a, const Setting& b) {
+                            return EditDistance(key, a.name) < EditDistance(key, b.name);
+                          })
+      ->name;
+}
+
+// --- the file ------------------------------------------------------------------------------------
+
+// The texts of one key: a scalar, a list of scalars, or a map for labels.
+absl::StatusOr<std::vector<std::string>> Texts(const Setting& setting, const YAML::Node& node) {
+  std::vector<std::string> texts;
+  if (node.IsScalar()) {
+    texts.push_back(node.Scalar());
+  } else if (node.IsSequence() && setting.shape != Shape::kSwitch) {
+    std::string joined;
+    for (const YAML::Node& item : node) {
+      if (!item.IsScalar()) return base::InvalidArgument("a list of plain values is expected");
+      joined += (joined.empty() ? "" : ",") + item.Scalar();
+      texts.push_back(item.Scalar());
+    }
+    if (setting.shape == Shape::kOne) texts = {joined};
+  } else if (node.IsMap() && setting.shape == Shape::kPairs) {
+    for (const auto& pair : node) {
+      if (!pair.first.IsScalar() || !pair.second.IsScalar()) {
+        return base::InvalidArgument("NAME: VALUE is expected");
+      }
+      texts.push_back(pair.first.Scalar() + "=" + pair.second.Scalar());
+    }
+  } else {
+    return base::InvalidArgument("a plain value is expected");
+  }
+  return texts;
+}
+
+absl::Status ApplyNode(AgentConfig* config, const std::string& key, const YAML::Node& value) {
+  const auto* setting =
+      std::find_if(kSettings.begin(), kSettings.end(),
+                   [&key](const Setting& known) { return std::string_view(known.name) == key; });
+  if (setting == kSettings.end()) {
+    return base::InvalidArgument("unknown key \"{}\"; did you mean \"{}\"?", key, NearestKey(key));
+  }
+  ASSIGN_OR_RETURN(const std::vector<std::string> texts, Texts(*setting, value));
+  for (const std::string& text : texts) {
+    RETURN_IF_ERROR(base::Annotate(setting->set(config, text), key));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ApplyFile(AgentConfig* config, const std::string& path) {
+  try {
+    const YAML::Node root = YAML::LoadFile(path);
+    if (root.IsNull()) return absl::OkStatus();  // only comments
+    if (!root.IsMap()) return base::InvalidArgument("{}: KEY: VALUE lines are expected", path);
+    for (const auto& pair : root) {
+      const int line = pair.first.Mark().line + 1;
+      const std::string key = pair.first.IsScalar() ? pair.first.Scalar() : "";
+      RETURN_IF_ERROR(
+          base::Annotate(ApplyNode(config, key, pair.second), fmt::format("{}:{}", path, line)));
+    }
+    return absl::OkStatus();
+  } catch (const YAML::BadFile&) {
+    return base::InvalidArgument("{}: cannot be read", path);
+  } catch (const YAML::Exception& error) {
+    return base::InvalidArgument("{}:{}: {}", path, error.mark.line + 1, error.msg);
+  }
+}
+
+// --- flags ---------------------------------------------------------------------------------------
+
+using FlagTexts = std::map<std::string, std::vector<std::string>>;
+
+// Fills `texts` with what was given. A message (help, version) ends the program.
+absl::StatusOr<std::string> ReadFlags(int argc, const char* const* argv, FlagTexts* texts) {
+  CLI::App app("Samples every process of this machine and sends profiles to a firewatch-server.",
+               "firewatch-agent");
+  app.set_version_flag("--version", "firewatch-agent " FIREWATCH_VERSION "\n");
+  std::map<std::string, CLI::Option*> options;
+  for (const Setting& setting : kSettings) {
+    const std::string flag = std::string("--") + setting.name;
+    std::vector<std::string>& target = (*texts)[setting.name];
+    if (setting.shape == Shape::kSwitch) {
+      app.add_flag_callback(flag, [&target] { target = {"true"}; }, setting.help);
+      continue;
+    }
+    CLI::Option* option = app.add_option(flag, target, setting.help)->type_name(setting.value);
+    const bool repeats = setting.shape == Shape::kList || setting.shape == Shape::kPairs;
+    option->expected(1)->multi_option_policy(repeats ? CLI::MultiOptionPolicy::TakeAll
+                                                     : CLI::MultiOptionPolicy::TakeLast);
+  }
+  app.add_option("--config", (*texts)[std::string(kFileKey)], "YAML file; flags win over it")
+      ->type_name("FILE")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::CallForHelp&) {
+    return app.help();
+  } catch (const CLI::CallForVersion& version) {
+    return std::string(version.what());
+  } catch (const CLI::ParseError& error) {
+    return base::InvalidArgument("{} (see --help)", error.what());
+  }
+  return std::string();
+}
+
+absl::Status ApplyFlags(AgentConfig* config, const FlagTexts& flags) {
+  for (const Setting& setting : kSettings) {
+    const std::vector<std::string>& texts = flags.at(setting.name);
+    if (!texts.empty()) Clear(config, setting.name);
+    for (const std::string& text : texts) {
+      RETURN_IF_ERROR(base::Annotate(setting.set(config, text), fmt::format("--{}", setting.name)));
+    }
+  }
+  return absl::OkStatus();
+}
+
+// --- defaults of this machine --------------------------------------------------------------------
+
+std::string HostName() {
+  std::array<char, HOST_NAME_MAX + 1> name{};
+  if (::gethostname(name.data(), name.size() - 1) != 0) return "unknown";
+  return name.data();
+}
+
+// Without root the system's directories are closed.
+std::string DefaultDirectory(const char* for_root, const char* variable, const char* below_home) {
+  if (::geteuid() == 0) return for_root;
+  if (const char* base = std::getenv(variable); base != nullptr && base[0] == '/') {
+    return std::string(base) + "/firewatch";
+  }
+  const char* home = std::getenv("HOME");
+  return fmt::format("{}/{}/firewatch", home == nullptr ? "/tmp" : home, below_home);
+}
+
+AgentConfig Defaults() {
+  AgentConfig config;
+  config.node = HostName();
+  config.spool_directory =
+      DefaultDirectory("/var/lib/firewatch/agent", "XDG_STATE_HOME", ".local/state");
+  config.cache_directory = DefaultDirectory("/var/cache/firewatch", "XDG_CACHE_HOME", ".cache");
+  return config;
+}
+
+}  // namespace
+
+absl::StatusOr<uint64_t> ParseDurationMs(std::string_view text) {
+  constexpr std::array<Unit, 4> kUnits = {
+      {{"ms", 1}, {"s", 1000}, {"m", 60'000}, {"h", 3'600'000}}};
+  const auto value = ParseWithUnit(text, kUnits);
+  if (!value) return base::InvalidArgument("\"{}\" is not a time such as 500ms, 10s, 1m", text);
+  return *value;
+}
+
+absl::StatusOr<uint64_t> ParseByteSize(std::string_view text) {
+  constexpr uint64_t kK = 1024;
+  constexpr std::array<Unit, 7> kUnits = {{{"", 1},
+                                           {"K", kK},
+                                           {"KiB", kK},
+                                           {"M", kK * kK},
+                                           {"MiB", kK * kK},
+                                           {"G", kK * kK * kK},
+                                           {"GiB", kK * kK * kK}}};
+  const auto value = ParseWithUnit(text, kUnits);
+  if (!value) return base::InvalidArgument("\"{}\" is not a size such as 1048576, 256MiB", text);
+  return *value;
+}
+
+absl::StatusOr<AgentConfig> ParseAgentConfig(int argc, const char* const* argv) {
+  AgentConfig config = Defaults();
+  FlagTexts flags;
+  ASSIGN_OR_RETURN(config.message, ReadFlags(argc, argv, &flags));
+  if (!config.message.empty()) return config;
+  if (const auto& path = flags[std::string(kFileKey)]; !path.empty()) {
+    config.config_path = path.back();
+    RETURN_IF_ERROR(ApplyFile(&config, config.config_path));
+  }
+  RETURN_IF_ERROR(ApplyFlags(&config, flags));
+  return config;
+}
+
+}  // namespace firewatch::agent
