@@ -1,4 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import { render } from 'preact';
+import './styles.css';
+import { App } from './app';
+import { startLoading } from './state';
 
-render(<h1>Firewatch</h1>, document.getElementById('app')!);
+startLoading();
+render(<App />, document.getElementById('app')!);

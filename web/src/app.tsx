@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+// The page: header, services, time line, profile, footer.
+import { useEffect } from 'preact/hooks';
+import { selected } from './flame/flame_graph';
+import { Footer } from './panels/footer';
+import { GraphPanel } from './panels/graph_panel';
+import { Chips, Header } from './panels/header';
+import { Services } from './panels/services';
+import { Timeline } from './panels/timeline';
+import { answers, failure, loading, refresh, zoomTo } from './state';
+
+function ErrorBanner() {
+  const error = failure.value;
+  if (!error || error.status === 400) return null; // a refused query is shown at the query
+  return (
+    <div class="banner" role="alert" data-testid="error">
+      <span>{error.message}{answers.value ? '. What you see is the last answer.' : '.'}</span>
+      <button type="button" class="button-small" onClick={refresh} disabled={loading.value}>Retry</button>
+    </div>
+  );
+}
+
+function onPageKey(event: KeyboardEvent): void {
+  const typing = event.target instanceof HTMLInputElement;
+  if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.key === '/') {
+    document.getElementById('search')?.focus();
+    event.preventDefault();
+  } else if (event.key === 'Escape') {
+    selected.value = -1;
+    zoomTo(0);
+  }
+}
+
+export function App() {
+  useEffect(() => {
+    addEventListener('keydown', onPageKey);
+    return () => removeEventListener('keydown', onPageKey);
+  }, []);
+  return (
+    <div class="app">
+      <Header />
+      <Chips />
+      <ErrorBanner />
+      <main class="main">
+        <Services />
+        <div class="right">
+          <Timeline />
+          <GraphPanel />
+        </div>
+      </main>
+      <Footer />
+    </div>
+  );
+}

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+// How good the data is, and how to take it elsewhere.
+import { apiUrl } from '../api';
+import { formatAgo, formatBytes, formatCount, formatPercent } from '../model/format';
+import { answers, clockSkew, status, view } from '../state';
+import { CopyLine } from './copy_line';
+import { kSilentAfterMs } from './empty_state';
+
+export function Footer() {
+  return (
+    <footer class="footer">
+      <div class="facts"><Samples /><Nodes /><Losses /><StackEnds /><Store /></div>
+      <Downloads />
+    </footer>
+  );
+}
+
+function Samples() {
+  const count = answers.value?.samples.total;
+  return count === undefined ? null : <span><b>{formatCount(count)}</b> samples</span>;
+}
+
+function Nodes() {
+  const current = status.value;
+  if (!current) return null;
+  const now = Date.now() + clockSkew();
+  const silent = current.nodes.filter((node) => now - node.last_seen_ms > kSilentAfterMs);
+  const detail = current.nodes
+    .map((node) => `${node.node}: ${node.hz} Hz, agent ${node.agent_version}, seen ${formatAgo(now - node.last_seen_ms)} ago`)
+    .join('\n');
+  return (
+    <span title={detail}>
+      <b>{current.nodes.length}</b> {current.nodes.length === 1 ? 'node' : 'nodes'}
+      {silent.length > 0 && <span class="warn"> ({silent.length} silent)</span>}
+    </span>
+  );
+}
+
+const listed = (entries: Record<string, number>) =>
+  Object.entries(entries).filter(([, count]) => count > 0).sort((a, b) => b[1] - a[1]);
+const spaced = (name: string) => name.replaceAll('_', ' ');
+
+function Losses() {
+  const losses = listed(status.value?.losses ?? {});
+  const sum = losses.reduce((total, [, count]) => total + count, 0);
+  if (!status.value) return null;
+  return (
+    <span class={sum > 0 ? 'warn' : ''} title={losses.map(([name, count]) => `${spaced(name)}: ${count}`).join('\n') || 'Nothing was lost'}>
+      <b>{formatCount(sum)}</b> lost{losses.length > 0 && ` (${spaced(losses[0][0])} ${formatCount(losses[0][1])}${losses.length > 1 ? ', …' : ''})`}
+    </span>
+  );
+}
+
+function StackEnds() {
+  const ends = listed(status.value?.stack_ends ?? {});
+  const sum = ends.reduce((total, [, count]) => total + count, 0);
+  if (sum === 0) return null;
+  return (
+    <span title={ends.map(([name, count]) => `${spaced(name)}: ${formatPercent(count, sum)} (${count})`).join('\n')}>
+      stacks ended: {ends.slice(0, 2).map(([name, count], i) => <span key={name}>{i > 0 && ', '}<b>{formatPercent(count, sum)}</b> {spaced(name)}</span>)}
+    </span>
+  );
+}
+
+function Store() {
+  const store = status.value?.store;
+  if (!store) return null;
+  return <span title={`${store.windows} windows stored, ${store.duplicates} retries recognised`}><b>{formatBytes(store.disk_bytes)}</b> stored</span>;
+}
+
+// The same range and filter as on the page.
+function Downloads() {
+  const { query, from, to, type } = view.value;
+  const range = { query, from, to, type };
+  const pprof = new URL('pprof/profile', location.href.split('?')[0]);
+  if (query) pprof.searchParams.set('query', query);
+  pprof.searchParams.set('from', from);
+  pprof.searchParams.set('to', to);
+  return (
+    <div class="downloads">
+      <span>Download</span>
+      <a href={apiUrl('profile', range, { format: 'pprof' })} download="firewatch.pb.gz">pprof</a>
+      <a href={apiUrl('profile', range, { format: 'folded' })} download="firewatch.folded">folded</a>
+      <a href={apiUrl('profile', range, { format: 'json' })} download="firewatch.json">JSON</a>
+      <CopyLine text={`go tool pprof '${pprof.href.replaceAll("'", '%27')}'`} />
+      <span class="version">{status.value?.version}</span>
+    </div>
+  );
+}

@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: Apache-2.0
+// The page's state. `view` mirrors the URL and is all that decides what is shown; everything below
+// it follows from `view` and the server's answers. Change it by navigate() only.
+import { batch, computed, effect, signal } from '@preact/signals';
+import {
+  ApiError, apiUrl, getJson, getProfile, type ProfileAnswer, type Range, type Series, type Status,
+} from './api';
+import { onlyThrough } from './model/functions';
+import { hashText, hashToHex, hexToHash } from './model/hash';
+import { compileSearch, findMatches, type Matches } from './model/search';
+import { formatSelector, parseSelector } from './model/selector';
+import { buildTree, findByHash, type FlameTree, hashPaths } from './model/tree';
+import { decodeView, encodeView, isRelative, kDefaults, linkProblem, stepFor, timeToMs, type ViewState } from './model/view_state';
+
+// --- The view and its URL -----------------------------------------------------------------------
+
+const first = decodeView(location.search);
+export const view = signal<ViewState>(first.view);
+export const linkProblems = signal<string[]>(first.problems);
+export const refusal = signal<string | null>(null); // why the last navigation was not taken
+
+// `push` makes a step for "back"; typing and sorting replace.
+export function navigate(change: Partial<ViewState>, how: 'push' | 'replace' = 'push'): boolean {
+  const next = { ...view.value, ...change };
+  const problem = linkProblem(next);
+  if (problem) {
+    refusal.value = problem;
+    return false;
+  }
+  const url = location.pathname + encodeView(next);
+  if (url !== location.pathname + location.search) {
+    history[how === 'push' ? 'pushState' : 'replaceState'](null, '', url);
+  }
+  batch(() => {
+    refusal.value = null;
+    linkProblems.value = [];
+    view.value = next;
+  });
+  return true;
+}
+
+addEventListener('popstate', () => {
+  const { view: next, problems } = decodeView(location.search);
+  batch(() => {
+    refusal.value = null;
+    linkProblems.value = problems;
+    view.value = next;
+  });
+});
+
+// Another query or range shows other stacks: a zoom of the old ones stays where the path exists.
+export function setRange(from: string, to: string): void {
+  navigate({ from, to, live: kDefaults.live });
+}
+export const isDefaultRange = computed(() => view.value.from === kDefaults.from && view.value.to === kDefaults.to);
+
+// --- Answers --------------------------------------------------------------------------------------
+
+export interface Answers {
+  range: Range; // what was asked
+  series: Series; // of the view's type, by service
+  ranking: Series; // CPU by service, without the query's own service matchers
+  rankingSamples: Series;
+  samples: Series; // sample count of exactly this query
+  profile: ProfileAnswer;
+}
+
+export const answers = signal<Answers | null>(null);
+export const status = signal<Status | null>(null);
+export const failure = signal<ApiError | null>(null);
+export const loading = signal(false);
+export const updatedAt = signal(0);
+const refreshTick = signal(0);
+
+export function refresh(): void {
+  refreshTick.value++;
+}
+
+// What the answers depend on; a change of anything else must not ask the server again.
+const asked = computed(() => {
+  const { query, from, to, type, maxNodes } = view.value;
+  return JSON.stringify({ query, from, to, type, maxNodes });
+});
+
+function withoutService(query: string): string {
+  const parsed = parseSelector(query);
+  return parsed.ok ? formatSelector(parsed.matchers.filter(({ name }) => name !== 'service')) : query;
+}
+
+let running: AbortController | null = null;
+
+async function load(key: string): Promise<void> {
+  running?.abort();
+  const mine = (running = new AbortController());
+  const { maxNodes, ...range } = JSON.parse(key) as Range & { maxNodes: number };
+  const now = Date.now() + clockSkew();
+  const rangeMs = Math.max(1000, timeToMs(range.to, now) - timeToMs(range.from, now));
+  // Equal requests are sent once.
+  const sent = new Map<string, Promise<Series>>();
+  const series = (query: string, type: string, step: number) => {
+    const url = apiUrl('series', { ...range, query, type: type as Range['type'] }, { step: String(step), group_by: 'service' });
+    if (!sent.has(url)) sent.set(url, getJson<Series>(url, mine.signal));
+    return sent.get(url)!;
+  };
+  const step = stepFor(rangeMs);
+  const wide = withoutService(range.query);
+  loading.value = true;
+  try {
+    const results = await Promise.allSettled([
+      series(range.query, range.type, step),
+      series(wide, 'cpu', step),
+      series(wide, 'samples', step),
+      series(range.query, 'samples', step),
+      getProfile(apiUrl('profile', range, { format: 'columns', max_nodes: String(maxNodes) }), mine.signal),
+      getJson<Status>(apiUrl('status', {}), mine.signal),
+    ] as const);
+    if (mine.signal.aborted) return;
+    take(range, results);
+  } finally {
+    if (running === mine) loading.value = false;
+  }
+}
+
+type Results = PromiseSettledResult<unknown>[];
+
+function take(range: Range, results: Results): void {
+  const failed = results.find((result) => result.status === 'rejected') as PromiseRejectedResult | undefined;
+  const value = <T>(index: number) => (results[index] as PromiseFulfilledResult<T>).value;
+  batch(() => {
+    if (results[5].status === 'fulfilled') status.value = value<Status>(5);
+    failure.value = failed
+      ? failed.reason instanceof ApiError ? failed.reason : new ApiError(String(failed.reason), 0)
+      : null;
+    if (results.slice(0, 5).every((result) => result.status === 'fulfilled')) {
+      answers.value = {
+        range, series: value(0), ranking: value(1), rankingSamples: value(2), samples: value(3), profile: value(4),
+      };
+      updatedAt.value = Date.now();
+    }
+  });
+}
+
+// The server's clock minus ours: ages and ranges are the server's.
+export function clockSkew(): number {
+  return skew;
+}
+let skew = 0;
+effect(() => {
+  if (status.value) skew = status.value.now_ms - Date.now();
+});
+
+export const stale = computed(() => {
+  const current = answers.value?.range;
+  if (!current) return false;
+  const { query, from, to, type } = view.value;
+  return current.query !== query || current.from !== from || current.to !== to || current.type !== type;
+});
+
+// --- Live refresh -----------------------------------------------------------------------------------
+
+const kRefreshMs = 10_000;
+export const live = computed(() => view.value.live && isRelative(view.value));
+const hidden = signal(document.hidden);
+document.addEventListener('visibilitychange', () => (hidden.value = document.hidden));
+
+export function startLoading(): void {
+  effect(() => {
+    refreshTick.value;
+    void load(asked.value);
+  });
+  effect(() => {
+    if (!live.value || hidden.value) return;
+    // Back in view after a while: catch up at once.
+    if (updatedAt.peek() && Date.now() - updatedAt.peek() > kRefreshMs) refreshTick.value = refreshTick.peek() + 1;
+    const timer = setInterval(() => {
+      if (!loading.peek()) refreshTick.value = refreshTick.peek() + 1;
+    }, kRefreshMs);
+    return () => clearInterval(timer);
+  });
+}
+
+// --- What follows from the answers ----------------------------------------------------------------------
+
+export const fullTree = computed<FlameTree | null>(() => answers.value?.profile.tree ?? null);
+export const unit = computed(() => answers.value?.profile.unit ?? 'nanoseconds');
+
+const nameIndex = computed(() => {
+  const tree = fullTree.value;
+  return new Map(tree ? tree.names.map((name, i) => [hashToHex(hashText(name)), i] as const) : []);
+});
+export const hashOfName = (name: string) => hashToHex(hashText(name));
+
+const onlyHash = computed(() => view.value.only);
+const markHash = computed(() => view.value.mark);
+const focusHash = computed(() => view.value.focus);
+const searchText = computed(() => view.value.search);
+
+// "" when no such filter; null when this range has no such function.
+export const onlyName = computed(() => {
+  if (onlyHash.value === '') return '';
+  const index = nameIndex.value.get(onlyHash.value);
+  return index === undefined ? null : fullTree.value!.names[index];
+});
+
+// The tree that is drawn: all, or the stacks through one function.
+export const tree = computed<FlameTree | null>(() => {
+  const full = fullTree.value;
+  const index = onlyHash.value === '' ? undefined : nameIndex.value.get(onlyHash.value);
+  return full && index !== undefined ? buildTree(onlyThrough(full, index)) : full;
+});
+
+const hashes = computed(() => (tree.value ? hashPaths(tree.value) : null));
+export function pathHash(node: number): string {
+  const all = hashes.value;
+  return !all || node === 0 ? '' : hashToHex({ high: all.high[node], low: all.low[node] });
+}
+
+export const focus = computed(() => {
+  const hash = hexToHash(focusHash.value);
+  return hash && hashes.value ? Math.max(0, findByHash(hashes.value, hash)) : 0;
+});
+export const focusMissing = computed(() => focusHash.value !== '' && tree.value !== null && focus.value === 0);
+
+export const mark = computed(() => (markHash.value === '' ? -1 : (nameIndex.value.get(markHash.value) ?? -1)));
+
+const compiled = computed(() => {
+  try {
+    return { test: compileSearch(searchText.value), error: '' };
+  } catch (error) {
+    return { test: null, error: (error as Error).message };
+  }
+});
+export const searchError = computed(() => compiled.value.error);
+export const searchTest = computed(() => compiled.value.test);
+export const matches = computed<Matches | null>(() => {
+  const current = tree.value;
+  const { test } = compiled.value;
+  return current && test ? findMatches(current, test) : null;
+});
+
+export function zoomTo(node: number): void {
+  const hash = pathHash(node);
+  if (hash !== view.value.focus) navigate({ focus: hash });
+}
