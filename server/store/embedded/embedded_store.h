@@ -18,6 +18,8 @@ struct EmbeddedStoreOptions {
   int64_t retention_hours = 24 * 7;               // by age; 0: for ever
   uint64_t retention_bytes = uint64_t{10} << 30;  // by size on disk; 0: no bound
   uint64_t cache_bytes = uint64_t{256} << 20;
+  // Below this, Append is refused (ResourceExhausted) and CheckHealth fails; queries work.
+  uint64_t min_free_bytes = uint64_t{128} << 20;
 };
 
 // `clock` and `metrics` must outlive the store. FailedPrecondition: another process has it open.
