@@ -114,7 +114,9 @@ void CompressIfWanted(const HttpRequest& request, HttpResponse& response) {
       !IsCompressible(response.content_type)) {
     return;
   }
-  response.headers.emplace_back("Vary", "Accept-Encoding");  // also when this client takes none
+  if (!HasHeader(response, "Vary")) {  // also when this client takes none
+    response.headers.emplace_back("Vary", "Accept-Encoding");
+  }
   if (!AcceptsGzip(request.Header("accept-encoding"))) return;
   response.body = Gzip(response.body, kGzipLevel);
   response.headers.emplace_back("Content-Encoding", "gzip");
