@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+// What every handler of the API is given.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "server/store/profile_store.h"
+
+namespace firewatch::server {
+
+// An agent that this server has heard of since it started.
+struct NodeInfo {
+  std::string node;
+  int64_t last_seen_ms = 0;
+  uint32_t hz = 0;
+  std::string agent_version;
+};
+
+// Immutable; all it refers to is thread-safe and outlives the Api.
+struct ApiContext {
+  ProfileStore& store;
+  const base::Clock& clock;
+  std::function<std::vector<NodeInfo>()> nodes;
+  std::string version = "0";
+  uint32_t max_nodes = 0;  // no flame tree has more, whatever is asked for; 0: no bound
+};
+
+}  // namespace firewatch::server
