@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/cpu/features.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+namespace firewatch::agent {
+namespace {
+
+TEST(FeaturesTest, EveryMissingFeatureHasARemedyAndEveryLineADetail) {
+  const std::vector<Feature> features = ProbeFeatures();
+  EXPECT_GE(features.size(), 12u);
+  for (const Feature& feature : features) {
+    EXPECT_FALSE(feature.name.empty());
+    EXPECT_FALSE(feature.detail.empty()) << feature.name;
+    if (!feature.available && feature.need != FeatureNeed::kInfo) {
+      EXPECT_FALSE(feature.remedy.empty()) << feature.name;
+    }
+  }
+}
+
+TEST(FeaturesTest, OneMissingRequirementIsEnough) {
+  std::vector<Feature> features = {{"a", true, FeatureNeed::kRequired, "x", ""},
+                                   {"b", false, FeatureNeed::kDegrades, "x", "y"},
+                                   {"c", false, FeatureNeed::kInfo, "x", ""}};
+  EXPECT_TRUE(CanSample(features));
+  features[0].available = false;
+  EXPECT_FALSE(CanSample(features));
+}
+
+}  // namespace
+}  // namespace firewatch::agent
