@@ -84,7 +84,7 @@ struct ReadMapping {
   uint64_t offset = 0;
   LocationKind kind = LocationKind::kUnknown;
   MappingId covered;  // for locations inside: starts at 0
-  MappingId bare;     // for the others: the same file, no extent
+  Mapping bare;       // for the others, added when there is one: the same file, no extent
 };
 
 class Reader {
@@ -320,42 +320,41 @@ class Reader {
     return absl::OkStatus();
   }
 
-  // `mapping` has no extent yet.
+  // `mapping` has no extent yet. One that names no file covers nothing.
   ReadMapping Normalise(Mapping mapping, uint64_t start, uint64_t limit, uint64_t offset) {
     ReadMapping read;
+    read.kind = KindOfMapping(builder_.profile().String(mapping.file),
+                              builder_.profile().String(mapping.build_id));
+    if (mapping.file == StringId() && mapping.build_id == StringId()) return read;
+    read.bare = mapping;
+    const bool by_offset = read.kind == LocationKind::kNative || read.kind == LocationKind::kVdso;
+    if (!by_offset || limit <= start ||
+        __builtin_add_overflow(limit - start, offset, &mapping.memory_limit)) {
+      builder_.AddMapping(read.bare);  // also when no location needs it: the first names the file
+      return read;
+    }
     read.start = start;
     read.limit = limit;
     read.offset = offset;
-    read.kind = KindOfMapping(builder_.profile().String(mapping.file),
-                              builder_.profile().String(mapping.build_id));
-    if (mapping.file == StringId() && mapping.build_id == StringId()) return read;  // none
-    read.bare = builder_.AddMapping(mapping);
-    read.covered = read.bare;
-    const bool by_offset = read.kind == LocationKind::kNative || read.kind == LocationKind::kVdso;
-    if (by_offset && limit > start &&
-        !__builtin_add_overflow(limit - start, offset, &mapping.memory_limit)) {
-      read.covered = builder_.AddMapping(mapping);
-    } else {
-      read.limit = read.start;  // covers nothing
-    }
+    read.covered = builder_.AddMapping(mapping);
     return read;
   }
 
   // Puts mapping, kind and normalised address into `location`.
-  static void Place(const ReadMapping& mapping, Location& location) {
-    location.mapping = mapping.bare;
-    location.kind = LocationKind::kUnknown;
-    if (mapping.kind == LocationKind::kKernel || mapping.kind == LocationKind::kJit) {
+  void Place(const ReadMapping& mapping, Location& location) {
+    const bool inside = location.address >= mapping.start && location.address < mapping.limit;
+    const uint64_t offset = location.address - mapping.start + mapping.offset;
+    // The first bytes of a file are its header: at offset 0, this is a writer that knows names
+    // only.
+    if (inside && offset != 0) {
+      location.mapping = mapping.covered;
+      location.address = offset;
       location.kind = mapping.kind;
       return;
     }
-    if (location.address < mapping.start || location.address >= mapping.limit) return;
-    const uint64_t offset = location.address - mapping.start + mapping.offset;
-    // The first bytes of a file are its header, so this is a writer that knows names only.
-    if (offset == 0) return;
-    location.mapping = mapping.covered;
-    location.address = offset;
-    location.kind = mapping.kind;
+    location.mapping = builder_.AddMapping(mapping.bare);
+    const bool raw = mapping.kind == LocationKind::kKernel || mapping.kind == LocationKind::kJit;
+    location.kind = raw ? mapping.kind : LocationKind::kUnknown;
   }
 
   absl::Status ReadLocations() {

@@ -9,9 +9,7 @@
 #include "profile/builder.h"
 
 namespace firewatch::profile {
-namespace {
-
-std::string DescribeLocation(const Profile& profile, LocationId id) {
+std::string LocationText(const Profile& profile, LocationId id) {
   const Location& location = profile.locations[id.index()];
   const Mapping& mapping = profile.mappings[location.mapping.index()];
   std::string text = fmt::format(
@@ -25,8 +23,6 @@ std::string DescribeLocation(const Profile& profile, LocationId id) {
   }
   return text + "]";
 }
-
-}  // namespace
 
 Profile SmallTestProfile() {
   ProfileBuilder builder({{"samples", "count"}, {"cpu", "nanoseconds"}});
@@ -95,19 +91,71 @@ std::string DescribeForTest(const Profile& profile) {
                  profile.duration_ns, profile.default_sample_type, profile.drop_frames,
                  profile.keep_frames);
   for (const std::string& comment : profile.comments) text += "# " + comment + "\n";
-  std::vector<std::string> lines;
-  for (const Sample& sample : profile.samples) {
-    std::string line;
-    for (const LocationId id : profile.stacks[sample.stack.index()]) {
-      line += DescribeLocation(profile, id);
-    }
-    line += profile.label_sets[sample.labels.index()].ToString();
-    for (const int64_t value : sample.values) line += fmt::format(" {}", value);
-    lines.push_back(std::move(line));
+  for (const auto& [sample, values] : SamplesByText(profile)) {
+    text += sample;
+    for (const int64_t value : values) text += fmt::format(" {}", value);
+    text += "\n";
   }
-  std::ranges::sort(lines);
-  for (const std::string& line : lines) text += line + "\n";
   return text;
+}
+
+std::map<std::string, std::vector<int64_t>> SamplesByText(const Profile& profile) {
+  std::map<std::string, std::vector<int64_t>> samples;
+  for (const Sample& sample : profile.samples) {
+    std::string text;
+    for (const LocationId id : profile.stacks[sample.stack.index()]) {
+      text += LocationText(profile, id);
+    }
+    text += profile.label_sets[sample.labels.index()].ToString();
+    std::vector<int64_t>& sums = samples[text];
+    sums.resize(sample.values.size());
+    for (size_t i = 0; i < sums.size(); ++i) sums[i] += sample.values[i];
+  }
+  return samples;
+}
+
+Profile RandomTestProfile(std::mt19937& random) {
+  const auto below = [&random](uint32_t limit) { return static_cast<uint32_t>(random() % limit); };
+  ProfileBuilder builder({{"samples", "count"}, {"cpu", "nanoseconds"}});
+  std::vector<FunctionId> functions;
+  for (int i = 0; i < 12; ++i) {
+    const std::string name = fmt::format("f{}", i % 9);  // some names twice
+    functions.push_back(builder.AddFunction(name, "_Z" + name, fmt::format("{}.cc", i), i));
+  }
+  std::vector<Mapping> mappings;
+  for (const char* file : {"/bin/a", "/bin/b", "[kernel]", "[anon]", ""}) {
+    Mapping mapping;
+    mapping.file = builder.AddString(file);
+    if (file[0] == '/') {
+      mapping.build_id = builder.AddString(file[5] == 'a' ? "aaaa" : "");
+      mapping.memory_limit = 0x4000;
+    }
+    mappings.push_back(mapping);
+  }
+  std::vector<LocationId> locations;
+  for (int i = 0; i < 24; ++i) {
+    const Mapping& mapping = mappings[below(5)];
+    Location location{.mapping = builder.AddMapping(mapping), .address = 16 * (1 + below(40))};
+    location.kind = mapping.memory_limit != 0  ? LocationKind::kNative
+                    : &mapping == &mappings[2] ? LocationKind::kKernel
+                    : &mapping == &mappings[3] ? LocationKind::kJit
+                                               : LocationKind::kUnknown;
+    for (uint32_t lines = below(4); lines > 0; --lines) {
+      location.lines.push_back({.function = functions[below(12)], .line = below(30)});
+    }
+    locations.push_back(builder.AddLocation(location));
+  }
+  const uint32_t samples = below(40);
+  for (uint32_t i = 0; i < samples; ++i) {
+    std::vector<LocationId> stack;
+    for (uint32_t depth = below(8); depth > 0; --depth) stack.push_back(locations[below(24)]);
+    LabelSet labels;
+    if (below(3) == 0) labels.Set("thread", fmt::format("t{}", below(3)));
+    const int64_t count = static_cast<int64_t>(below(20)) - 4;
+    const int64_t values[] = {count, 10 * count};
+    builder.AddSample(builder.AddStack(stack), builder.AddLabelSet(labels), values);
+  }
+  return builder.Finish();
 }
 
 }  // namespace firewatch::profile
