@@ -43,7 +43,7 @@ static __always_inline bool current_cgroup_is_wanted(void) {
 
 /* No loss is counted: what the user did not ask for is not lost. */
 static __always_inline bool tick_is_wanted(fw_u32 pid) {
-  if (excluded_pid != 0 && bpf_get_current_pid_tgid() >> 32 == excluded_pid) return false;
+  if (excluded_pid != 0 && pid == excluded_pid) return false;
   if (filter_by_pid && !bpf_map_lookup_elem(&wanted_pids, &pid)) return false;
   if (filter_by_cgroup && !current_cgroup_is_wanted()) return false;
   return true;

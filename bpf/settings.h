@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* What user space decides before the program is loaded. Read-only data: the verifier knows the
  * values and drops the branches that they rule out, so a switched-off filter costs nothing. (The
- * skeleton repeats these types in user space, hence __u32 and __u64.) */
+ * skeleton repeats these types in user space, hence __u8, __u32, __u64.) */
 #pragma once
 
 #include "bpf/kernel.h"
 
-const volatile bool filter_by_pid = false;
-const volatile bool filter_by_cgroup = false;
+const volatile __u8 filter_by_pid = 0;
+const volatile __u8 filter_by_cgroup = 0;
 /* Bit n: a wanted cgroup may stand n levels below the root of the hierarchy. */
 const volatile __u32 wanted_cgroup_levels = 0;
-/* 0: none. In the initial pid namespace. */
+/* 0: none. In the agent's pid namespace. */
 const volatile __u32 excluded_pid = 0;
 /* The inode number of the agent's pid namespace; 0: the initial one, where every pid is itself. */
 const volatile __u32 pid_namespace = 0;

@@ -15,6 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "agent/core/events.h"
+#include "agent/cpu/bpf_info.h"
 #include "agent/cpu/sample.h"
 #include "base/metrics.h"
 #include "bpf/include/losses.h"
@@ -36,16 +37,6 @@ struct SamplerOptions {
   std::string online_cpus_path = "/sys/devices/system/cpu/online";
 };
 
-// Cost of one BPF program since it was loaded; times are zero unless the kernel counts them
-// (kernel.bpf_stats_enabled or BpfStatsScope).
-struct BpfProgramStats {
-  std::string name;
-  uint64_t run_time_ns = 0;
-  uint64_t run_count = 0;
-  uint64_t missed = 0;  // runs that the kernel refused because another program was running
-  uint32_t verified_instructions = 0;
-};
-
 // One home thread, the one that calls Drain.
 class Sampler {
  public:
@@ -62,8 +53,9 @@ class Sampler {
   // Readable when Drain has something to do. For poll or an outer epoll set; owned by the sampler.
   int WaitFd() const;
 
-  // Hands every sample that is in the ring to `callback`, nearly ordered by time, follows CPUs that
-  // came or went, and refreshes the metrics at most once a second. Never blocks. Call it also when
+  // Hands every sample that is in the ring to `callback`, nearly ordered by time (two CPUs may swap
+  // neighbours by microseconds), follows CPUs that came or went, and refreshes the metrics at most
+  // once a second; losses appear as firewatch_losses_total{reason}. Never blocks. Call it also when
   // a window closes: up to a second of samples may wait there without a wake-up. Returns the number
   // of samples.
   size_t Drain(SampleCallback callback);
@@ -73,6 +65,9 @@ class Sampler {
 
   // Adds a process and its living descendants to the filter. FailedPrecondition without a filter.
   absl::Status Follow(Pid pid);
+
+  // Re-reads the list of CPUs. Drain does so when the kernel announces a change.
+  void FollowCpus();
 
   // Totals since Open, indexed by enum fw_loss: the kernel's and the sampler's own.
   std::array<uint64_t, FW_LOSS_COUNT> Losses() const;
