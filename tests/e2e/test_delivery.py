@@ -6,8 +6,8 @@ import re
 import signal
 import time
 
-from harness import (Agent, FirewatchTest, Server, free_port, require_sampling, short_or_full,
-                     wait_until)
+import events
+from harness import FirewatchTest, Server, free_port, require_sampling, short_or_full, wait_until
 
 AGENT_SAMPLES = "firewatch_samples_total"
 
@@ -80,11 +80,11 @@ class StopTest(FirewatchTest):
 
     def test_a_stop_in_the_middle_of_a_window_loses_nothing(self):
         """The window is far from over when SIGTERM comes. What was burned is known by getrusage;
-        what the agent took is known from its event file, replayed to a second server."""
+        what the agent took is known from its event file."""
         require_sampling()
         hz, server = 997, self.start_server()
-        events = os.path.join(self.folder, "events")
-        agent = self.start_agent(server, hz=hz, window="60s", arguments=["--record-events", events])
+        path = os.path.join(self.folder, "events")
+        agent = self.start_agent(server, hz=hz, window="60s", arguments=["--record-events", path])
         workload = self.start("workload_shares", "--seconds", 4)
         workload.wait()
         started = time.monotonic()
@@ -95,11 +95,8 @@ class StopTest(FirewatchTest):
         self.note(f"{stored} samples, {stored / hz:.2f} s of {used:.2f} CPU s")
         self.assertLess(abs(stored / hz / used - 1), 0.05, "CPU seconds in samples, of those used")
 
-        second = self.start_server(data=os.path.join(self.folder, "data2"))
-        replay = self.own(Agent(self.folder, second.grpc_port, arguments=["--replay", events],
-                                spool=os.path.join(self.folder, "spool2")))
-        self.assertEqual(replay.wait(), 0, replay.tail())
-        self.assertEqual(second.samples(), server.samples(), "taken by the agent, and stored")
+        # Whatever reached the agent, of any process, is in its event file and on the server.
+        self.assertEqual(server.samples(), events.count_samples(path))
 
 
 class KillTest(FirewatchTest):

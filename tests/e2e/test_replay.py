@@ -2,11 +2,12 @@
 """The pipeline behind the sampler from a file: no privilege, no waiting, the same answer each time."""
 import os
 
+import events
 from harness import (ROOT, Agent, FirewatchTest, is_sanitized, require_root, require_sampling,
                      require_tool)
 
-# workload_shares at 997 Hz for a second and workload_short ten times, recorded once by
-# `firewatch-agent --record-events`: what a machine without privilege tests with.
+# workload_shares for two seconds and workload_short five times, recorded once by `firewatch-agent
+# --record-events` and trimmed by events.py: what a machine without privilege tests with.
 COMMITTED = os.path.join(ROOT, "tests", "e2e", "data", "shares.events")
 AS_NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all",
              "--inh-caps=-all"]
@@ -14,11 +15,11 @@ AS_NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--b
 
 class ReplayTest(FirewatchTest):
 
-    def replay(self, events, number, wrapper=(), env=None):
+    def replay(self, path, number, wrapper=(), env=None):
         """A server of its own that has taken the whole file."""
         server = self.start_server(data=os.path.join(self.folder, f"data{number}"))
         spool = os.path.join(self.folder, f"spool{number}")
-        agent = self.own(Agent(self.folder, server.grpc_port, arguments=["--replay", events],
+        agent = self.own(Agent(self.folder, server.grpc_port, arguments=["--replay", path],
                                spool=spool, wrapper=wrapper, env=env))
         self.assertEqual(agent.wait(120), 0, agent.tail())
         return server
@@ -28,25 +29,30 @@ class ReplayTest(FirewatchTest):
         return {kind: profile.total(kind) for kind in ("samples", "cpu")}, profile.self_by_name()
 
     def test_committed_events_give_the_known_totals(self):
-        totals, names = self.totals(self.replay(COMMITTED, 1))
-        again, names_again = self.totals(self.replay(COMMITTED, 2))
+        recent = os.path.join(self.folder, "recent")
+        events.as_if_recorded_now(COMMITTED, recent)
+        totals, names = self.totals(self.replay(recent, 1))
+        again, names_again = self.totals(self.replay(recent, 2))
         self.assertEqual(totals, again)
         self.assertEqual(names, names_again)
-        self.assertEqual(totals["samples"], COMMITTED_SAMPLES)
+        self.assertEqual(totals["samples"], events.count_samples(COMMITTED))
+        hz = events.read(COMMITTED)[0][2]
+        self.assertAlmostEqual(totals["cpu"] / 1e9, totals["samples"] / hz, places=2)
+        self.note(f"{totals['samples']} samples")
 
     def test_a_live_recording_replayed_by_nobody(self):
         require_sampling()
         require_root()
         require_tool("setpriv")
-        events = os.path.join(self.folder, "events")
+        path = os.path.join(self.folder, "events")
         server = self.start_server()
-        agent = self.start_agent(server, hz=499, arguments=["--record-events", events])
+        agent = self.start_agent(server, hz=499, arguments=["--record-events", path])
         self.start("workload_shares", "--seconds", 3).wait()
         self.assertEqual(agent.stop(), 0)
-        os.chmod(events, 0o644)
+        os.chmod(path, 0o644)
         os.chmod(self.folder, 0o777)  # nobody makes its spool there
         live, _ = self.totals(server)
-        replayed, names = self.totals(self.replay(events, 3, AS_NOBODY,
+        replayed, names = self.totals(self.replay(path, 3, AS_NOBODY,
                                                   {"ASAN_OPTIONS": "detect_leaks=0"}))
         self.assertEqual(replayed, live)
         self.assertGreater(sum(v for k, v in names.items() if k.startswith("burn_")), 200,
@@ -61,5 +67,3 @@ class ReplayTest(FirewatchTest):
             self.assertGreater(agent.wait(30), 0, agent.tail())
             self.assertNotIn("Sanitizer", agent.log() if is_sanitized("firewatch-agent") else "")
 
-
-COMMITTED_SAMPLES = 0
