@@ -40,7 +40,7 @@ def short_or_full(short, full):
 def binary(name):
     path = os.path.join(BIN_DIR, name)
     if not os.path.exists(path):
-        raise unittest.SkipTest(f"{name} is not built in {BIN_DIR}")
+        raise AssertionError(f"{name} is not built in {BIN_DIR}")
     return path
 
 
@@ -266,11 +266,11 @@ class Server(HttpProgram):
 
 class Agent(HttpProgram):
     def __init__(self, folder, grpc_port, hz=99, window="1s", arguments=(), wrapper=(), env=None,
-                 spool=None, http_port=None, http_host="127.0.0.1"):
+                 spool=None, http_port=None, http_host="127.0.0.1", program=None):
         port = http_port or free_port()
         self.spool = spool or os.path.join(folder, "spool")
         super().__init__(folder, "firewatch-agent", [
-            *wrapper, binary("firewatch-agent"), "--server", f"127.0.0.1:{grpc_port}",
+            *wrapper, program or binary("firewatch-agent"), "--server", f"127.0.0.1:{grpc_port}",
             "--http", f"{http_host}:{port}", "--hz", str(hz), "--window", window,
             "--spool", self.spool, "--cache", os.path.join(folder, "symbols"), *arguments],
             port, env=env)
@@ -368,6 +368,14 @@ class FirewatchTest(unittest.TestCase):
     def start(self, name, *arguments, **options):
         """A workload or tool of ours, by the name of its binary."""
         return self.own(Program(self.folder, name, [binary(name), *map(str, arguments)], **options))
+
+    def copied(self, name):
+        """A copy that everybody may read and execute: build folders are often private."""
+        path = os.path.join(self.folder, name)
+        if not os.path.exists(path):
+            shutil.copyfile(binary(name), path)
+            os.chmod(path, 0o755)
+        return path
 
     def run_program(self, name, *arguments, seconds=PATIENCE_SECONDS, **options):
         """Runs to the end; (exit code, output). For programs that print their answer."""

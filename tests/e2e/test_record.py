@@ -2,7 +2,6 @@
 """`firewatch record` and `firewatch doctor`: no server, no configuration, any privilege."""
 import os
 import re
-import shutil
 import signal
 import subprocess
 import time
@@ -147,14 +146,6 @@ class RecordTest(FirewatchTest):
 
 
 class UnprivilegedTest(FirewatchTest):
-
-    def copied(self, name):
-        """A copy that nobody may execute too: build folders are often private."""
-        path = os.path.join(self.folder, name)
-        if not os.path.exists(path):
-            shutil.copy2(binary(name), path)
-            os.chmod(path, 0o755)
-        return path
 
     def as_nobody(self, *command):
         require_root()
