@@ -210,15 +210,24 @@ TEST_F(ApiTest, PprofOfNothingIsAValidProfile) {
 }
 
 TEST_F(ApiTest, PprofSecondsCountBackFromTheNewestWindow) {
-  EXPECT_EQ(Get("/pprof/profile?seconds=1").status, 200);
-  EXPECT_EQ(store_.last_range.from_ms, kNow - 51 * kSecond + 1);
+  store_.stats.newest_ms = kNow - 40 * kSecond;  // the end of the window that began 50 s ago
+  EXPECT_EQ(Get("/pprof/profile?seconds=30").status, 200);
+  EXPECT_EQ(store_.last_range.from_ms, kNow - 70 * kSecond);
   EXPECT_EQ(store_.last_range.to_ms, kNow + 1);
-  store_.stats.newest_ms = kNow - 3'600 * kSecond;  // the agents stopped an hour ago
-  EXPECT_EQ(Get("/pprof/profile?seconds=30").status, 200);
-  EXPECT_EQ(store_.last_range.from_ms, kNow - 30 * kSecond + 1);
-  store_.stats.newest_ms = 0;  // an empty store
-  EXPECT_EQ(Get("/pprof/profile?seconds=30").status, 200);
-  EXPECT_EQ(store_.last_range.from_ms, kNow - 30 * kSecond + 1);
+  // Less than a window is asked for: the newest window it is, not nothing.
+  const auto small = profile::ReadPprof(Get("/pprof/profile?seconds=1").body);
+  ASSERT_TRUE(small.ok());
+  EXPECT_EQ(small->samples.size(), 2u);
+}
+
+TEST_F(ApiTest, PprofSecondsOfAStoppedAgentAreEmpty) {
+  clock_.AdvanceNs(uint64_t{3'600} * 1'000'000'000);
+  const HttpResponse response = Get("/pprof/profile?seconds=30");
+  ASSERT_EQ(response.status, 200);
+  EXPECT_EQ(store_.last_range.from_ms, kNow + 3'570 * kSecond);
+  const auto read = profile::ReadPprof(response.body);
+  ASSERT_TRUE(read.ok());
+  EXPECT_THAT(read->samples, IsEmpty());
 }
 
 TEST_F(ApiTest, PprofErrorsAreTextThatPprofShows) {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <optional>
 
 #include "base/status.h"
 #include "profile/flame_codec.h"
@@ -23,8 +24,8 @@ using transport::JsonWriter;
 
 constexpr int64_t kMaxSeconds = int64_t{10} * 366 * 86'400;
 constexpr int64_t kDefaultTopLimit = 100;
-// `seconds` ends at the newest window if that began within this time; else it ends now, and an
-// agent that stopped an hour ago gives an empty answer, not an old one.
+// `seconds` counts back from the newest window's end if that is this young; else from now: an agent
+// that stopped an hour ago gives an empty answer, not an old one.
 constexpr int64_t kRecentMs = 60'000;
 constexpr uint8_t kOtherFlag = 8;  // flame_tree.h
 
@@ -145,19 +146,33 @@ absl::StatusOr<HttpResponse> PprofOf(const ApiContext& context, const Query& que
                   {"Content-Disposition", fmt::format("attachment; filename=\"{}\"", name)}}};
 }
 
-// The range of `seconds=N`. A window is stored when it is over and found by its start, so the
-// newest one began a window's length ago: counting back from now would miss it for a small N.
+// Start of the newest window that matches and began within the last minute, to the second.
+absl::StatusOr<std::optional<int64_t>> NewestWindow(const ApiContext& context, Query query,
+                                                    int64_t now_ms) {
+  query.range = {.from_ms = std::max<int64_t>(now_ms - kRecentMs, 0), .to_ms = now_ms + 1};
+  ASSIGN_OR_RETURN(const auto series, context.store.Series(query, 1'000));
+  std::optional<int64_t> newest_ms;
+  for (const SeriesPoints& one : series) {
+    if (!one.points.empty()) newest_ms = std::max(newest_ms.value_or(0), one.points.back().first);
+  }
+  return newest_ms;
+}
+
+// The range of `seconds=N`. A window is stored when it is over and found by its start, so counting
+// back from now would miss the newest one for a small N: the range goes back from its end, and at
+// least to its start.
 absl::StatusOr<TimeRange> LastSeconds(const ApiContext& context, const HttpRequest& request,
-                                      int64_t now_ms) {
+                                      const Query& query, int64_t now_ms) {
   if (request.Query("from").has_value() || request.Query("to").has_value()) {
     return base::InvalidArgument("give either seconds or from and to");
   }
   ASSIGN_OR_RETURN(const int64_t seconds, ParseNumber(request, "seconds", 0, 1, kMaxSeconds));
   ASSIGN_OR_RETURN(const StoreStats stats, context.store.Stats());
+  ASSIGN_OR_RETURN(const auto newest_window_ms, NewestWindow(context, query, now_ms));
   const bool recent = stats.newest_ms <= now_ms && now_ms - stats.newest_ms <= kRecentMs;
-  const int64_t last_ms = recent ? stats.newest_ms : now_ms;
-  return TimeRange{.from_ms = std::max<int64_t>(last_ms + 1 - seconds * 1000, 0),
-                   .to_ms = now_ms + 1};
+  const int64_t end_ms = recent ? stats.newest_ms : now_ms;
+  const int64_t from_ms = std::min(end_ms - seconds * 1'000, newest_window_ms.value_or(end_ms));
+  return TimeRange{.from_ms = std::max<int64_t>(from_ms, 0), .to_ms = now_ms + 1};
 }
 
 }  // namespace
@@ -209,7 +224,7 @@ absl::StatusOr<HttpResponse> HandlePprof(const ApiContext& context, const HttpRe
   const int64_t now_ms = context.clock.Now().unix_ms();
   ASSIGN_OR_RETURN(Query query, ParseQuery(request, now_ms));
   if (request.Query("seconds").has_value()) {
-    ASSIGN_OR_RETURN(query.range, LastSeconds(context, request, now_ms));
+    ASSIGN_OR_RETURN(query.range, LastSeconds(context, request, query, now_ms));
   }
   return PprofOf(context, query);
 }
