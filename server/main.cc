@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+// firewatch-server: builds everything in the order of the drawing in ARCHITECTURE.md and waits for
+// a signal. What is built last ends first: listeners before the store that they write to.
+#include <fmt/format.h>
+#include <signal.h>
+#include <sys/resource.h>
+
+#include <cstdio>
+#include <memory>
+#include <utility>
+
+#include "base/clock.h"
+#include "base/logging.h"
+#include "base/metrics.h"
+#include "base/status.h"
+#include "server/api/api.h"
+#include "server/config.h"
+#include "server/store/embedded/embedded_store.h"
+#include "transport/http_server.h"
+#include "web/assets.h"
+
+namespace firewatch::server {
+namespace {
+
+// The API takes no bodies; what is larger is refused by its header.
+constexpr size_t kMaxBodyBytes = 64 * 1024;
+
+// Blocked before the first thread starts, so that every thread inherits it and only sigwait sees
+// the signals.
+sigset_t BlockStopSignals() {
+  ::signal(SIGPIPE, SIG_IGN);
+  sigset_t signals;
+  ::sigemptyset(&signals);
+  ::sigaddset(&signals, SIGTERM);
+  ::sigaddset(&signals, SIGINT);
+  ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  return signals;
+}
+
+// RocksDB and a thousand connections need more descriptors than the usual soft limit of 1,024.
+void RaiseDescriptorLimit() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+absl::Status Run(const ServerConfig& config, const sigset_t& stop_signals) {
+  base::SystemClock clock;
+  base::MetricsRegistry metrics;
+  // Before the store is opened: a wrong address must not cost a recovery of the log.
+  RETURN_IF_ERROR(transport::CheckListenerPolicy(config.http, config.insecure));
+  RETURN_IF_ERROR(transport::CheckListenerPolicy(config.grpc, config.insecure));
+
+  ASSIGN_OR_RETURN(const std::unique_ptr<ProfileStore> store,
+                   OpenEmbeddedStore({.directory = config.data_directory,
+                                      .retention_hours = config.retention_hours,
+                                      .retention_bytes = config.retention_bytes},
+                                     clock, metrics));
+
+  Api api({.store = *store,
+           .clock = clock,
+           .nodes = {},
+           .version = FIREWATCH_VERSION,
+           .max_nodes = config.max_nodes},
+          metrics, web::Assets());
+  ASSIGN_OR_RETURN(
+      const auto http,
+      transport::HttpServer::Start(
+          {.address = config.http,
+           .insecure = config.insecure,
+           .workers = static_cast<int>(config.http_workers),
+           .max_body_bytes = kMaxBodyBytes,
+           .allowed_hosts = config.allowed_hosts},
+          [&api](const transport::HttpRequest& request) { return api.Handle(request); }, metrics));
+
+  fmt::print("Firewatch is ready: http://{}/\n", http->address());
+  std::fflush(stdout);
+  int signal = 0;
+  ::sigwait(&stop_signals, &signal);
+  spdlog::info("signal {}: stopping", signal);
+  return absl::OkStatus();
+}
+
+int Main(int argc, char** argv) {
+  const absl::StatusOr<ServerConfig> config = ParseServerConfig(argc, argv);
+  if (!config.ok()) {
+    fmt::print(stderr, "firewatch-server: {}\n", base::Message(config.status()));
+    return 2;
+  }
+  if (!config->message.empty()) {  // --help, --version
+    fmt::print("{}", config->message);
+    return 0;
+  }
+  base::SetupLogging(config->log_level);
+  const sigset_t stop_signals = BlockStopSignals();
+  RaiseDescriptorLimit();
+  const absl::Status status = Run(*config, stop_signals);
+  if (status.ok()) return 0;
+  fmt::print(stderr, "firewatch-server: {}\n", base::Message(status));
+  return 1;
+}
+
+}  // namespace
+}  // namespace firewatch::server
+
+int main(int argc, char** argv) { return firewatch::server::Main(argc, argv); }
