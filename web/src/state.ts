@@ -5,6 +5,7 @@ import { batch, computed, effect, signal } from '@preact/signals';
 import {
   ApiError, apiUrl, getJson, getProfile, type ProfileAnswer, type Range, type Series, type Status,
 } from './api';
+import { HueBook } from './flame/colors';
 import { onlyThrough } from './model/functions';
 import { hashText, hashToHex, hexToHash } from './model/hash';
 import { compileSearch, findMatches, type Matches } from './model/search';
@@ -182,6 +183,11 @@ export function startLoading(): void {
 // --- What follows from the answers ----------------------------------------------------------------------
 
 export const fullTree = computed<FlameTree | null>(() => answers.value?.profile.tree ?? null);
+const hueBook = new HueBook();
+export const hues = computed(() => {
+  if (fullTree.value) hueBook.learn(fullTree.value);
+  return hueBook;
+});
 export const unit = computed(() => answers.value?.profile.unit ?? 'nanoseconds');
 
 const nameIndex = computed(() => {

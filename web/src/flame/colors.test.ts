@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { describe, expect, test } from 'vitest';
 import { treeFromFolded } from '../model/testing';
-import { colorIndexes, contrast, fromOklch, kLabelColor, kMatchLabelColor, makePalette, type Rgb } from './colors';
+import { colorIndexes, contrast, fromOklch, HueBook, kLabelColor, kMatchLabelColor, makePalette, type Rgb } from './colors';
 
 const unpack = (packed: number): Rgb => ({ r: packed & 255, g: (packed >>> 8) & 255, b: (packed >>> 16) & 255 });
 
@@ -32,10 +32,20 @@ describe('colours', () => {
     tree.flags.forEach((_, i) => {
       if (tree.names[tree.file[i]] === '[kernel]') tree.flags[i] = 2;
     });
-    const tone = [...colorIndexes(tree)].map((index) => Math.floor(index / 5));
+    const tone = [...colorIndexes(tree, new HueBook())].map((index) => Math.floor(index / 5));
     const of = (name: string) => new Set(tone.filter((_, i) => tree.names[tree.name[i]] === name));
     expect(of('a')).toEqual(of('b'));
     expect(of('k').size).toBe(1);
     expect(of('k')).not.toEqual(of('a'));
+  });
+
+  test('the largest seven binaries have seven hues, and keep them when ranks change', () => {
+    const files = ['a.so', 'b.so', 'c', 'd', 'e', 'f', 'g'];
+    const hues = new HueBook();
+    hues.learn(treeFromFolded([...files.map((file, i) => `f@${file} ${100 - i}`), 'f@small 1']));
+    const before = files.map((file) => hues.toneOf(file));
+    expect(new Set(before).size).toBe(7);
+    hues.learn(treeFromFolded(files.map((file, i) => `f@${file} ${1 + i}`)));
+    expect(files.map((file) => hues.toneOf(file))).toEqual(before);
   });
 });

@@ -126,20 +126,47 @@ export function makePalette(theme: Theme): Palette {
 const kKernelIndex = kUserTones.light.length;
 const kGreyIndex = kKernelIndex + 1;
 
+// Binaries get hues by their own time, the largest first; a binary keeps its hue while the page is
+// open, so a refresh or a zoom repaints nothing. When all hues are taken, the hash of the name decides.
+export class HueBook {
+  private readonly tones = new Map<string, number>();
+
+  learn(tree: FlameTree): void {
+    const self = new Map<number, number>();
+    for (let i = 1; i < tree.size; ++i) {
+      if (tree.self[i] > 0 && !(tree.flags[i] & kKernel)) self.set(tree.file[i], (self.get(tree.file[i]) ?? 0) + tree.self[i]);
+    }
+    for (const [file] of [...self].sort((a, b) => b[1] - a[1])) {
+      if (this.tones.size >= kUserTones.light.length) return;
+      const name = tree.names[file];
+      if (name === '' || this.tones.has(name)) continue;
+      const taken = new Set(this.tones.values());
+      let tone = hashText(name).low % kUserTones.light.length;
+      while (taken.has(tone)) tone = (tone + 1) % kUserTones.light.length;
+      this.tones.set(name, tone);
+    }
+  }
+
+  toneOf(file: string): number {
+    return this.tones.get(file) ?? hashText(file).low % kUserTones.light.length;
+  }
+}
+
 // Index into fills and dimmed per node. Names of a tree are few, nodes are many: per name first.
-export function colorIndexes(tree: FlameTree): Uint8Array {
-  const hashes = tree.names.map(hashText);
+export function colorIndexes(tree: FlameTree, hues: HueBook): Uint8Array {
+  const tones = Uint8Array.from(tree.names, (name) => hues.toneOf(name));
+  const shades = Uint8Array.from(tree.names, (name) => hashText(name).high % kShades);
   return Uint8Array.from(tree.flags, (flags, i) => {
-    let tone = hashes[tree.file[i]].low % kUserTones.light.length;
+    let tone = tones[tree.file[i]];
     if (flags & kKernel) tone = kKernelIndex;
     if (flags & (kOther | kNotSymbolized) || i === 0) tone = kGreyIndex;
-    return tone * kShades + (hashes[tree.name[i]].high % kShades);
+    return tone * kShades + shades[tree.name[i]];
   });
 }
 
 // The plain colour of a binary, for legends.
-export function binaryColor(palette: Palette, file: string, kernel: boolean): string {
-  const tone = kernel ? kKernelIndex : file === '' ? kGreyIndex : hashText(file).low % kUserTones.light.length;
+export function binaryColor(palette: Palette, hues: HueBook, file: string, kernel: boolean): string {
+  const tone = kernel ? kKernelIndex : hues.toneOf(file);
   return toCss(palette.fills[tone * kShades + 2]);
 }
 

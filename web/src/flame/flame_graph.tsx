@@ -6,7 +6,7 @@ import { useEffect, useRef } from 'preact/hooks';
 import { kInlined, kKernel, kNotSymbolized, kOther } from '../model/columns';
 import { formatPercent, formatValue } from '../model/format';
 import { type FlameTree, isAncestorOrSelf, largestChild } from '../model/tree';
-import { focus, hashOfName, mark, matches, navigate, tree, unit, view, zoomTo } from '../state';
+import { focus, hashOfName, hues, mark, matches, navigate, tree, unit, view, zoomTo } from '../state';
 import { theme } from '../theme';
 import { FlameView } from './flame_view';
 import { FrameMenu, type MenuPlace } from './frame_menu';
@@ -136,7 +136,7 @@ export function FlameGraph() {
     if (selected.value >= current.size) selected.value = -1;
     flame.current?.show({
       tree: current, focus: focus.value, selected: selected.value,
-      matches: matches.value, mark: mark.value, theme: theme.value,
+      matches: matches.value, mark: mark.value, theme: theme.value, hues: hues.value,
     });
   });
   useSignalEffect(() => {

@@ -10,7 +10,7 @@ import { kInlined } from '../model/columns';
 import { shortenName } from '../model/format';
 import type { Matches } from '../model/search';
 import { type FlameTree, nodeAt } from '../model/tree';
-import { colorIndexes, kLabelColor, kMatchLabelColor, makePalette, type Palette, type Theme, toCss, pack } from './colors';
+import { colorIndexes, type HueBook, kLabelColor, kMatchLabelColor, makePalette, type Palette, type Theme, toCss, pack } from './colors';
 import { type Boxes, layout, makeBoxes } from './layout';
 import { makeRenderer, RectangleList, type Renderer } from './renderers';
 
@@ -27,6 +27,7 @@ export interface Scene {
   matches: Matches | null;
   mark: number; // name index of the function picked in the table, or -1
   theme: Theme;
+  hues: HueBook;
 }
 
 export interface DrawnBox {
@@ -113,7 +114,7 @@ export class FlameView {
     const before = this.scene;
     this.scene = scene;
     if (before?.tree !== scene.tree) {
-      this.colors = colorIndexes(scene.tree);
+      this.colors = colorIndexes(scene.tree, scene.hues);
       this.hovered = -1;
     }
     if (before?.theme !== scene.theme) this.palette = makePalette(scene.theme);

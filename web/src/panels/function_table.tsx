@@ -25,6 +25,15 @@ const rows = computed(() => {
     : allRows.value;
   return sortRows(fits, current.names, sort.value);
 });
+// Bars are as long as their share of the longest: shares of the whole would mostly be slivers.
+const largest = computed(() => {
+  const most = { self: 0, total: 0 };
+  for (const row of rows.value) {
+    most.self = Math.max(most.self, row.self);
+    most.total = Math.max(most.total, row.total);
+  }
+  return most;
+});
 
 export function FunctionTable() {
   const scroller = useRef<HTMLDivElement>(null);
@@ -41,6 +50,7 @@ export function FunctionTable() {
   const first = Math.max(0, Math.min(Math.floor(top.value / kRowHeight) - kOverscan, list.length - 1));
   const last = Math.min(list.length, Math.ceil((top.value + height.value) / kRowHeight) + kOverscan);
   const whole = current?.total[focus.value] ?? 0;
+  const most = largest.value;
   return (
     <div class="table-scroller" ref={scroller} onScroll={(event) => (top.value = event.currentTarget.scrollTop)} tabIndex={0}
       role="region" aria-label="Functions">
@@ -56,7 +66,7 @@ export function FunctionTable() {
         <tbody>
           {first > 0 && <tr aria-hidden="true" style={{ height: `${first * kRowHeight}px` }}><td colSpan={3} /></tr>}
           {current && list.slice(first, last).map((row, i) => (
-            <Row key={`${row.name}/${row.file}`} row={row} index={first + i} whole={whole} names={current.names} />
+            <Row key={`${row.name}/${row.file}`} row={row} index={first + i} whole={whole} most={most} names={current.names} />
           ))}
           {last < list.length && <tr aria-hidden="true" style={{ height: `${(list.length - last) * kRowHeight}px` }}><td colSpan={3} /></tr>}
         </tbody>
@@ -81,7 +91,7 @@ function Head({ label, of }: { label: string; of: SortKey }) {
   );
 }
 
-function Row({ row, index, whole, names }: { row: FunctionRow; index: number; whole: number; names: string[] }) {
+function Row({ row, index, whole, most, names }: { row: FunctionRow; index: number; whole: number; most: { self: number; total: number }; names: string[] }) {
   const name = names[row.name];
   const file = names[row.file];
   const on = mark.value === row.name;
@@ -95,16 +105,16 @@ function Row({ row, index, whole, names }: { row: FunctionRow; index: number; wh
         <Marks flags={row.flags & 5} />
         <button type="button" class="row-action" onClick={() => onlyFunction(name)} title="Only stacks through this function" aria-label={`Only stacks through ${name}`}>only</button>
       </td>
-      <Value value={row.self} whole={whole} />
-      <Value value={row.total} whole={whole} />
+      <Value value={row.self} whole={whole} most={most.self} />
+      <Value value={row.total} whole={whole} most={most.total} />
     </tr>
   );
 }
 
-function Value({ value, whole }: { value: number; whole: number }) {
+function Value({ value, whole, most }: { value: number; whole: number; most: number }) {
   return (
     <td class="column-value">
-      <i class="cell-bar" aria-hidden="true" style={{ width: `${whole > 0 ? (100 * value) / whole : 0}%` }} />
+      <i class="cell-bar" aria-hidden="true" style={{ width: `${most > 0 ? (100 * value) / most : 0}%` }} />
       <span>{formatValue(value, unit.value)}</span>
       <span class="cell-share">{formatPercent(value, whole)}</span>
     </td>

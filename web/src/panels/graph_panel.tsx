@@ -10,7 +10,7 @@ import { coveredBelow } from '../model/search';
 import { type FlameTree, pathOf } from '../model/tree';
 import type { Layout } from '../model/view_state';
 import {
-  answers, focus, focusMissing, mark, matches, navigate, searchError, stale, tree, unit, view, zoomTo,
+  answers, focus, focusMissing, hues, mark, matches, navigate, searchError, stale, tree, unit, view, zoomTo,
 } from '../state';
 import { theme } from '../theme';
 import { EmptyState } from './empty_state';
@@ -103,7 +103,7 @@ function Legend() {
     <ul class="legend" aria-label="Colours: binaries by own time">
       {top.map(([name, { value, kernel }]) => (
         <li key={name} title={`${name}: ${formatPercent(value, current.total[0])} own time`}>
-          <i class="swatch" style={{ background: binaryColor(palette, name, kernel) }} />{name}
+          <i class="swatch" style={{ background: binaryColor(palette, hues.value, name, kernel) }} />{name}
         </li>
       ))}
     </ul>
@@ -129,7 +129,7 @@ function Breadcrumb() {
   return (
     <nav class="crumbs" aria-label="Zoom" data-testid="crumbs">
       {focus.value === 0
-        ? <span class="crumb-note">All of {formatValue(current.total[0], unit.value)}. Click a frame to zoom.</span>
+        ? <span class="crumb-note">{unit.value === 'count' ? `${formatCount(current.total[0])} samples` : `${formatValue(current.total[0], unit.value)} of CPU time`} in view. Click a frame to zoom, right click for more.</span>
         : (
           <>
             {shown.map((node, i) => node < 0

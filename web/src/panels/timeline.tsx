@@ -36,7 +36,7 @@ function makeOptions(width: number, stack: Stack, stacked: boolean): uPlot.Optio
   return {
     width,
     height: kHeight,
-    padding: [8, 8, 0, 0],
+    padding: [8, 18, 0, 0],
     legend: { show: false },
     cursor: {
       y: false,
