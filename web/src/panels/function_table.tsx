@@ -40,8 +40,9 @@ export function FunctionTable() {
   const top = useSignal(0);
   const height = useSignal(400);
   useEffect(() => {
-    const observer = new ResizeObserver(() => (height.value = scroller.current!.clientHeight));
-    observer.observe(scroller.current!);
+    const element = scroller.current!; // the reference is gone before the observer is
+    const observer = new ResizeObserver(() => (height.value = element.clientHeight));
+    observer.observe(element);
     return () => observer.disconnect();
   }, []);
 

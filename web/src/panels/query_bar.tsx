@@ -81,9 +81,7 @@ export function QueryBar() {
       if (shown && picked.value >= 0) choose(choices.value[picked.value]);
       else commit();
     } else if (event.key === 'Escape') {
-      if (shown) open.value = false;
-      else draft.value = view.value.query;
-      problem.value = '';
+      open.value = false; // the text stays: nothing typed is dropped
       event.stopPropagation();
       return;
     } else return;

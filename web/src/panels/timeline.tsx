@@ -92,8 +92,9 @@ export function Timeline() {
   const stack = useSignal<Stack | null>(null);
 
   useEffect(() => {
-    const observer = new ResizeObserver(() => (width.value = host.current!.clientWidth));
-    observer.observe(host.current!);
+    const element = host.current!;
+    const observer = new ResizeObserver(() => (width.value = element.clientWidth));
+    observer.observe(element);
     return () => observer.disconnect();
   }, []);
 

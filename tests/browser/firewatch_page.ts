@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the tests use: the page with a watch on its console, and what it says that it has drawn.
+import { test as base, expect, type Page } from '@playwright/test';
+
+export interface DrawnBox {
+  x: number;
+  y: number;
+  width: number;
+  height: number;
+  name: string;
+  node: number;
+  merged: number;
+}
+interface Drawn {
+  boxes: DrawnBox[];
+  renderer: string;
+  frameMs: number;
+  settled: boolean;
+}
+
+declare global {
+  interface Window {
+    firewatchDrawn?: () => Drawn;
+  }
+}
+
+// Texts of console errors that a test expects, because it causes them.
+export interface Expected {
+  allow(pattern: RegExp): void;
+}
+
+// Every test fails on an error in the console: exceptions, refused content (CSP), failed requests.
+export const test = base.extend<{ expected: Expected }>({
+  expected: [async ({ page }, use) => {
+    const problems: string[] = [];
+    const allowed: RegExp[] = [];
+    page.on('console', (message) => {
+      if (message.type() === 'error') problems.push(`${message.text()} (${message.location().url})`);
+    });
+    page.on('pageerror', (error) => problems.push(`exception: ${error.message}`));
+    await page.addInitScript(() => {
+      document.addEventListener('securitypolicyviolation', (event) =>
+        console.error(`CSP ${event.violatedDirective}: ${event.blockedURI} ${event.sample}`));
+    });
+    await use({ allow: (pattern) => allowed.push(pattern) });
+    expect(problems.filter((text) => !allowed.some((pattern) => pattern.test(text)))).toEqual([]);
+  }, { auto: true }],
+});
+
+export { expect };
+
+export async function drawn(page: Page): Promise<Drawn> {
+  await page.waitForFunction(() => {
+    const now = window.firewatchDrawn?.();
+    return now !== undefined && now.settled && now.boxes.length > 1;
+  });
+  return page.evaluate(() => window.firewatchDrawn!());
+}
+
+// The page without "live", so that nothing moves below the test.
+export async function open(page: Page, search = ''): Promise<Drawn> {
+  await page.goto(`./?live=0${search}`);
+  return drawn(page);
+}
+
+// A link to the 10 minutes before the newest window: the same answer at every load.
+export async function fixedRange(page: Page): Promise<string> {
+  const status = await (await page.request.get('api/v1/status')).json();
+  const newest = status.store.newest_ms as number;
+  return `&from=${newest - 600_000}&to=${newest + 1}`;
+}
+
+// A frame that is worth a click: wide enough to hit, narrower than the whole.
+export function pickFrame(boxes: DrawnBox[]): DrawnBox {
+  const whole = boxes[0].width;
+  const fits = boxes.filter((box) => box.merged === 0 && box.node !== 0 && box.width > 24 && box.width < 0.9 * whole && box.y > 20);
+  expect(fits.length, 'frames that are neither everything nor nothing').toBeGreaterThan(0);
+  return fits.reduce((best, box) => (box.width > best.width ? box : best));
+}
+
+export async function clickFrame(page: Page, box: DrawnBox, button: 'left' | 'right' = 'left'): Promise<void> {
+  await page.getByTestId('flame').click({ position: { x: box.x + box.width / 2, y: box.y + box.height / 2 }, button });
+}
