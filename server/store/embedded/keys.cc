@@ -18,16 +18,7 @@ std::optional<ByteReader> Rest(std::string_view kind_prefix, std::string_view ke
   return ByteReader(key.substr(kind_prefix.size()));
 }
 
-bool IsTenantCharacter(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
-         c == '.' || c == '-';
-}
-
 }  // namespace
-
-bool IsValidTenant(std::string_view tenant) {
-  return !tenant.empty() && tenant.size() <= 64 && std::ranges::all_of(tenant, IsTenantCharacter);
-}
 
 uint32_t HourOf(int64_t unix_ms) {
   return static_cast<uint32_t>(std::clamp<int64_t>(unix_ms / kPartitionMs, 0, UINT32_MAX));

@@ -30,17 +30,14 @@ enum class RowKind : uint8_t {
 };
 
 struct PartitionKey {
-  uint32_t hour = 0;  // hours since the Unix epoch
-  std::string tenant;
+  uint32_t hour = 0;   // hours since the Unix epoch
+  std::string tenant;  // a valid one (server/store/tenant.h): the key closes it by a zero byte
   friend auto operator<=>(const PartitionKey&, const PartitionKey&) = default;
   template <typename H>
   friend H AbslHashValue(H state, const PartitionKey& key) {
     return H::combine(std::move(state), key.hour, key.tenant);
   }
 };
-
-// Tenant names: 1 to 64 of [A-Za-z0-9_.-]. They stand in keys, closed by a zero byte.
-bool IsValidTenant(std::string_view tenant);
 
 // Times before 1970 and after the year 491,000 are clamped.
 uint32_t HourOf(int64_t unix_ms);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/store/embedded/partition_scan.h"
+#include "server/store/tenant.h"
 
 #include <algorithm>
 #include <string>

@@ -11,6 +11,7 @@
 #include "server/store/embedded/bytes.h"
 #include "server/store/embedded/interner.h"
 #include "server/store/embedded/rows.h"
+#include "server/store/tenant.h"
 
 namespace firewatch::server {
 namespace {
