@@ -204,3 +204,12 @@ test('the query suggests names and values, and runs on Enter', async ({ page }) 
   await query.press('Enter');
   await expect(page).toHaveURL(/query=/);
 });
+
+test('the question mark lists the keys, Escape closes the list and nothing else', async ({ page }) => {
+  await clickFrame(page, pickFrame((await open(page)).boxes));
+  await page.keyboard.press('?');
+  await expect(page.getByRole('dialog')).toContainText('siblings, parent, largest child');
+  await page.keyboard.press('Escape');
+  await expect(page.getByRole('dialog')).toHaveCount(0);
+  await expect(page).toHaveURL(/focus=/);
+});

@@ -5,6 +5,7 @@ import { selected } from './flame/flame_graph';
 import { Footer } from './panels/footer';
 import { GraphPanel } from './panels/graph_panel';
 import { Chips, Header } from './panels/header';
+import { Help, helpOpen } from './panels/help';
 import { Services } from './panels/services';
 import { Timeline } from './panels/timeline';
 import { answers, failure, loading, refresh, zoomTo } from './state';
@@ -26,6 +27,8 @@ function onPageKey(event: KeyboardEvent): void {
   if (event.key === '/') {
     document.getElementById('search')?.focus();
     event.preventDefault();
+  } else if (event.key === '?') {
+    helpOpen.value = true;
   } else if (event.key === 'Escape') {
     selected.value = -1;
     zoomTo(0);
@@ -50,6 +53,7 @@ export function App() {
         </div>
       </main>
       <Footer />
+      <Help />
     </div>
   );
 }

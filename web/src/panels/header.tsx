@@ -8,6 +8,7 @@ import { formatMatcher, formatSelector, parseSelector } from '../model/selector'
 import { isRelative, kDefaults, timeToMs } from '../model/view_state';
 import { clockSkew, linkProblems, live, loading, navigate, onlyName, refresh, setRange, view } from '../state';
 import { cycleTheme, themeChoice } from '../theme';
+import { helpOpen } from './help';
 import { QueryBar } from './query_bar';
 
 const kPresets = ['5m', '15m', '1h', '6h', '24h'];
@@ -28,6 +29,7 @@ export function Header() {
       <TypePicker />
       <LiveButton />
       <ThemeButton />
+      <button type="button" class="tool tool-icon" onClick={() => (helpOpen.value = true)} aria-label="Keys and help" title="Keys and help (?)">?</button>
       <div class={`progress ${loading.value ? 'is-on' : ''}`} aria-hidden="true" />
     </header>
   );
