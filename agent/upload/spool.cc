@@ -26,9 +26,10 @@ namespace {
 constexpr std::string_view kWindowSuffix = ".window";
 constexpr std::string_view kTemporarySuffix = ".tmp";
 constexpr size_t kAgentIdBytes = 16;
-// Numbers that are reserved by one write of the sequence file: one write per ten minutes at 10 s
-// windows. A crash skips at most this many.
+// The sequence file runs at least so far ahead that windows find a number for five minutes after
+// the disk has failed, and is written once per five minutes. A crash skips at most kSequenceBlock.
 constexpr uint64_t kSequenceBlock = 64;
+constexpr uint64_t kSequenceReserve = 32;
 // Larger files are not ours.
 constexpr uint64_t kMaxFileBytes = uint64_t{256} << 20;
 
@@ -175,6 +176,9 @@ absl::Status Spool::LoadAgentId() {
   reserved_sequence_ = last_sequence_;
   if (stored && id) {
     agent_id_ = *std::move(id);
+    if (const absl::Status reserved = Reserve(); !reserved.ok()) {
+      spdlog::warn("spool: {}", base::Message(reserved));
+    }
     return absl::OkStatus();
   }
   if (stored || id) spdlog::warn("{}: incomplete, this agent gets a new id", directory_);
@@ -182,7 +186,8 @@ absl::Status Spool::LoadAgentId() {
   if (::getrandom(agent_id_.data(), kAgentIdBytes, 0) != static_cast<ssize_t>(kAgentIdBytes)) {
     return base::ErrnoStatus(errno, "getrandom");
   }
-  RETURN_IF_ERROR(StoreSequence(last_sequence_));
+  RETURN_IF_ERROR(StoreSequence(last_sequence_ + kSequenceBlock));
+  reserved_sequence_ = last_sequence_ + kSequenceBlock;
   return WriteAtomically("agent_id", ToHex(agent_id_), "\n");
 }
 
@@ -254,12 +259,18 @@ absl::Status Spool::StoreSequence(uint64_t sequence) const {
   return absl::OkStatus();
 }
 
+absl::Status Spool::Reserve() {
+  if (reserved_sequence_ - last_sequence_ > kSequenceReserve) return absl::OkStatus();
+  RETURN_IF_ERROR(StoreSequence(last_sequence_ + kSequenceBlock));
+  reserved_sequence_ = last_sequence_ + kSequenceBlock;
+  return absl::OkStatus();
+}
+
 absl::StatusOr<uint64_t> Spool::TakeSequence() {
   base::MutexLock lock(mutex_);
-  if (last_sequence_ == reserved_sequence_) {
-    RETURN_IF_ERROR(StoreSequence(last_sequence_ + kSequenceBlock));
-    reserved_sequence_ = last_sequence_ + kSequenceBlock;
-  }
+  const absl::Status reserved = Reserve();
+  // While there are numbers left a disk that fails does no harm here.
+  if (last_sequence_ == reserved_sequence_) return reserved;
   return ++last_sequence_;
 }
 

@@ -73,6 +73,7 @@ class Spool {
   absl::Status WriteAtomically(const std::string& name, std::string_view head,
                                std::string_view body) const;
   absl::Status StoreSequence(uint64_t sequence) const;
+  absl::Status Reserve() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::string PathOf(std::string_view name) const;
   void Forget(uint64_t sequence) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void DropBeyondBound() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

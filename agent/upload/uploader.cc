@@ -120,7 +120,11 @@ absl::Status SpoolingUploader::Submit(ingest::UploadWindowRequest window) {
   auto sequence = spool_->TakeSequence();
   if (!sequence.ok()) {
     dropped_.Add();
-    return base::Annotate(sequence.status(), "window dropped, it got no sequence number");
+    const absl::Status status =
+        base::Annotate(sequence.status(), "window dropped, it got no sequence number");
+    base::MutexLock lock(mutex_);
+    disk_error_ = base::Message(status);
+    return status;
   }
   window.set_agent_id(spool_->agent_id());
   window.set_sequence(*sequence);
