@@ -39,8 +39,9 @@ absl::Status CheckTimes(const ingest::UploadWindowRequest& request, const Window
     return base::InvalidArgument("window from {} to {} ns is no time range",
                                  request.start_unix_ns(), request.end_unix_ns());
   }
-  *window = {.from_ms = request.start_unix_ns() / kNsPerMs,
-             .to_ms = (request.end_unix_ns() + kNsPerMs - 1) / kNsPerMs};
+  *window = {
+      .from_ms = request.start_unix_ns() / kNsPerMs,
+      .to_ms = request.end_unix_ns() / kNsPerMs + (request.end_unix_ns() % kNsPerMs != 0 ? 1 : 0)};
   if (window->to_ms - window->from_ms > limits.max_window_ms) {
     return base::InvalidArgument("window lasts {} ms, {} are allowed",
                                  window->to_ms - window->from_ms, limits.max_window_ms);
