@@ -5,13 +5,13 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <link.h>
-#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
-#include <charconv>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -20,6 +20,9 @@
 
 #include "base/metrics.h"
 #include "base/status.h"
+#include "base/unique_fd.h"
+#include "symbolizer/elf/elf_builder_for_test.h"
+#include "symbolizer/process/mapped_object.h"
 
 // Outside of any namespace and exported in no table but .symtab.
 extern "C" __attribute__((noinline)) int FirewatchTestCFunction(int x) {
@@ -43,10 +46,13 @@ struct TestMapping {
   FileIdentity file;
 };
 
-// The line of /proc/self/maps that covers the address.
-TestMapping MappingOf(const void* address) {
-  const auto wanted = reinterpret_cast<uint64_t>(address);
-  std::ifstream maps("/proc/self/maps");
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+using testing::StartsWith;
+
+// The line of /proc/PID/maps that covers the address.
+TestMapping MappingOf(uint64_t wanted, const std::string& pid = "self") {
+  std::ifstream maps("/proc/" + pid + "/maps");
   for (std::string line; std::getline(maps, line);) {
     TestMapping mapping;
     unsigned long start = 0, end = 0, offset = 0, inode = 0;
@@ -68,8 +74,41 @@ TestMapping MappingOf(const void* address) {
   return {};
 }
 
-uint64_t FileOffsetIn(const TestMapping& mapping, const void* address) {
-  return reinterpret_cast<uint64_t>(address) - mapping.start + mapping.file_offset;
+uint64_t FileOffsetIn(const TestMapping& mapping, uint64_t address) {
+  return address - mapping.start + mapping.file_offset;
+}
+
+template <typename F>
+uint64_t AddressOf(F* function) {
+  return reinterpret_cast<uint64_t>(function);
+}
+
+// A complete ELF file with one function "named" at file offset 0x200.
+std::string SmallElf(std::string_view build_id, std::string_view name = "named") {
+  ElfBuilder builder;
+  builder.Load(0x200, 0x1200, 0x100, 0x100).BuildIdNote(build_id);
+  builder.Text(0x1200, 0x200, 0x100);
+  builder.Symbol(name, 0x1200, 0x10, 1);
+  return builder.Build(0x400);
+}
+
+// Doubles with every level: nobody can print it, and the demangler tries.
+std::string ExplosiveName() {
+  static constexpr char kDigits[] = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ";
+  const auto substitution = [](int number) {
+    if (number == 0) return std::string("S_");
+    std::string digits;
+    for (int left = number - 1; digits.empty() || left > 0; left /= 36) {
+      digits.insert(digits.begin(), kDigits[left % 36]);
+    }
+    return "S" + digits + "_";
+  };
+  std::string name = "_Z1f1AIiE";
+  for (int level = 1; level < 40; ++level) {
+    const std::string before = substitution(2 * level - 1);
+    name += "1" + std::string(1, static_cast<char>('B' + level % 20)) + "I" + before + before + "E";
+  }
+  return name;
 }
 
 class SymbolizerTest : public testing::Test {
@@ -94,10 +133,34 @@ class SymbolizerTest : public testing::Test {
     return ::mkdtemp(path.data()) == nullptr ? "" : path;
   }
 
-  FileId RequestMapping(const TestMapping& mapping) {
+  FileId RequestMapping(const TestMapping& mapping, uint32_t pid = 0) {
     const FileId id = symbolizer_->Intern(mapping.file);
-    symbolizer_->Request(id, static_cast<uint32_t>(::getpid()), 0, mapping.start, mapping.end);
+    symbolizer_->Request(id, pid == 0 ? static_cast<uint32_t>(::getpid()) : pid, 0, mapping.start,
+                         mapping.end);
     return id;
+  }
+
+  std::string Write(const std::string& name, const std::string& bytes) const {
+    const std::string path = directory_ + "/" + name;
+    std::ofstream(path, std::ios::binary) << bytes;
+    return path;
+  }
+  // Requests a file by path alone and waits for it.
+  FileId Settle(const FileIdentity& identity) {
+    const FileId id = symbolizer_->Intern(identity);
+    symbolizer_->Request(id, static_cast<uint32_t>(::getpid()), 0, 0, 0);
+    Wait();
+    return id;
+  }
+  FileId Settle(const std::string& path) { return Settle({.path = path, .build_id = {}}); }
+  std::string NameAt(FileId file, uint64_t offset) {
+    Symbol symbol;
+    return symbolizer_->Lookup(file, offset, &symbol) ? std::string(symbol.name) : "-";
+  }
+  double Metric(const std::string& line) const {
+    const std::string page = metrics_.Expose();
+    const size_t at = page.find("\n" + line + " ");
+    return at == std::string::npos ? -1 : std::atof(page.c_str() + at + line.size() + 2);
   }
 
   // Polls until nothing is outstanding.
@@ -115,24 +178,304 @@ class SymbolizerTest : public testing::Test {
 };
 
 TEST_F(SymbolizerTest, NamesFunctionsOfThisBinary) {
-  const auto* c_function = reinterpret_cast<const void*>(&FirewatchTestCFunction);
-  const auto* cpp_function = reinterpret_cast<const void*>(&TestCppFunction);
+  const uint64_t c_function = AddressOf(&FirewatchTestCFunction);
+  const uint64_t cpp_function = AddressOf(&TestCppFunction);
   const TestMapping mapping = MappingOf(c_function);
   const FileId file = RequestMapping(mapping);
   EXPECT_EQ(symbolizer_->Info(file).state, FileState::kPending);
+  Symbol symbol;
+  EXPECT_FALSE(symbolizer_->Lookup(file, FileOffsetIn(mapping, c_function), &symbol));
   Wait();
   const FileInfo info = symbolizer_->Info(file);
   ASSERT_EQ(info.state, FileState::kReady) << info.reason;
-  EXPECT_EQ(info.size_bytes, std::filesystem::file_size("/proc/self/exe"));
+  EXPECT_EQ(info.size_bytes, fs::file_size("/proc/self/exe"));
   EXPECT_EQ(info.build_id.size(), 40U);  // --build-id=sha1
 
-  Symbol symbol;
   ASSERT_TRUE(symbolizer_->Lookup(file, FileOffsetIn(mapping, c_function), &symbol));
   EXPECT_EQ(symbol.name, "FirewatchTestCFunction");
   EXPECT_EQ(symbol.system_name, "FirewatchTestCFunction");
   ASSERT_TRUE(symbolizer_->Lookup(file, FileOffsetIn(mapping, cpp_function) + 1, &symbol));
   EXPECT_EQ(symbol.name, "firewatch::symbolizer::TestCppFunction(int, char const*)");
   EXPECT_EQ(symbol.system_name, "_ZN9firewatch10symbolizer15TestCppFunctionEiPKc");
+  EXPECT_GT(symbolizer_->MappedBytes(), 0U);
+  EXPECT_EQ(Metric("firewatch_symbol_lookups_total{space=\"user\",result=\"hit\"}"), 2);
+}
+
+// The C library is stripped to .dynsym: dladdr is the oracle for what it exports.
+TEST_F(SymbolizerTest, NamesExportedFunctionsOfTheCLibrary) {
+  Dl_info known{};
+  void* libc = ::dlopen("libc.so.6", RTLD_NOW | RTLD_NOLOAD);
+  ASSERT_NE(libc, nullptr);
+  void* address = ::dlsym(libc, "tcsetattr");
+  ASSERT_NE(::dladdr(address, &known), 0);
+  const TestMapping mapping = MappingOf(reinterpret_cast<uint64_t>(address));
+  const FileId file = RequestMapping(mapping);
+  Wait();
+  EXPECT_EQ(NameAt(file, FileOffsetIn(mapping, reinterpret_cast<uint64_t>(address))),
+            known.dli_sname);
+  ::dlclose(libc);
+}
+
+// Each fixture is a live program: what it prints as its functions' addresses is the truth.
+class FixtureTest : public SymbolizerTest, public testing::WithParamInterface<const char*> {};
+
+TEST_P(FixtureTest, FunctionsOfALiveProgramAreNamed) {
+  const std::string path = std::string(FIREWATCH_FIXTURES) + "/" + GetParam();
+  if (!fs::exists(path)) GTEST_SKIP() << path << " was not built: its linker is missing";
+  int to_child[2], from_child[2];
+  ASSERT_EQ(::pipe2(to_child, O_CLOEXEC), 0);
+  ASSERT_EQ(::pipe2(from_child, O_CLOEXEC), 0);
+  const pid_t pid = ::fork();
+  if (pid == 0) {
+    ::dup2(to_child[0], 0);
+    ::dup2(from_child[1], 1);
+    ::execl(path.c_str(), path.c_str(), nullptr);
+    ::_exit(127);
+  }
+  ::close(to_child[0]);
+  ::close(from_child[1]);
+  FILE* lines = ::fdopen(from_child[0], "r");
+  char name[64];
+  unsigned long address = 0;
+  int functions = 0;
+  while (functions < 4 && std::fscanf(lines, "%63s %lx", name, &address) == 2) {
+    ++functions;
+    const TestMapping mapping = MappingOf(address, std::to_string(pid));
+    const FileId file = RequestMapping(mapping, static_cast<uint32_t>(pid));
+    Wait();
+    ASSERT_EQ(symbolizer_->Info(file).state, FileState::kReady) << symbolizer_->Info(file).reason;
+    EXPECT_EQ(NameAt(file, FileOffsetIn(mapping, address)), name);
+  }
+  EXPECT_EQ(functions, 4);
+  std::fclose(lines);
+  ::close(to_child[1]);
+  int status = 0;
+  EXPECT_EQ(::waitpid(pid, &status, 0), pid);
+}
+
+INSTANTIATE_TEST_SUITE_P(Linkers, FixtureTest,
+                         testing::Values("lld_exec_far", "lld_pie", "lld_pie_far", "gold_pie",
+                                         "gold_exec_far", "bfd_pie"));
+
+TEST_F(SymbolizerTest, VdsoIsNamed) {
+  void* vdso = ::dlopen("linux-vdso.so.1", RTLD_NOW | RTLD_NOLOAD);
+  if (vdso == nullptr) GTEST_SKIP() << "no vdso";
+  const auto address = reinterpret_cast<uint64_t>(::dlsym(vdso, "__vdso_clock_gettime"));
+  ASSERT_NE(address, 0U);
+  const TestMapping mapping = MappingOf(address);
+  ASSERT_EQ(mapping.file.path, "[vdso]");
+  const FileId file = RequestMapping(mapping);
+  Wait();
+  ASSERT_EQ(symbolizer_->Info(file).state, FileState::kReady) << symbolizer_->Info(file).reason;
+  EXPECT_THAT(NameAt(file, address - mapping.start), HasSubstr("clock_gettime"));
+  ::dlclose(vdso);
+}
+
+TEST_F(SymbolizerTest, SameIdentityIsTheSameFile) {
+  const FileId a = symbolizer_->Intern({.path = "/a", .build_id = {}});
+  const FileId b = symbolizer_->Intern({.path = "/b", .build_id = {}});
+  EXPECT_EQ(a, FileId{0});
+  EXPECT_EQ(b, FileId{1});
+  EXPECT_EQ(symbolizer_->Intern({.path = "/a", .build_id = {}}), a);
+  EXPECT_EQ(symbolizer_->Intern({.path = "/a", .build_id = {}, .inode = 3}), FileId{2});
+  EXPECT_EQ(symbolizer_->Info(a).state, FileState::kNew);
+}
+
+TEST_F(SymbolizerTest, TwoIdentitiesOfOneFileShareOneIndex) {
+  const std::string path = Write("prog", SmallElf("\x11\x22"));
+  const FileId by_path = Settle(path);
+  ASSERT_EQ(symbolizer_->Info(by_path).state, FileState::kReady);
+  EXPECT_EQ(symbolizer_->Info(by_path).build_id, "1122");
+  const uint64_t mapped = symbolizer_->MappedBytes();
+  const FileId by_id =
+      symbolizer_->Intern({.path = "/elsewhere", .build_id = {.bytes = {0x11, 0x22}, .size = 2}});
+  symbolizer_->Request(by_id, 1, 0, 0, 0);
+  EXPECT_EQ(symbolizer_->Info(by_id).state, FileState::kReady) << "at once, without the file";
+  EXPECT_EQ(NameAt(by_id, 0x200), "named");
+  EXPECT_EQ(symbolizer_->MappedBytes(), mapped);
+}
+
+TEST_F(SymbolizerTest, TwoRequestsOfOneBuildIdBuildOnce) {
+  const BuildId id = {.bytes = {0x11, 0x22}, .size = 2};
+  const FileId a = symbolizer_->Intern({.path = Write("a", SmallElf("\x11\x22")), .build_id = id});
+  const FileId b = symbolizer_->Intern({.path = Write("b", SmallElf("\x11\x22")), .build_id = id});
+  symbolizer_->Request(a, 1, 0, 0, 0);
+  symbolizer_->Request(b, 1, 0, 0, 0);
+  EXPECT_EQ(symbolizer_->Poll(0), 1U);
+  Wait();
+  EXPECT_EQ(NameAt(a, 0x200), "named");
+  EXPECT_EQ(NameAt(b, 0x200), "named");
+}
+
+TEST_F(SymbolizerTest, UnknownOffsetsStayUnknown) {
+  const FileId file = Settle(Write("prog", SmallElf("\x01")));
+  EXPECT_EQ(NameAt(file, 0x1ff), "-");
+  EXPECT_EQ(NameAt(file, 0x20f), "named");
+  EXPECT_EQ(NameAt(file, 0x210), "-");
+  EXPECT_EQ(NameAt(file, UINT64_MAX), "-");
+}
+
+TEST_F(SymbolizerTest, IndexIsKeptOnDiskAndNeedsNoHelperAgain) {
+  const std::string path = Write("prog", SmallElf("\x11\x22"));
+  ASSERT_EQ(symbolizer_->Info(Settle(path)).state, FileState::kReady);
+  EXPECT_TRUE(fs::exists(cache_ + "/1122.fwsym"));
+  options_.helper_path = "/nonexistent";
+  Restart();
+  const BuildId id = {.bytes = {0x11, 0x22}, .size = 2};
+  const FileId file = Settle({.path = path, .build_id = id});
+  EXPECT_EQ(NameAt(file, 0x200), "named");
+}
+
+TEST_F(SymbolizerTest, CorruptIndexIsBuiltAgain) {
+  const std::string path = Write("prog", SmallElf("\x11\x22"));
+  ASSERT_EQ(symbolizer_->Info(Settle(path)).state, FileState::kReady);
+  Restart();
+  fs::resize_file(cache_ + "/1122.fwsym", 50);
+  const FileId file = Settle(path);
+  EXPECT_EQ(NameAt(file, 0x200), "named");
+  EXPECT_EQ(Metric("firewatch_symbol_index_corrupt_total"), 1);
+}
+
+TEST_F(SymbolizerTest, FileWithoutBuildIdIsCachedUnderAMarkedName) {
+  const FileId file = Settle(Write("prog", SmallElf("")));
+  EXPECT_EQ(NameAt(file, 0x200), "named");
+  EXPECT_EQ(symbolizer_->Info(file).build_id, "");
+  int marked = 0;
+  for (const auto& entry : fs::directory_iterator(cache_)) {
+    marked += entry.path().filename().string().starts_with("pseudo-") ? 1 : 0;
+  }
+  EXPECT_EQ(marked, 1);
+}
+
+TEST_F(SymbolizerTest, WrongFileAtThePathIsRefusedByBuildId) {
+  const FileId file = Settle(
+      {.path = Write("prog", SmallElf("\x11\x22")), .build_id = {.bytes = {0x33}, .size = 1}});
+  const FileInfo info = symbolizer_->Info(file);
+  EXPECT_EQ(info.state, FileState::kUnreadable);
+  EXPECT_THAT(std::string(info.reason), HasSubstr("has build id 1122, 33 was mapped"));
+  EXPECT_FALSE(fs::exists(cache_ + "/33.fwsym"));
+}
+
+TEST_F(SymbolizerTest, DeletedProgramIsReadThroughItsProcess) {
+  const std::string path = Write("prog", SmallElf("\x11\x22"));
+  const base::UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  void* mapped = ::mmap(nullptr, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE, fd.get(), 0);
+  if (mapped == MAP_FAILED) GTEST_SKIP() << "/tmp is mounted noexec";
+  fs::remove(path);
+  Write("prog", SmallElf("\x33", "decoy"));
+  const TestMapping mapping = MappingOf(reinterpret_cast<uint64_t>(mapped));
+  ASSERT_EQ(mapping.file.path, path + " (deleted)");
+  const FileId file = RequestMapping(mapping);
+  Wait();
+  const FileInfo info = symbolizer_->Info(file);
+  if (info.state == FileState::kUnreadable && ::geteuid() != 0) GTEST_SKIP() << info.reason;
+  EXPECT_EQ(NameAt(file, 0x200), "named") << info.reason;
+  ::munmap(mapped, 4096);
+}
+
+TEST_F(SymbolizerTest, MemfdIsReadThroughItsProcess) {
+  if (::geteuid() != 0) GTEST_SKIP() << "map_files needs CAP_SYS_ADMIN";
+  const std::string elf = SmallElf("\x44");
+  const base::UniqueFd fd(::memfd_create("jit", MFD_CLOEXEC));
+  ASSERT_EQ(::write(fd.get(), elf.data(), elf.size()), static_cast<ssize_t>(elf.size()));
+  void* mapped = ::mmap(nullptr, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE, fd.get(), 0);
+  ASSERT_NE(mapped, MAP_FAILED);
+  const TestMapping mapping = MappingOf(reinterpret_cast<uint64_t>(mapped));
+  const FileId file = RequestMapping(mapping);
+  Wait();
+  EXPECT_EQ(NameAt(file, 0x200), "named") << symbolizer_->Info(file).reason;
+  ::munmap(mapped, 4096);
+}
+
+TEST_F(SymbolizerTest, FilesWithoutNamesSayWhy) {
+  EXPECT_EQ(symbolizer_->Info(Settle("//anon")).reason, "anonymous memory");
+  EXPECT_THAT(std::string(symbolizer_->Info(Settle(directory_ + "/gone")).reason),
+              HasSubstr("No such file or directory"));
+  const FileInfo text = symbolizer_->Info(Settle(Write("text", "#!/bin/sh\n")));
+  EXPECT_EQ(text.state, FileState::kRefused);
+  EXPECT_THAT(std::string(text.reason), StartsWith("not an ELF file"));
+  ElfBuilder stripped;
+  stripped.Load(0, 0, 64, 64).Text(0, 0, 64);
+  const FileInfo bare = symbolizer_->Info(Settle(Write("stripped", stripped.Build())));
+  EXPECT_EQ(bare.state, FileState::kNoSymbols);
+  EXPECT_EQ(bare.reason, "stripped: neither .symtab nor .dynsym");
+}
+
+TEST_F(SymbolizerTest, FifoAtTheMappedPathDoesNotHang) {
+  const std::string path = directory_ + "/fifo";
+  ASSERT_EQ(::mkfifo(path.c_str(), 0600), 0);
+  const FileInfo info = symbolizer_->Info(Settle(path));
+  EXPECT_EQ(info.state, FileState::kUnreadable);
+  EXPECT_THAT(std::string(info.reason), HasSubstr("not a regular file"));
+}
+
+TEST_F(SymbolizerTest, FileThatKillsTheHelperIsRefusedAndTheNextOneIsRead) {
+  options_.helper_max_seconds = 1;
+  options_.helper_max_bytes = uint64_t{512} << 20;
+  Restart();
+  const FileId hostile = symbolizer_->Intern(
+      {.path = Write("hostile", SmallElf("\x66", ExplosiveName())), .build_id = {}});
+  const FileId good =
+      symbolizer_->Intern({.path = Write("good", SmallElf("\x55")), .build_id = {}});
+  symbolizer_->Request(hostile, 1, 0, 0, 0);
+  symbolizer_->Request(good, 1, 0, 0, 0);
+  Wait();
+  const FileInfo info = symbolizer_->Info(hostile);
+  EXPECT_EQ(info.state, FileState::kRefused);
+  EXPECT_THAT(std::string(info.reason), StartsWith("the symbol helper was lost on it: killed by"));
+  EXPECT_EQ(NameAt(good, 0x200), "named");
+  EXPECT_EQ(Metric("firewatch_symbol_helper_restarts_total{reason=\"crash\"}"), 1);
+  EXPECT_EQ(Metric("firewatch_symbol_files_total{state=\"refused\"}"), 1);
+}
+
+TEST_F(SymbolizerTest, MissingHelperIsAReasonNotAHang) {
+  options_.helper_path = "/bin/true";
+  Restart();
+  const FileInfo info = symbolizer_->Info(Settle(Write("prog", SmallElf("\x01"))));
+  EXPECT_EQ(info.state, FileState::kUnreadable);
+  EXPECT_EQ(info.reason, "symbol helper: exit code 0 at start");
+  EXPECT_EQ(Metric("firewatch_symbol_helper_restarts_total{reason=\"start\"}"), 3);
+}
+
+TEST_F(SymbolizerTest, ManyFilesAreAnsweredInOnePoll) {
+  std::vector<FileId> files;
+  for (int i = 0; i < 200; ++i) {
+    const std::string name = "f" + std::to_string(i);
+    const std::string path = Write(name, SmallElf("id" + name, name));
+    files.push_back(symbolizer_->Intern({.path = path, .build_id = {}}));
+    symbolizer_->Request(files.back(), 1, 0, 0, 0);
+  }
+  Wait();
+  for (int i = 0; i < 200; ++i) {
+    EXPECT_EQ(NameAt(files[static_cast<size_t>(i)], 0x200), "f" + std::to_string(i));
+  }
+}
+
+TEST_F(SymbolizerTest, KernelFunctionIsNamed) {
+  if (const auto reason = symbolizer_->KernelReason(); !reason.empty()) GTEST_SKIP() << reason;
+  std::ifstream kallsyms("/proc/kallsyms");
+  unsigned long address = 0;
+  for (std::string line; address == 0 && std::getline(kallsyms, line);) {
+    if (line.ends_with(" T vfs_read")) std::sscanf(line.c_str(), "%lx", &address);
+  }
+  ASSERT_NE(address, 0U);
+  const KernelSymbol symbol = symbolizer_->LookupKernel(address + 1);
+  EXPECT_TRUE(symbol.found);
+  EXPECT_EQ(symbol.name, "vfs_read");
+  EXPECT_EQ(symbol.module, "");
+  EXPECT_FALSE(symbolizer_->LookupKernel(0x1000).found);
+  EXPECT_FALSE(symbolizer_->LookupKernel(UINT64_MAX).found);
+  EXPECT_EQ(Metric("firewatch_symbol_kallsyms_reads_total"), 1) << "not again within 10 s";
+}
+
+TEST_F(SymbolizerTest, HiddenKernelAddressesAreExplained) {
+  fs::create_directories(directory_ + "/proc/sys/kernel");
+  Write("proc/kallsyms", "0000000000000000 T _stext\n0000000000000000 T vfs_read\n");
+  Write("proc/sys/kernel/kptr_restrict", "2\n");
+  options_.proc_root = directory_ + "/proc";
+  Restart();
+  EXPECT_THAT(std::string(symbolizer_->KernelReason()), HasSubstr("kernel.kptr_restrict is 2"));
+  EXPECT_FALSE(symbolizer_->LookupKernel(0xffffffff81000000).found);
 }
 
 }  // namespace

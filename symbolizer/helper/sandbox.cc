@@ -85,7 +85,8 @@ uint32_t LeaveFileSystem() {
   const unsigned long flags = MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY;
   for (const char* place : {"/tmp", "/proc", "/dev"}) {
     if (::mount("none", place, "tmpfs", flags, "size=4k,nr_inodes=2") != 0) continue;
-    return ::chdir(place) == 0 && ::chroot(".") == 0 ? kSandboxRoot : 0;
+    if (::chdir(place) == 0 && ::chroot(".") == 0) return kSandboxRoot;
+    return 0;
   }
   return 0;
 }
@@ -104,7 +105,7 @@ uint32_t DropIdentity() {
     ::setgroups(0, nullptr);
     const bool changed =
         ::setresgid(kNobody, kNobody, kNobody) == 0 && ::setresuid(kNobody, kNobody, kNobody) == 0;
-    bits = changed ? kSandboxIdentity : 0;
+    if (changed) bits = kSandboxIdentity;
   }
   __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
   std::array<__user_cap_data_struct, _LINUX_CAPABILITY_U32S_3> none{};

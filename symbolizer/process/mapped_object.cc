@@ -65,7 +65,7 @@ class Opener {
         return TryLink(fmt::format("{}/{}/map_files/{:x}-{:x}", proc_root_, hint_.pid,
                                    hint_.map_start, hint_.map_end));
       case 1:
-        return TryLink(fmt::format("{}/{}/exe", proc_root_, hint_.pid));
+        return TryExe(fmt::format("{}/{}/exe", proc_root_, hint_.pid));
       case 2:
         return TryRoot(fmt::format("{}/{}/root", proc_root_, hint_.pid));
       case 3:
@@ -81,6 +81,14 @@ class Opener {
     const base::UniqueFd fd(::open(link.c_str(), O_PATH | O_CLOEXEC));
     if (!fd.valid()) return base::ErrnoStatus(errno, fmt::format("open {}", link));
     return Check(fd.get(), link, WithoutDeleted(ReadLink(link)) == path_);
+  }
+  // Only for the main program: for its libraries this is another file, and an identity without an
+  // inode could not tell.
+  absl::StatusOr<base::UniqueFd> TryExe(const std::string& link) const {
+    if (file_.inode == 0 && WithoutDeleted(ReadLink(link)) != path_) {
+      return base::NotFound("{}: another program", link);
+    }
+    return TryLink(link);
   }
   absl::StatusOr<base::UniqueFd> TryRoot(const std::string& root) const {
     if (!path_.starts_with('/')) return base::NotFound("{}: not a path", path_);
