@@ -65,14 +65,13 @@ ProfileBuilder::ProfileBuilder(std::vector<ValueType> sample_types) {
 }
 
 StringId ProfileBuilder::AddString(std::string_view text) {
-  std::string repaired;
-  if (!IsValidUtf8(text)) {
-    repaired = ToValidUtf8(text);
-    text = repaired;
-  }
-  return StringId(strings_.FindOrAdd(
-      base::Hash64(text), [&](uint32_t row) { return profile_.strings[row] == text; },
-      [&] { return Append(profile_.strings, text); }));
+  const uint64_t hash = base::Hash64(text);
+  const auto same = [&](uint32_t row) { return profile_.strings[row] == text; };
+  // Looked for before it is checked: what is there is valid, and most of it is there.
+  const uint32_t known = strings_.Find(hash, same);
+  if (known != InternIndex::kAbsent) return StringId(known);
+  if (!IsValidUtf8(text)) return AddString(ToValidUtf8(text));
+  return StringId(strings_.FindOrAdd(hash, same, [&] { return Append(profile_.strings, text); }));
 }
 
 FunctionId ProfileBuilder::AddFunction(const Function& function) {
@@ -83,8 +82,9 @@ FunctionId ProfileBuilder::AddFunction(const Function& function) {
 
 FunctionId ProfileBuilder::AddFunction(std::string_view name, std::string_view system_name,
                                        std::string_view file, int64_t start_line) {
-  return AddFunction({.name = AddString(name),
-                      .system_name = AddString(system_name),
+  const StringId name_id = AddString(name);
+  return AddFunction({.name = name_id,
+                      .system_name = system_name == name ? name_id : AddString(system_name),
                       .file = AddString(file),
                       .start_line = start_line});
 }

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 
 #include "absl/container/flat_hash_set.h"
 
@@ -21,6 +22,14 @@ class InternIndex {
         entries_.lazy_emplace(probe, [&](const auto& construct) { construct(Entry{hash, add()}); });
     return it->row;
   }
+
+  // The row for which equals(row) holds, or kAbsent.
+  template <typename Equals>
+  uint32_t Find(uint64_t hash, const Equals& equals) const {
+    const auto it = entries_.find(Probe<Equals>{hash, equals});
+    return it == entries_.end() ? kAbsent : it->row;
+  }
+  static constexpr uint32_t kAbsent = std::numeric_limits<uint32_t>::max();
 
   void reserve(size_t rows) { entries_.reserve(rows); }
 
