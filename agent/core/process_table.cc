@@ -404,12 +404,13 @@ Entry* ProcessTable::Impl::MeetUnknown(Pid pid, uint64_t time_ns, std::string_vi
     entry->complete = true;
     return entry;
   }
+  // An event is missing: the one that announces the exit may be missing as well.
+  sweep_wanted = true;
   if (!TakeReadBudget(time_ns)) return entry;
   if (auto snapshot = ReadSnapshot(pid); snapshot.ok()) {
     Adopt(entry, *std::move(snapshot));
     return entry;
   }
-  // Gone before it was met: nobody will announce its exit.
   entry->gone = true;
   entry->complete = true;
   End(entry, time_ns);

@@ -330,6 +330,15 @@ TEST_F(ProcessTableTest, ReadsOfUnknownPidsAreBoundedPerSecond) {
   EXPECT_FALSE(Sample(table, 1249, 2 * kSecond).mappings->all().empty());
 }
 
+TEST_F(ProcessTableTest, MadeUpProcessesAreForgottenWhenTheyAreNotInProc) {
+  ProcessTable table = Make();
+  for (uint32_t pid = 1000; pid < 1250; ++pid) Sample(table, pid, kSecond);
+  EXPECT_EQ(table.size(), 250u);
+  table.Expire(0);
+  table.Expire(2 * kSecond);
+  EXPECT_EQ(table.size(), 0u);
+}
+
 TEST_F(ProcessTableTest, MappingOfAPidNeverSeenIsCompletedAtTheFirstSample) {
   proc_.Add(10, "a", "/bin/a", "1000-2000 r-xp 0 fe:00 5 /bin/a\n7000-8000 r-xp 0 fe:00 6 /l.so\n");
   ProcessTable table = Make();
