@@ -6,6 +6,7 @@
 #include <sys/resource.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <memory>
 #include <utility>
 
@@ -15,6 +16,8 @@
 #include "base/status.h"
 #include "server/api/api.h"
 #include "server/config.h"
+#include "server/ingest/grpc_server.h"
+#include "server/ingest/ingest_service.h"
 #include "server/store/embedded/embedded_store.h"
 #include "transport/http_server.h"
 #include "web/assets.h"
@@ -58,9 +61,15 @@ absl::Status Run(const ServerConfig& config, const sigset_t& stop_signals) {
                                       .retention_bytes = config.retention_bytes},
                                      clock, metrics));
 
+  IngestService ingest(
+      {.limits = {.retention_hours = config.retention_hours}, .server_version = FIREWATCH_VERSION},
+      *store, clock, metrics);
+  ASSIGN_OR_RETURN(const auto grpc,
+                   StartGrpcServer({.address = config.grpc, .insecure = config.insecure}, ingest));
+
   Api api({.store = *store,
            .clock = clock,
-           .nodes = {},
+           .nodes = [&ingest] { return ingest.Nodes(); },
            .version = FIREWATCH_VERSION,
            .max_nodes = config.max_nodes},
           metrics, web::Assets());
@@ -74,7 +83,7 @@ absl::Status Run(const ServerConfig& config, const sigset_t& stop_signals) {
            .allowed_hosts = config.allowed_hosts},
           [&api](const transport::HttpRequest& request) { return api.Handle(request); }, metrics));
 
-  fmt::print("Firewatch is ready: http://{}/\n", http->address());
+  fmt::print("Firewatch is ready: http://{}/ (agents: {})\n", http->address(), grpc->address());
   std::fflush(stdout);
   int signal = 0;
   ::sigwait(&stop_signals, &signal);
@@ -93,6 +102,9 @@ int Main(int argc, char** argv) {
     return 0;
   }
   base::SetupLogging(config->log_level);
+  // gRPC prints its own pages of what it then also returns (a port that is taken); ours is one
+  // line.
+  ::setenv("GRPC_VERBOSITY", "NONE", /*overwrite=*/0);
   const sigset_t stop_signals = BlockStopSignals();
   RaiseDescriptorLimit();
   const absl::Status status = Run(*config, stop_signals);

@@ -8,23 +8,16 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "server/ingest/node_registry.h"
 #include "server/store/profile_store.h"
 
 namespace firewatch::server {
-
-// An agent that this server has heard of since it started.
-struct NodeInfo {
-  std::string node;
-  int64_t last_seen_ms = 0;
-  uint32_t hz = 0;
-  std::string agent_version;
-};
 
 // Immutable; all it refers to is thread-safe and outlives the Api.
 struct ApiContext {
   ProfileStore& store;
   const base::Clock& clock;
-  std::function<std::vector<NodeInfo>()> nodes;
+  std::function<std::vector<NodeStatus>()> nodes;  // heard of since the start; null: none
   std::string version = "0";
   uint32_t max_nodes = 0;  // no flame tree has more, whatever is asked for; 0: no bound
 };

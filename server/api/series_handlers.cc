@@ -52,11 +52,14 @@ void WriteCounts(std::string_view name, const Counts& counts, JsonWriter& json) 
   json.EndObject();
 }
 
-void WriteNodes(const std::vector<NodeInfo>& nodes, JsonWriter& json) {
+void WriteNodes(const std::vector<NodeStatus>& nodes, JsonWriter& json) {
   json.Key("nodes").BeginArray();
-  for (const NodeInfo& node : nodes) {
+  for (const NodeStatus& node : nodes) {
     json.BeginObject().Key("node").Value(node.node).Key("last_seen_ms").Value(node.last_seen_ms);
-    json.Key("hz").Value(node.hz).Key("agent_version").Value(node.agent_version).EndObject();
+    json.Key("hz").Value(node.sample_hz).Key("agent_version").Value(node.agent_version);
+    json.Key("windows").Value(node.windows).Key("duplicates").Value(node.duplicates);
+    json.Key("last_window_to_ms").Value(node.last_window_to_ms);
+    json.Key("agents").Value(node.agents).EndObject();
   }
   json.EndArray();
 }
@@ -109,7 +112,7 @@ absl::StatusOr<HttpResponse> HandleStatus(const ApiContext& context, const HttpR
   JsonWriter json;
   json.BeginObject().Key("version").Value(context.version);
   json.Key("now_ms").Value(context.clock.Now().unix_ms());
-  WriteNodes(context.nodes ? context.nodes() : std::vector<NodeInfo>(), json);
+  WriteNodes(context.nodes ? context.nodes() : std::vector<NodeStatus>(), json);
   json.Key("store").BeginObject();
   json.Key("disk_bytes").Value(stats.disk_bytes).Key("windows").Value(stats.windows);
   json.Key("duplicates").Value(stats.duplicates);
