@@ -509,6 +509,8 @@ const Process& ProcessTable::ForSample(Pid pid, uint64_t time_ns, std::string_vi
                                        uint64_t cgroup_id, bool kernel_thread) {
   impl_->NoteTime(time_ns);
   Entry* entry = impl_->LifeAt(pid, time_ns);
+  // Events do not say what the sample knows.
+  if (entry != nullptr && kernel_thread) entry->process.kernel_thread = true;
   if (entry == nullptr) {
     entry = impl_->MeetUnknown(pid, time_ns, comm, kernel_thread);
   } else if (impl_->NeedsRefresh(*entry, time_ns)) {

@@ -412,6 +412,31 @@ TEST_F(ProcessTableTest, ExecOfAThreadThatOutlivedItsMainThreadKeepsTheParent) {
   EXPECT_FALSE(process.exited);
 }
 
+TEST_F(ProcessTableTest, KernelThreadIsKnownByItsSampleWhenEventsDoNotSay) {
+  ProcessTable table = Make();
+  table.Apply(Fork(2, 30, 100));
+  const Process& process = table.ForSample(Pid{30}, 200, "kworker/0:1", 0, /*kernel_thread=*/true);
+  EXPECT_TRUE(process.kernel_thread);
+  EXPECT_EQ(process.labels->Get("service"), "kernel");
+}
+
+TEST_F(ProcessTableTest, TableGivenOutAsEventsMakesTheSameTable) {
+  proc_.Add(10, "a", "/bin/a", "1000-2000 r-xp 5000 fe:00 5 /bin/a\n7000-8000 rwxp 0 00:00 0 \n",
+            7);
+  ProcessTable table = Make();
+  ASSERT_TRUE(table.PrimeFromProc().ok());
+  ProcessTable copy({.proc_root = "/nonexistent", .node = "n1"}, symbolizer_, metrics_);
+  table.ForEachAsEvents([&copy](const ProcessEvent& event) { copy.Apply(event); });
+  const Process& process = Sample(copy, 10, 100);
+  EXPECT_EQ(process.comm, "a");
+  EXPECT_EQ(process.parent, Pid{7});
+  EXPECT_EQ(process.exe_path, "/bin/a");
+  ASSERT_NE(process.mappings->Find(0x1000), nullptr);
+  EXPECT_EQ(process.mappings->Find(0x1000)->file_offset, 0x5000u);
+  ASSERT_NE(process.mappings->Find(0x7000), nullptr);
+  EXPECT_TRUE(process.mappings->Find(0x7000)->anonymous);
+}
+
 // --- bounds --------------------------------------------------------------------------------------
 
 TEST_F(ProcessTableTest, ExpireForgetsOnlyWhatExitedBefore) {
