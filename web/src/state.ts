@@ -7,10 +7,10 @@ import {
 } from './api';
 import { HueBook } from './flame/colors';
 import { onlyThrough } from './model/functions';
-import { hashText, hashToHex, hexToHash } from './model/hash';
+import { hashNames, hashText, hashToHex, hexToHash, indexOfHash } from './model/hash';
 import { compileSearch, findMatches, type Matches } from './model/search';
 import { formatSelector, parseSelector } from './model/selector';
-import { buildTree, findByHash, type FlameTree, hashPaths } from './model/tree';
+import { buildTree, type FlameTree, hashPaths } from './model/tree';
 import { decodeView, encodeView, isRelative, kDefaults, linkProblem, stepFor, timeToMs, type ViewState } from './model/view_state';
 
 // --- The view and its URL -----------------------------------------------------------------------
@@ -190,10 +190,11 @@ export const hues = computed(() => {
 });
 export const unit = computed(() => answers.value?.profile.unit ?? 'nanoseconds');
 
-const nameIndex = computed(() => {
-  const tree = fullTree.value;
-  return new Map(tree ? tree.names.map((name, i) => [hashToHex(hashText(name)), i] as const) : []);
-});
+// Index of the name with this hash in the answer's names, or -1.
+function nameOfHash(text: string): number {
+  const hash = hexToHash(text);
+  return hash && fullTree.value ? indexOfHash(hashNames(fullTree.value.names), hash) : -1;
+}
 export const hashOfName = (name: string) => hashToHex(hashText(name));
 
 const onlyHash = computed(() => view.value.only);
@@ -204,15 +205,15 @@ const searchText = computed(() => view.value.search);
 // "" when no such filter; null when this range has no such function.
 export const onlyName = computed(() => {
   if (onlyHash.value === '') return '';
-  const index = nameIndex.value.get(onlyHash.value);
-  return index === undefined ? null : fullTree.value!.names[index];
+  const index = nameOfHash(onlyHash.value);
+  return index < 0 ? null : fullTree.value!.names[index];
 });
 
 // The tree that is drawn: all, or the stacks through one function.
 export const tree = computed<FlameTree | null>(() => {
   const full = fullTree.value;
-  const index = onlyHash.value === '' ? undefined : nameIndex.value.get(onlyHash.value);
-  return full && index !== undefined ? buildTree(onlyThrough(full, index)) : full;
+  const index = nameOfHash(onlyHash.value);
+  return full && index >= 0 ? buildTree(onlyThrough(full, index)) : full;
 });
 
 const hashes = computed(() => (tree.value ? hashPaths(tree.value) : null));
@@ -223,11 +224,11 @@ export function pathHash(node: number): string {
 
 export const focus = computed(() => {
   const hash = hexToHash(focusHash.value);
-  return hash && hashes.value ? Math.max(0, findByHash(hashes.value, hash)) : 0;
+  return hash && hashes.value ? Math.max(0, indexOfHash(hashes.value, hash)) : 0;
 });
 export const focusMissing = computed(() => focusHash.value !== '' && tree.value !== null && focus.value === 0);
 
-export const mark = computed(() => (markHash.value === '' ? -1 : (nameIndex.value.get(markHash.value) ?? -1)));
+export const mark = computed(() => nameOfHash(markHash.value));
 
 const compiled = computed(() => {
   try {

@@ -3,7 +3,7 @@
 // little so that neighbours differ, the kernel has a hue of its own. Colours are made in OKLCH, where
 // equal lightness looks equal; hues that a red-green blind eye confuses differ in lightness.
 import { kKernel, kNotSymbolized, kOther } from '../model/columns';
-import { hashText } from '../model/hash';
+import { hashNames, hashText } from '../model/hash';
 import type { FlameTree } from '../model/tree';
 
 export type Theme = 'light' | 'dark';
@@ -154,10 +154,13 @@ export class HueBook {
 
 // Index into fills and dimmed per node. Names of a tree are few, nodes are many: per name first.
 export function colorIndexes(tree: FlameTree, hues: HueBook): Uint8Array {
-  const tones = Uint8Array.from(tree.names, (name) => hues.toneOf(name));
-  const shades = Uint8Array.from(tree.names, (name) => hashText(name).high % kShades);
+  const tones = new Uint8Array(tree.names.length); // of binaries; 255 is not asked yet
+  tones.fill(255);
+  const shades = Uint8Array.from(hashNames(tree.names).high, (high) => high % kShades);
   return Uint8Array.from(tree.flags, (flags, i) => {
-    let tone = tones[tree.file[i]];
+    const file = tree.file[i];
+    if (tones[file] === 255) tones[file] = hues.toneOf(tree.names[file]);
+    let tone = tones[file];
     if (flags & kKernel) tone = kKernelIndex;
     if (flags & (kOther | kNotSymbolized) || i === 0) tone = kGreyIndex;
     return tone * kShades + shades[tree.name[i]];

@@ -14,36 +14,52 @@ export interface FunctionRow {
 
 // Functions below (and with) `root`. A function in two binaries is two rows.
 export function functionTable(tree: FlameTree, root: number): FunctionRow[] {
-  const rows = new Map<number, FunctionRow>();
-  const onStack = new Map<number, number>();
-  const keyOf = (node: number) => tree.name[node] * 0x100000000 + tree.file[node];
+  const { rowOf, rows } = makeRows(tree);
+  const onStack = new Uint32Array(rows.length);
+  const seen = new Uint8Array(rows.length);
   // Depth first with an own stack; ~node marks the way back.
   const todo: number[] = [root];
   while (todo.length > 0) {
     const entry = todo.pop()!;
     if (entry < 0) {
-      const key = keyOf(~entry);
-      onStack.set(key, onStack.get(key)! - 1);
+      --onStack[rowOf[~entry]];
       continue;
     }
     if (entry !== 0) {
-      const key = keyOf(entry);
-      const depth = onStack.get(key) ?? 0;
-      let row = rows.get(key);
-      if (!row) {
-        row = { name: tree.name[entry], file: tree.file[entry], self: 0, total: 0, flags: tree.flags[entry] };
-        rows.set(key, row);
-      }
+      const id = rowOf[entry];
+      const row = rows[id];
+      row.flags = seen[id] ? mergeFlags(row.flags, tree.flags[entry]) : tree.flags[entry];
+      seen[id] = 1;
       row.self += tree.self[entry];
-      if (depth === 0) row.total += tree.total[entry];
-      row.flags = mergeFlags(row.flags, tree.flags[entry]);
-      onStack.set(key, depth + 1);
-      todo.push(~entry);
+      if (onStack[id]++ === 0) row.total += tree.total[entry];
+      if (tree.childCount[entry] > 0) todo.push(~entry);
+      else --onStack[id];
     }
     const end = tree.firstChild[entry] + tree.childCount[entry];
     for (let child = tree.firstChild[entry]; child < end; ++child) todo.push(child);
   }
-  return [...rows.values()];
+  return rows.filter((_, id) => seen[id]);
+}
+
+// One row per (name, binary), and for each node the index of its row. No hash map: nearly every name
+// has one binary, so a list per name is short (285,000 nodes: 40 ms instead of a second).
+function makeRows(tree: FlameTree): { rowOf: Uint32Array; rows: FunctionRow[] } {
+  const rowOf = new Uint32Array(tree.size);
+  const rows: FunctionRow[] = [];
+  const lastOfName = new Int32Array(tree.names.length).fill(-1);
+  const previous: number[] = [];
+  for (let i = 1; i < tree.size; ++i) {
+    let id = lastOfName[tree.name[i]];
+    while (id >= 0 && rows[id].file !== tree.file[i]) id = previous[id];
+    if (id < 0) {
+      id = rows.length;
+      rows.push({ name: tree.name[i], file: tree.file[i], self: 0, total: 0, flags: 0 });
+      previous.push(lastOfName[tree.name[i]]);
+      lastOfName[tree.name[i]] = id;
+    }
+    rowOf[i] = id;
+  }
+  return { rowOf, rows };
 }
 
 // A row is "inlined" only where every copy of the function is.

@@ -19,6 +19,35 @@ export function hashText(text: string): Hash64 {
   return { high: finish(high ^ text.length), low: finish(low) };
 }
 
+// The hashes of a tree's names; made once per list of names.
+export interface NameHashes {
+  high: Uint32Array;
+  low: Uint32Array;
+}
+const made = new WeakMap<string[], NameHashes>();
+
+export function hashNames(names: string[]): NameHashes {
+  let hashes = made.get(names);
+  if (!hashes) {
+    hashes = { high: new Uint32Array(names.length), low: new Uint32Array(names.length) };
+    for (let i = 0; i < names.length; ++i) {
+      const { high, low } = hashText(names[i]);
+      hashes.high[i] = high;
+      hashes.low[i] = low;
+    }
+    made.set(names, hashes);
+  }
+  return hashes;
+}
+
+// Index of the name or node with this hash, or -1.
+export function indexOfHash(hashes: NameHashes, hash: Hash64): number {
+  for (let i = 0; i < hashes.high.length; ++i) {
+    if (hashes.low[i] === hash.low && hashes.high[i] === hash.high) return i;
+  }
+  return -1;
+}
+
 // How a child's path hash follows from its parent's and its own name's.
 export function mixHigh(parent: number, name: number): number {
   return finish(Math.imul(parent ^ (parent >>> 15), 0x2c1b3c6d) ^ name);

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 import { describe, expect, test } from 'vitest';
 import { functionTable, onlyThrough, sortRows } from './functions';
-import { hashToHex, hexToHash } from './hash';
+import { hashToHex, hexToHash, indexOfHash } from './hash';
 import { columnsFromFolded, Random, randomColumns, treeFromFolded } from './testing';
-import { buildTree, findByHash, hashPaths, isAncestorOrSelf, largestChild, nodeAt, pathOf } from './tree';
+import { buildTree, hashPaths, isAncestorOrSelf, largestChild, nodeAt, pathOf } from './tree';
 
 const kTree = treeFromFolded(['main;a;x 10', 'main;a 2', 'main;b;x 5', 'main;b;a;x 3', 'idle 1']);
 const nodeOf = (tree: typeof kTree, path: string) => {
@@ -60,7 +60,7 @@ describe('hashPaths', () => {
     expect(seen.size).toBe(tree.size);
     for (const i of [0, 1, 77, 99_000]) {
       const hex = hashToHex({ high: hashes.high[i], low: hashes.low[i] });
-      expect(findByHash(hashes, hexToHash(hex)!)).toBe(i);
+      expect(indexOfHash(hashes, hexToHash(hex)!)).toBe(i);
     }
   });
 

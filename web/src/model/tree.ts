@@ -3,7 +3,7 @@
 // order, so the nodes of one depth are adjacent, the children of one node are adjacent, and `start`
 // grows within a level. Everything that draws or picks relies on these three.
 import type { Columns } from './columns';
-import { type Hash64, hashText, mixHigh, mixLow } from './hash';
+import { hashNames, mixHigh, mixLow, type NameHashes } from './hash';
 
 export interface FlameTree extends Columns {
   size: number;
@@ -91,14 +91,9 @@ export function largestChild(tree: FlameTree, node: number): number {
 
 // --- Path hashes: how a link names a node -----------------------------------------------------
 
-export interface PathHashes {
-  high: Uint32Array;
-  low: Uint32Array;
-}
-
 // Siblings of one name (say, inlined and not) are told apart by their order.
-export function hashPaths(tree: FlameTree): PathHashes {
-  const names = tree.names.map(hashText);
+export function hashPaths(tree: FlameTree): NameHashes {
+  const names = hashNames(tree.names);
   const high = new Uint32Array(tree.size);
   const low = new Uint32Array(tree.size);
   let repeat = 0;
@@ -106,16 +101,9 @@ export function hashPaths(tree: FlameTree): PathHashes {
     const up = tree.parent[i];
     const same = i > 1 && tree.parent[i - 1] === up && tree.name[i - 1] === tree.name[i];
     repeat = same ? repeat + 1 : 0;
-    const name = names[tree.name[i]];
-    high[i] = mixHigh(i === 0 ? 0 : high[up], name.high + repeat);
-    low[i] = mixLow(i === 0 ? 0 : low[up], name.low + repeat);
+    const name = tree.name[i];
+    high[i] = mixHigh(i === 0 ? 0 : high[up], names.high[name] + repeat);
+    low[i] = mixLow(i === 0 ? 0 : low[up], names.low[name] + repeat);
   }
   return { high, low };
-}
-
-export function findByHash(hashes: PathHashes, hash: Hash64): number {
-  for (let i = 0; i < hashes.high.length; ++i) {
-    if (hashes.low[i] === hash.low && hashes.high[i] === hash.high) return i;
-  }
-  return -1;
 }

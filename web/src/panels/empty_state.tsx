@@ -23,7 +23,8 @@ function explain() {
   // The ranking leaves out service matchers only: with other filters ask for the plain page.
   if (filtered) return <NothingMatched query={query} othersTotal={answers.value?.ranking.total ?? 0} />;
   if (!current) return <Nothing />;
-  const lastSeen = Math.max(0, ...current.nodes.map((node) => node.last_seen_ms));
+  // A server that was restarted knows no nodes yet, but what it has stored.
+  const lastSeen = Math.max(current.store.newest_ms, ...current.nodes.map((node) => node.last_seen_ms));
   if (isRelative(view.value) && now - lastSeen > kSilentAfterMs) return <Silent lastSeen={lastSeen} now={now} />;
   const { oldest_ms: oldest, newest_ms: newest } = current.store;
   const [from, to] = [timeToMs(view.value.from, now), timeToMs(view.value.to, now)];
