@@ -90,7 +90,7 @@ void ReplaceProfile(ingest::UploadWindowRequest* window, const pprof::Profile& p
 }
 
 pprof::Profile SmallProfile(const ingest::UploadWindowRequest& window) {
-  return MakeProfile(LoadShape{.stacks = 2, .depth = 4}, 0, 0, 1, window.start_unix_ns(),
+  return MakeProfile(LoadShape{.stacks = 2, .depth = 4}, 0, 9'999, 1, window.start_unix_ns(),
                      window.end_unix_ns() - window.start_unix_ns());
 }
 
