@@ -55,9 +55,9 @@ class Sampler {
 
   // Hands every sample that is in the ring to `callback`, nearly ordered by time (two CPUs may swap
   // neighbours by microseconds), follows CPUs that came or went, and refreshes the metrics at most
-  // once a second; losses appear as firewatch_losses_total{reason}. Never blocks. Call it also when
-  // a window closes: up to a second of samples may wait there without a wake-up. Returns the number
-  // of samples.
+  // once a second; losses are added to the LossCounters of agent/core. Never blocks. Call it also
+  // when a window closes: up to a second of samples may wait there without a wake-up. Returns the
+  // number of samples.
   size_t Drain(SampleCallback callback);
 
   // Ends sampling, then hands out everything that was taken before: a stop loses nothing.

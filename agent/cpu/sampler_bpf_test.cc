@@ -312,7 +312,7 @@ TEST_F(SamplerTest, FullRingDropsAndCounts) {
   std::this_thread::sleep_for(std::chrono::milliseconds(300));
   sampler->Stop([](const SampleRecord&) {});
   EXPECT_GT(sampler->Losses()[FW_LOSS_RING_FULL], 10u);
-  EXPECT_THAT(metrics_.Expose(), HasSubstr("firewatch_losses_total{reason=\"ring_full\"}"));
+  EXPECT_THAT(metrics_.Expose(), HasSubstr("firewatch_agent_lost_total{reason=\"ring_full\"}"));
 }
 
 TEST_F(SamplerTest, FollowsCpusThatComeAndGo) {

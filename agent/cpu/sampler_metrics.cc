@@ -1,17 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/cpu/sampler_metrics.h"
 
+#include "agent/core/losses.h"
+
 namespace firewatch::agent {
-namespace {
-
-constexpr const char* kLossNames[] = {
-#define FW_LOSS_NAME(constant, name, text) name,
-    FW_LOSSES(FW_LOSS_NAME)
-#undef FW_LOSS_NAME
-};
-
-}  // namespace
-
 SamplerMetrics::SamplerMetrics(base::MetricsRegistry& registry)
     : registry_(registry),
       samples_(registry.AddCounter("firewatch_sampler_samples_total",
@@ -21,10 +13,8 @@ SamplerMetrics::SamplerMetrics(base::MetricsRegistry& registry)
       cpus_(registry.AddGauge("firewatch_sampler_cpus", "CPUs that are being sampled")),
       map_bytes_(registry.AddGauge("firewatch_sampler_bpf_map_bytes",
                                    "Memory that the kernel charges for the sampler's BPF maps")) {
-  for (const char* name : kLossNames) {
-    losses_.push_back(&registry.AddCounter(
-        "firewatch_losses_total", "What was lost between a tick and a stored profile, by reason",
-        {{"reason", name}}));
+  for (size_t i = 0; i < losses_.size(); ++i) {
+    losses_[i] = &LossCounter(registry, static_cast<fw_loss>(i));
   }
 }
 

@@ -43,7 +43,7 @@ class SamplerMetrics {
   base::Counter& cpu_changes_;
   base::Gauge& cpus_;
   base::Gauge& map_bytes_;
-  std::vector<base::Counter*> losses_;
+  std::array<base::Counter*, FW_LOSS_COUNT> losses_{};
   std::array<uint64_t, FW_LOSS_COUNT> losses_seen_{};
   std::map<std::string, ProgramCounters> programs_;
 };

@@ -44,7 +44,7 @@ class SideBand {
   size_t Drain(uint64_t until_time_ns, EventCallback callback);
 
   // Re-reads the list of CPUs: opens rings for those that came; a CPU that went keeps its ring
-  // until it has been drained. Called by Drain at most every five seconds.
+  // until it has been drained. Drain does so when the kernel announces a change.
   void FollowCpus();
 
   uint64_t lost() const;  // events that the kernel dropped because a ring was full
