@@ -64,7 +64,7 @@ void Collector::CloseWindow(base::WallTime start, base::WallTime end) {
 std::vector<std::pair<std::string, uint64_t>> Collector::TakeNewLosses() {
   std::vector<std::pair<std::string, uint64_t>> out;
   for (size_t i = 0; i < losses_.size(); ++i) {
-    const uint64_t total = losses_[i]->value() + source_losses_[i];
+    const uint64_t total = losses_[i]->value();
     if (total != losses_reported_[i]) {
       out.emplace_back(LossName(static_cast<fw_loss>(i)), total - losses_reported_[i]);
     }

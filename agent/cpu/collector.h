@@ -36,12 +36,6 @@ class Collector {
   // Waits up to `wait_ms` for files. True when nothing is left to finish.
   bool FinishClosed(bool force, int wait_ms = 0);
 
-  // Losses of the source (the sampler's own list), totals since its start: what is new goes into
-  // the next window that is finished.
-  void SetSourceLosses(const std::array<uint64_t, FW_LOSS_COUNT>& totals) {
-    source_losses_ = totals;
-  }
-
   uint64_t samples_total() const { return samples_->value(); }
   uint64_t open_samples() const { return windows_[open_].samples(); }
 
@@ -58,7 +52,6 @@ class Collector {
   base::WallTime closing_end_;
   uint64_t last_sample_ns_ = 0;
   std::array<base::Counter*, FW_LOSS_COUNT> losses_{};
-  std::array<uint64_t, FW_LOSS_COUNT> source_losses_{};
   std::array<uint64_t, FW_LOSS_COUNT> losses_reported_{};
   base::Counter* samples_;
   base::Counter* windows_closed_;

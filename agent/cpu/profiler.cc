@@ -119,7 +119,6 @@ void Profiler::CloseWindow() {
   Drain();
   // The one before is handed over with the names it has: windows never pile up.
   if (collector_.has_closed()) collector_.FinishClosed(true);
-  collector_.SetSourceLosses(sampler_->Losses());
   const base::WallTime now = clock_.Now();
   collector_.CloseWindow(window_start_, now);
   window_start_ = now;
@@ -135,7 +134,6 @@ void Profiler::FinishClosed() {
 void Profiler::RunFinalWindow() {
   if (collector_.has_closed()) collector_.FinishClosed(true, kFinalNamesMs);
   sampler_->Stop([this](const SampleRecord& sample) { DeliverSample(sample); });
-  collector_.SetSourceLosses(sampler_->Losses());
   collector_.CloseWindow(window_start_, clock_.Now());
   collector_.FinishClosed(true, kFinalNamesMs);
 }

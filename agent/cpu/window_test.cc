@@ -6,6 +6,7 @@
 
 #include <map>
 
+#include "agent/core/losses.h"
 #include "agent/cpu/collector.h"
 #include "profile/flame_tree.h"
 #include "profile/folded_codec.h"
@@ -205,9 +206,7 @@ TEST(CollectorTest, LossesGoIntoTheNextWindowOnce) {
   std::vector<ClosedWindow> closed;
   Collector collector({.hz = 100}, table, names, metrics,
                       [&](ClosedWindow window) { closed.push_back(std::move(window)); });
-  std::array<uint64_t, FW_LOSS_COUNT> losses{};
-  losses[FW_LOSS_RING_FULL] = 5;
-  collector.SetSourceLosses(losses);
+  LossCounter(metrics, FW_LOSS_RING_FULL).Add(5);
   for (int i = 0; i < 2; ++i) {
     collector.CloseWindow({0}, {10});
     collector.FinishClosed(true);
