@@ -72,6 +72,10 @@ rocksdb::DBOptions GlobalOptions() {
   // Three tables of different pace share the log; without a bound the slowest would keep it all.
   options.max_total_wal_size = uint64_t{48} << 20;
   options.bytes_per_sync = uint64_t{1} << 20;
+  // Room allocated ahead (17 MiB per log, 4 MiB for the manifest) would count against the bound on
+  // bytes, and is the first to meet a full disk.
+  options.allow_fallocate = false;
+  options.manifest_preallocation_size = size_t{64} << 10;
   options.keep_log_file_num = 2;
   options.max_log_file_size = size_t{1} << 20;
   options.info_log_level = rocksdb::WARN_LEVEL;
@@ -212,7 +216,9 @@ absl::Status Database::Write(WriteSet& rows) {
   if (impl_->write_failed.load()) {
     // RocksDB refuses writes after an error of the disk until it is told that things are well. It
     // then starts a new log, so a record that was half written can never come back.
-    RETURN_IF_ERROR(ToStatus(impl_->db->Resume(), "resume after a failed write"));
+    // Busy: it is trying by itself, once a second; then the write below says how that went.
+    const rocksdb::Status resumed = impl_->db->Resume();
+    if (!resumed.IsBusy()) RETURN_IF_ERROR(ToStatus(resumed, "resume after a failed write"));
     impl_->write_failed.store(false);
   }
   rocksdb::WriteBatch batch;
@@ -280,7 +286,7 @@ uint64_t Database::DiskBytes() const {
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator(impl_->directory, error)) {
     struct stat info{};
-    // A file may go away meanwhile. Blocks, not length: logs are allocated ahead.
+    // A file may go away meanwhile. Blocks, not length: what it costs.
     if (stat(entry.path().c_str(), &info) == 0)
       bytes += static_cast<uint64_t>(info.st_blocks) * 512;
   }

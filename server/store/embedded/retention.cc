@@ -60,25 +60,35 @@ absl::Status Retention::ApplyBytes() {
   if (limits_.bytes == 0 || database_.DiskBytes() <= limits_.bytes) return absl::OkStatus();
   // The log holds again what is in memory; written out, it goes away.
   RETURN_IF_ERROR(database_.Flush());
-  while (true) {
-    const uint64_t disk_bytes = database_.DiskBytes();
-    if (disk_bytes <= limits_.bytes) return absl::OkStatus();
-    ASSIGN_OR_RETURN(const std::optional<uint32_t> oldest, OldestHour());
-    if (!oldest) return absl::OkStatus();  // what is left is not ours to drop
-    // As many hours at once as are needed by their rough sizes, then measured again.
-    uint64_t dropped_bytes = 0;
-    uint32_t last_hour = *oldest;
-    for (Cursor cursor = database_.NewCursor(Table::kPartitions);; ++last_hour) {
-      dropped_bytes += database_.ApproximateBytes(Table::kPartitions, HourPrefix(last_hour),
-                                                  HourPrefix(last_hour + 1));
-      if (disk_bytes - std::min(disk_bytes, dropped_bytes) <= limits_.bytes) break;
-      cursor.Seek(HourPrefix(last_hour + 1));
-      const auto next = cursor.Valid() ? ParsePartition(cursor.key()) : std::nullopt;
-      if (!next) break;
-      last_hour = next->hour - 1;
-    }
-    RETURN_IF_ERROR(DropUpTo(last_hour, "bytes"));
+  for (uint64_t disk_bytes = database_.DiskBytes(); disk_bytes > limits_.bytes;
+       disk_bytes = database_.DiskBytes()) {
+    ASSIGN_OR_RETURN(const std::optional<uint32_t> last_hour,
+                     ChooseLastHour(disk_bytes - limits_.bytes));
+    if (!last_hour) break;
+    RETURN_IF_ERROR(DropUpTo(*last_hour, "bytes"));
   }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::optional<uint32_t>> Retention::ChooseLastHour(uint64_t excess) const {
+  std::optional<uint32_t> chosen;
+  uint64_t freed = 0;
+  Cursor cursor = database_.NewCursor(Table::kPartitions);
+  for (cursor.Seek(HourPrefix(0)); cursor.Valid() && freed < excess;) {
+    const auto partition = ParsePartition(cursor.key());
+    if (!partition) return base::DataLoss("row {} does not parse", HexKey(cursor.key()));
+    const uint32_t hour = partition->hour;
+    const std::string next = HourPrefix(hour + 1);
+    const uint64_t bytes = database_.ApproximateBytes(Table::kPartitions, HourPrefix(hour), next);
+    cursor.Seek(next);
+    // Some of what the directory takes is not profiles (logs, upload ids): the newest hour is not
+    // given up for that.
+    if (!cursor.Valid() && bytes <= limits_.bytes) break;
+    chosen = hour;
+    freed += bytes;
+  }
+  RETURN_IF_ERROR(cursor.status());
+  return chosen;
 }
 
 absl::StatusOr<std::optional<uint32_t>> Retention::OldestHour() const {

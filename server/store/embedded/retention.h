@@ -38,6 +38,9 @@ class Retention {
   absl::Status ApplyBytes() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The oldest stored hour.
   absl::StatusOr<std::optional<uint32_t>> OldestHour() const;
+  // The newest of the hours that must go for `excess` bytes to be freed; none when that would be
+  // the newest hour of all, unless it takes more than the bound by itself.
+  absl::StatusOr<std::optional<uint32_t>> ChooseLastHour(uint64_t excess) const;
   // Every tenant's partitions up to and including `last_hour`.
   absl::Status DropUpTo(uint32_t last_hour, std::string_view why)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
