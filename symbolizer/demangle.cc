@@ -11,7 +11,7 @@ namespace {
 
 // The demanglers recurse by the length of the name. Names above this do occur (expression
 // templates) but nobody reads them; they stay as they are.
-constexpr size_t kMaxMangledBytes = 16 * 1024;
+constexpr size_t kMaxMangledBytes = size_t{16} << 10;
 
 using MallocString = std::unique_ptr<char, decltype(&std::free)>;
 

@@ -102,7 +102,7 @@ HelperProcess::Transfer HelperProcess::Send(const HelperRequest& request,
   rights->cmsg_len = CMSG_LEN(fds.size_bytes());
   std::memcpy(CMSG_DATA(rights), fds.data(), fds.size_bytes());
   const ssize_t sent = ::sendmsg(socket_.get(), &message, MSG_DONTWAIT | MSG_NOSIGNAL);
-  if (sent == sizeof(copy)) return Transfer::kDone;
+  if (sent >= 0) return Transfer::kDone;  // a datagram goes whole or not at all
   return errno == EPIPE || errno == ECONNRESET ? Transfer::kDead : Transfer::kLater;
 }
 

@@ -82,7 +82,7 @@ uint32_t LeaveNamespaces() {
 // An empty read-only file system over /tmp of the own mount namespace becomes the root.
 uint32_t LeaveFileSystem() {
   if (::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) return 0;
-  const unsigned long flags = MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY;
+  const uint64_t flags = MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY;
   for (const char* place : {"/tmp", "/proc", "/dev"}) {
     if (::mount("none", place, "tmpfs", flags, "size=4k,nr_inodes=2") != 0) continue;
     if (::chdir(place) == 0 && ::chroot(".") == 0) return kSandboxRoot;
@@ -92,7 +92,7 @@ uint32_t LeaveFileSystem() {
 }
 
 void DropCapabilities() {
-  for (unsigned long capability = 0; capability < 64; ++capability) {
+  for (uint64_t capability = 0; capability < 64; ++capability) {
     ::prctl(PR_CAPBSET_DROP, capability, 0, 0, 0);
   }
   ::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);

@@ -22,7 +22,7 @@ namespace {
 constexpr std::string_view kSuffix = ".fwsym";
 constexpr std::string_view kTemporary = ".tmp-";
 constexpr time_t kTemporaryMaxAgeSeconds = 3600;
-constexpr size_t kCopyBytes = 256 * 1024;
+constexpr size_t kCopyBytes = size_t{256} << 10;
 
 absl::StatusOr<MappedIndex> Map(int fd, const std::string& name) {
   MappedIndex mapped;

@@ -18,7 +18,7 @@
 namespace firewatch::symbolizer {
 namespace {
 
-constexpr size_t kBufferBytes = 256 * 1024;
+constexpr size_t kBufferBytes = size_t{256} << 10;
 
 absl::Status WriteAt(int fd, uint64_t offset, const void* data, size_t size) {
   const char* bytes = static_cast<const char*>(data);

@@ -15,8 +15,8 @@ constexpr uint64_t kMaxEntries = 8'000'000;
 constexpr std::string_view kBpf = "bpf";
 constexpr std::string_view kFtrace = "__builtin__ftrace";
 constexpr uint64_t kModuleReach = 4096;
-constexpr uint64_t kBpfReach = 64 * 1024;
-constexpr uint64_t kKernelReach = 1024 * 1024;
+constexpr uint64_t kBpfReach = uint64_t{64} << 10;
+constexpr uint64_t kKernelReach = uint64_t{1} << 20;
 
 bool IsText(char type) { return type == 't' || type == 'T' || type == 'w' || type == 'W'; }
 

@@ -23,7 +23,7 @@ constexpr uint64_t kSecond = 1'000'000'000;
 constexpr uint64_t kFirstInterval = 10 * kSecond;
 constexpr uint64_t kLongestInterval = 600 * kSecond;
 constexpr uint64_t kFirstKernelAddress = uint64_t{1} << 63;
-constexpr size_t kReadBytes = 64 * 1024;
+constexpr size_t kReadBytes = size_t{64} << 10;
 constexpr uint64_t kHiddenAfterLines = 256;
 
 // Calls `take` for pieces of the file until its end or until `take` returns false.

@@ -61,6 +61,8 @@ absl::StatusOr<base::UniqueFd> CopyOwnVdso() {
   if (size > kMaxVdsoBytes) return base::Internal("vdso of {} bytes", size);
   base::UniqueFd fd(::memfd_create("firewatch-vdso", MFD_CLOEXEC));
   if (!fd.valid()) return base::ErrnoStatus(errno, "make a memfd for the vdso");
+  // The address comes from the kernel as text.
+  // NOLINTNEXTLINE(performance-no-int-to-ptr)
   const ssize_t written = ::write(fd.get(), reinterpret_cast<const void*>(range.start), size);
   if (written != static_cast<ssize_t>(size)) return base::ErrnoStatus(errno, "copy the vdso");
   return fd;
