@@ -318,7 +318,9 @@ TEST_F(ApiTest, StatusTellsNodesStoreAndLosses) {
 }
 
 TEST_F(ApiTest, NamesThatAreNotUtf8AreReplaced) {
-  store_.Add(kNow - 1, profile::LabelSet({{"service", "bad\xff"}}), "f\xc3(", 1);
+  profile::LabelSet labels;
+  labels.Set("service", "bad\xff");
+  store_.Add(kNow - 1, labels, "f\xc3(", 1);
   const json answer = GetJson("/api/v1/profile?from=now-1s");  // parsing is the check
   EXPECT_EQ(answer["total"], 1);
   EXPECT_EQ(GetJson("/api/v1/labels/service/values?from=now-1s")["values"][0], "bad\xef\xbf\xbd");
