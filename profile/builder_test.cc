@@ -10,6 +10,8 @@
 namespace firewatch::profile {
 namespace {
 
+using Pairs = std::vector<std::pair<std::string, std::string>>;
+
 ProfileBuilder CpuBuilder() {
   return ProfileBuilder({{"samples", "count"}, {"cpu", "nanoseconds"}});
 }
@@ -40,8 +42,8 @@ TEST(ProfileBuilderTest, EqualRowsGetOneId) {
   const LocationId stack[] = {id, id};
   EXPECT_EQ(builder.AddStack(stack), builder.AddStack(stack));
   EXPECT_EQ(builder.AddStack({}), StackId());
-  EXPECT_EQ(builder.AddLabelSet(LabelSet({{"thread", "x"}})),
-            builder.AddLabelSet(LabelSet({{"thread", "x"}})));
+  EXPECT_EQ(builder.AddLabelSet(LabelSet(Pairs{{"thread", "x"}})),
+            builder.AddLabelSet(LabelSet(Pairs{{"thread", "x"}})));
   EXPECT_EQ(builder.AddLabelSet(LabelSet()), LabelSetId());
 }
 
@@ -49,7 +51,7 @@ TEST(ProfileBuilderTest, SamplesOfOneStackAndLabelSetAreAddedUp) {
   ProfileBuilder builder = CpuBuilder();
   const LocationId leaf = builder.AddLocation({.address = 1});
   const StackId stack = builder.AddStack(std::span(&leaf, 1));
-  const LabelSetId thread = builder.AddLabelSet(LabelSet({{"thread", "x"}}));
+  const LabelSetId thread = builder.AddLabelSet(LabelSet(Pairs{{"thread", "x"}}));
   const int64_t first[] = {1, 10};
   const int64_t second[] = {2, 20};
   builder.AddSample(stack, thread, first);

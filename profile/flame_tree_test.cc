@@ -19,6 +19,8 @@
 namespace firewatch::profile {
 namespace {
 
+const std::vector<ValueType> kCountOnly = {{"samples", "count"}};
+
 std::string PathOf(const FlameTree& tree, size_t node) {
   std::string path = tree.names[tree.name[node]];
   while (tree.parent[node] != 0) {
@@ -141,7 +143,9 @@ TEST(FlameTreeTest, PruningKeepsTheHeaviestAndTheExactWeight) {
         const bool other = (cut.flags[i] & kFrameOther) != 0;
         real += other ? 0 : 1;
         ASSERT_EQ(other, cut.names[cut.name[i]] == "(other)");
-        if (!other && i != 0) ASSERT_EQ(cut.total[i], full.total[Find(full, PathOf(cut, i))]);
+        if (!other && i != 0) {
+          ASSERT_EQ(cut.total[i], full.total[Find(full, PathOf(cut, i))]);
+        }
       }
       ASSERT_EQ(real, std::min<size_t>(max_nodes, full.size()));
     }
@@ -149,7 +153,7 @@ TEST(FlameTreeTest, PruningKeepsTheHeaviestAndTheExactWeight) {
 }
 
 TEST(FlameTreeTest, NodesOfSeveralBinariesHaveNoneAndMarksMustAgree) {
-  ProfileBuilder builder({{"samples", "count"}});
+  ProfileBuilder builder(kCountOnly);
   const FunctionId f = builder.AddFunction("f", "f", "");
   const FunctionId g = builder.AddFunction("g", "g", "");
   const int64_t one = 1;
@@ -168,7 +172,7 @@ TEST(FlameTreeTest, NodesOfSeveralBinariesHaveNoneAndMarksMustAgree) {
 }
 
 Profile DeepProfile(size_t depth) {
-  ProfileBuilder builder({{"samples", "count"}});
+  ProfileBuilder builder(kCountOnly);
   Location location;
   location.lines = {{.function = builder.AddFunction("recurse", "recurse", "")}};
   const std::vector<LocationId> stack(depth, builder.AddLocation(location));
@@ -225,7 +229,7 @@ TEST(TopFunctionsTest, SelfAddsUpToTheTree) {
 }
 
 TEST(FrameNameTest, FallsBackStepByStep) {
-  ProfileBuilder builder({{"samples", "count"}});
+  ProfileBuilder builder(kCountOnly);
   const Profile& profile = builder.profile();
   Location location{.address = 0x10};
   location.lines = {{.function = builder.AddFunction("", "_Zsys", "")}};
@@ -241,7 +245,7 @@ TEST(FrameNameTest, FallsBackStepByStep) {
 }
 
 TEST(FoldedTest, NamesLoseWhatWouldBreakALine) {
-  ProfileBuilder builder({{"samples", "count"}});
+  ProfileBuilder builder(kCountOnly);
   Location location;
   location.lines = {{.function = builder.AddFunction("a;b\nc\rd", "", "")}};
   const LocationId id = builder.AddLocation(location);
@@ -323,7 +327,7 @@ TEST(FlameCodecTest, ColumnsDecodeToTheTree) {
 }
 
 TEST(FlameCodecTest, TheEndsOfInt64Survive) {
-  ProfileBuilder builder({{"samples", "count"}});
+  ProfileBuilder builder(kCountOnly);
   const int64_t least = std::numeric_limits<int64_t>::min();
   builder.AddSample(StackId(), LabelSetId(), std::span(&least, 1));
   ExpectDecodes(BuildFlameTree(builder.Finish(), {}));

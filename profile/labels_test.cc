@@ -9,6 +9,8 @@
 namespace firewatch::profile {
 namespace {
 
+using Pairs = std::vector<std::pair<std::string, std::string>>;
+
 TEST(LabelSetTest, IsSortedTheLastOfEqualNamesWinsAndEmptyValuesAreAbsent) {
   const LabelSet set({{"b", "2"}, {"a", "old"}, {"c", ""}, {"a", "new"}});
   EXPECT_EQ(set.pairs(),
@@ -30,7 +32,7 @@ TEST(LabelSetTest, SetInsertsReplacesAndErases) {
   EXPECT_EQ(set, LabelSet({{"a", "1"}, {"b", "2"}}));
   set.Set("a", "");
   set.Set("never", "");
-  EXPECT_EQ(set, LabelSet({{"b", "2"}}));
+  EXPECT_EQ(set, LabelSet(Pairs{{"b", "2"}}));
 }
 
 TEST(LabelSetTest, TextIsMadeUtf8AndCutVisibly) {
@@ -134,15 +136,16 @@ TEST(SelectorTest, AllFourOperatorsAndAbsentIsEmpty) {
 }
 
 TEST(SelectorTest, DotMatchesALineBreakToo) {
-  EXPECT_TRUE(Matches(R"({a=~"x.y"})", LabelSet({{"a", "x\ny"}})));
+  EXPECT_TRUE(Matches(R"({a=~"x.y"})", LabelSet(Pairs{{"a", "x\ny"}})));
 }
 
 TEST(SelectorTest, QuotesAndEscapes) {
-  const LabelSet set({{"a", "q\"b\\c\nd"}});
+  const LabelSet set(Pairs{{"a", "q\"b\\c\nd"}});
   EXPECT_TRUE(Matches(R"({a="q\"b\\c\nd"})", set));
   EXPECT_TRUE(Matches(R"({a='q"b\\c\nd'})", set));
   EXPECT_TRUE(Matches("{a=`q\"b\\c\nd`}", set)) << "nothing is an escape in backquotes";
-  EXPECT_TRUE(Matches(R"({a="\x41\u20ac\U0001F525"})", LabelSet({{"a", "A\u20ac\U0001F525"}})));
+  EXPECT_TRUE(
+      Matches(R"({a="\x41\u20ac\U0001F525"})", LabelSet(Pairs{{"a", "A\u20ac\U0001F525"}})));
 }
 
 TEST(SelectorTest, SpacesAndOneTrailingCommaAreFine) {

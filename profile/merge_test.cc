@@ -13,6 +13,8 @@
 namespace firewatch::profile {
 namespace {
 
+const std::vector<ValueType> kCountOnly = {{"samples", "count"}};
+
 using Values = std::vector<int64_t>;
 
 // One sample, one location.
@@ -27,7 +29,7 @@ struct OneFrame {
 };
 
 Profile Make(const OneFrame& frame) {
-  ProfileBuilder builder({{"samples", "count"}});
+  ProfileBuilder builder(kCountOnly);
   Location location{.mapping = builder.AddMapping({.file = builder.AddString(frame.file),
                                                    .build_id = builder.AddString(frame.build_id),
                                                    .memory_limit = 0x2000}),

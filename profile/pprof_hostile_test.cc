@@ -167,7 +167,9 @@ TEST(PprofHostileTest, EveryChangedByteIsReadOrRefusedWithoutHarm) {
       std::string changed = whole;
       changed[i] = static_cast<char>(random());
       const auto read = ReadPprof(changed);
-      if (read.ok()) EXPECT_TRUE(WritePprof(*read, Compression::kNone).ok());
+      if (read.ok()) {
+        EXPECT_TRUE(WritePprof(*read, Compression::kNone).ok());
+      }
     }
   }
 }

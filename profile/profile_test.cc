@@ -23,7 +23,7 @@ class IdentityTest : public testing::Test {
   }
   base::Hash128 Of(const Location& location) { return IdentityOf(builder_.profile(), location); }
 
-  ProfileBuilder builder_{{{"samples", "count"}}};
+  ProfileBuilder builder_{std::vector<ValueType>{{"samples", "count"}}};
 };
 
 // Stores keep identities: these bytes (docs/formats.md) may never change silently.
