@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Each id of an added profile is translated once, when the first sample needs it, and then found
-// in an array: what no sample points at is not merged, and a sample costs two look-ups.
+// Each id of an added profile is translated once and then found in an array; what no sample points
+// at is not merged. Locations are translated in the order of their table, not of the stacks: they
+// and their lines lie in memory that way, and the cost of merging is that of reaching them.
 #include "profile/merge.h"
 
 #include <algorithm>
@@ -14,17 +15,6 @@ namespace {
 
 constexpr uint32_t kUnset = std::numeric_limits<uint32_t>::max();
 constexpr size_t kMaxComments = 1024;
-
-// Larger is better; see ProfileMerger::Add.
-std::tuple<bool, size_t, size_t> Quality(const Profile& profile, const Location& location) {
-  const auto named = [&](const Line& line) {
-    const Function& function = profile.functions[line.function.index()];
-    return function.name != StringId() || function.system_name != StringId();
-  };
-  const auto sourced = [](const Line& line) { return line.line != 0; };
-  return {std::ranges::any_of(location.lines, named), location.lines.size(),
-          static_cast<size_t>(std::ranges::count_if(location.lines, sourced))};
-}
 
 template <typename IdType>
 class Translator {
@@ -50,15 +40,38 @@ struct ProfileMerger::Translation {
         mappings(profile.mappings.size()),
         locations(profile.locations.size()),
         stacks(profile.stacks.size()),
-        label_sets(profile.label_sets.size()) {}
+        label_sets(profile.label_sets.size()) {
+    named.reserve(profile.functions.size());
+    for (const Function& function : profile.functions) {
+      named.push_back(function.name != StringId() || function.system_name != StringId());
+    }
+  }
   Translator<StringId> strings;
   Translator<FunctionId> functions;
   Translator<MappingId> mappings;
   Translator<LocationId> locations;
   Translator<StackId> stacks;
   Translator<LabelSetId> label_sets;
+  std::vector<bool> named;        // by function
   std::vector<LocationId> stack;  // reused
 };
+
+namespace {
+
+// Larger is better: names, then lines, then known source lines; see ProfileMerger::Add.
+uint64_t Quality(const Location& location, const std::vector<bool>& named) {
+  constexpr uint64_t kMost = (uint64_t{1} << 31) - 1;
+  bool any_named = false;
+  uint64_t sourced = 0;
+  for (const Line& line : location.lines) {
+    any_named |= named[line.function.index()];
+    sourced += line.line != 0 ? 1 : 0;
+  }
+  return uint64_t{any_named} << 63 | std::min<uint64_t>(location.lines.size(), kMost) << 32 |
+         std::min(sourced, kMost);
+}
+
+}  // namespace
 
 ProfileMerger::ProfileMerger() : builder_(std::vector<ValueType>()) {
   mapping_of_key_[MappingKey()] = MappingId();
@@ -74,6 +87,7 @@ absl::Status ProfileMerger::Add(const Profile& profile) {
   }
   AddHead(profile);
   Translation translation(profile);
+  TranslateLocations(profile, translation);
   for (const Sample& sample : profile.samples) {
     const StackId stack = TranslateStack(profile, sample.stack, translation);
     const LabelSetId labels =
@@ -153,13 +167,27 @@ void ProfileMerger::CopyLines(const Profile& profile, const Location& from,
   }
 }
 
-LocationId ProfileMerger::TranslateLocation(const Profile& profile, LocationId id,
-                                            Translation& translation) {
-  if (translation.locations.Has(id)) return translation.locations.Get(id);
+void ProfileMerger::TranslateLocations(const Profile& profile, Translation& translation) {
+  std::vector<bool> used_stacks(profile.stacks.size(), false);
+  for (const Sample& sample : profile.samples) used_stacks[sample.stack.index()] = true;
+  std::vector<bool> used(profile.locations.size(), false);
+  for (size_t i = 0; i < profile.stacks.size(); ++i) {
+    if (!used_stacks[i]) continue;
+    for (const LocationId id : profile.stacks[i]) used[id.index()] = true;
+  }
+  for (uint32_t i = 0; i < used.size(); ++i) {
+    if (used[i]) TranslateLocation(profile, LocationId(i), translation);
+  }
+}
+
+void ProfileMerger::TranslateLocation(const Profile& profile, LocationId id,
+                                      Translation& translation) {
   const Location& location = profile.locations[id.index()];
+  const uint64_t quality = Quality(location, translation.named);
   std::vector<Location>& ours = builder_.profile().locations;
   const auto [it, added] = location_of_identity_.try_emplace(
       IdentityOf(profile, location), LocationId(static_cast<uint32_t>(ours.size())));
+  const LocationId translated = it->second;
   if (added) {
     Location copy{.mapping = TranslateMapping(profile, location.mapping, translation),
                   .address = location.address,
@@ -167,14 +195,15 @@ LocationId ProfileMerger::TranslateLocation(const Profile& profile, LocationId i
                   .is_folded = location.is_folded};
     CopyLines(profile, location, translation, copy);
     ours.push_back(std::move(copy));
+    quality_.push_back(quality);
   } else {
-    Location& known = ours[it->second.index()];
-    known.is_folded |= location.is_folded;
-    if (Quality(profile, location) > Quality(builder_.profile(), known)) {
-      CopyLines(profile, location, translation, known);
+    if (location.is_folded) ours[translated.index()].is_folded = true;
+    if (quality > quality_[translated.index()]) {
+      CopyLines(profile, location, translation, ours[translated.index()]);
+      quality_[translated.index()] = quality;
     }
   }
-  return translation.locations.Put(id, it->second);
+  translation.locations.Put(id, translated);
 }
 
 StackId ProfileMerger::TranslateStack(const Profile& profile, StackId id,
@@ -182,7 +211,7 @@ StackId ProfileMerger::TranslateStack(const Profile& profile, StackId id,
   if (translation.stacks.Has(id)) return translation.stacks.Get(id);
   translation.stack.clear();
   for (const LocationId location : profile.stacks[id.index()]) {
-    translation.stack.push_back(TranslateLocation(profile, location, translation));
+    translation.stack.push_back(translation.locations.Get(location));
   }
   return translation.stacks.Put(id, builder_.AddStack(translation.stack));
 }

@@ -35,7 +35,8 @@ class ProfileMerger {
   void AddHead(const Profile& profile);
   StringId TranslateString(const Profile& profile, StringId id, Translation& translation);
   MappingId TranslateMapping(const Profile& profile, MappingId id, Translation& translation);
-  LocationId TranslateLocation(const Profile& profile, LocationId id, Translation& translation);
+  void TranslateLocations(const Profile& profile, Translation& translation);
+  void TranslateLocation(const Profile& profile, LocationId id, Translation& translation);
   StackId TranslateStack(const Profile& profile, StackId id, Translation& translation);
   void CopyLines(const Profile& profile, const Location& from, Translation& translation,
                  Location& to);
@@ -45,6 +46,7 @@ class ProfileMerger {
   ProfileBuilder builder_;
   bool first_ = true;
   absl::flat_hash_map<base::Hash128, LocationId> location_of_identity_;
+  std::vector<uint64_t> quality_;  // by location: what its names are worth
   // File, build id, start, offset, has an extent: mappings that differ only in their limit are one.
   using MappingKey = std::tuple<StringId, StringId, uint64_t, uint64_t, bool>;
   absl::flat_hash_map<MappingKey, MappingId> mapping_of_key_;
