@@ -152,7 +152,9 @@ class SymbolizerTest : public testing::Test {
     Wait();
     return id;
   }
-  FileId Settle(const std::string& path) { return Settle({.path = path, .build_id = {}}); }
+  FileId Settle(const std::string& path) {
+    return Settle(FileIdentity{.path = path, .build_id = {}});
+  }
   std::string NameAt(FileId file, uint64_t offset) {
     Symbol symbol;
     return symbolizer_->Lookup(file, offset, &symbol) ? std::string(symbol.name) : "-";
@@ -322,7 +324,7 @@ TEST_F(SymbolizerTest, IndexIsKeptOnDiskAndNeedsNoHelperAgain) {
   options_.helper_path = "/nonexistent";
   Restart();
   const BuildId id = {.bytes = {0x11, 0x22}, .size = 2};
-  const FileId file = Settle({.path = path, .build_id = id});
+  const FileId file = Settle(FileIdentity{.path = path, .build_id = id});
   EXPECT_EQ(NameAt(file, 0x200), "named");
 }
 
