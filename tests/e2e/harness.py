@@ -116,15 +116,17 @@ def require_release(name):
 
 # ---- processes -----------------------------------------------------------------------------------
 
-def _end_with_the_runner():
+def _before_exec(priority):
     """A runner that is killed itself leaves nothing behind (prctl PR_SET_PDEATHSIG, SIGKILL)."""
     _libc.prctl(1, 9)
+    if priority < 0 and os.geteuid() == 0:
+        _libc.nice(priority)
 
 
 class Program:
     """A running program with its output in a file. stop() and kill() are by pid and idempotent."""
 
-    def __init__(self, folder, name, command, env=None, **options):
+    def __init__(self, folder, name, command, env=None, priority=0, **options):
         self.name = name
         self.log_path = os.path.join(folder, f"{name}.{time.monotonic_ns()}.log")
         self.command = command
@@ -133,12 +135,16 @@ class Program:
             self.process = subprocess.Popen(
                 command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
                 env={**os.environ, "UBSAN_OPTIONS": "print_stacktrace=1", **(env or {})},
-                cwd=folder, preexec_fn=_end_with_the_runner, **options)
+                cwd=folder, preexec_fn=lambda: _before_exec(priority), **options)
         self.pid = self.process.pid
 
     def log(self):
         with open(self.log_path, encoding="utf-8", errors="replace") as file:
             return file.read()
+
+    def cpu_seconds(self):
+        """What a workload printed about itself at its end."""
+        return int(re.search(r"^cpu_us=(\d+)$", self.log(), re.M).group(1)) / 1e6
 
     def alive(self):
         return self.process.poll() is None
@@ -368,6 +374,13 @@ class FirewatchTest(unittest.TestCase):
     def start(self, name, *arguments, **options):
         """A workload or tool of ours, by the name of its binary."""
         return self.own(Program(self.folder, name, [binary(name), *map(str, arguments)], **options))
+
+    def burn(self, name, *arguments, seconds=180):
+        """Runs a workload to its end, ahead of whatever else the machine does; CPU seconds that it
+        used by its own getrusage."""
+        program = self.start(name, *arguments, priority=-10)
+        assert program.wait(seconds) == 0, program.tail()
+        return program.cpu_seconds()
 
     def copied(self, name):
         """A copy that everybody may read and execute: build folders are often private."""

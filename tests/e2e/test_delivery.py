@@ -25,7 +25,7 @@ class OutageTest(FirewatchTest):
         taken = agent.metric(AGENT_SAMPLES)
         time.sleep(0.5)
         self.assertEqual(agent.metric(AGENT_SAMPLES), taken, "samples of a process that has ended")
-        self.assertGreater(taken, burn_seconds * hz * 0.2)
+        self.assertGreater(taken, 100)
         return agent, taken
 
     def test_windows_without_a_server_arrive_later(self):
@@ -85,12 +85,10 @@ class StopTest(FirewatchTest):
         hz, server = 997, self.start_server()
         path = os.path.join(self.folder, "events")
         agent = self.start_agent(server, hz=hz, window="60s", arguments=["--record-events", path])
-        workload = self.start("workload_shares", "--seconds", 4)
-        workload.wait()
+        used = self.burn("workload_shares", "--cpu-seconds", 4)
         started = time.monotonic()
         self.assertEqual(agent.stop(), 0)
         self.note(f"stopped in {time.monotonic() - started:.1f} s")
-        used = int(re.search(r"cpu_us=(\d+)", workload.log()).group(1)) / 1e6
         stored = server.samples('{comm="workload_shares"}')
         self.note(f"{stored} samples, {stored / hz:.2f} s of {used:.2f} CPU s")
         self.assertLess(abs(stored / hz / used - 1), 0.05, "CPU seconds in samples, of those used")

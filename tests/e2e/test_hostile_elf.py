@@ -3,7 +3,6 @@
 import os
 import random
 import struct
-import time
 
 from harness import FirewatchTest, require_sampling, wait_until
 
@@ -102,14 +101,12 @@ class HostileElfTest(FirewatchTest):
         server = self.start_server()
         agent = self.start_agent(server, hz=997)
         before = self.refused(agent)
-        workload = self.start("workload_hostile", "--seconds", 8, *paths)
-        self.assertEqual(workload.wait(), 0, workload.tail())
+        self.burn("workload_hostile", "--seconds", 6, *paths)
         wait_until(lambda: self.refused(agent) > before, 20, "no refused file was counted")
         self.assertTrue(agent.is_healthy())
         self.note(f"{self.refused(agent) - before:.0f} of {len(paths)} files refused")
         # And it still names what is honest.
-        self.start("workload_shares", "--seconds", 2).wait()
-        time.sleep(1)
+        self.burn("workload_shares", "--cpu-seconds", 1)
         self.assertEqual(agent.stop(), 0, agent.tail())
         self.check_frames(server, paths)
         honest = server.profile('{comm="workload_shares"}').self_by_name()

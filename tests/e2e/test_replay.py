@@ -18,9 +18,10 @@ class ReplayTest(FirewatchTest):
     def replay(self, path, number, **options):
         """A server of its own that has taken the whole file."""
         server = self.start_server(data=os.path.join(self.folder, f"data{number}"))
-        spool = os.path.join(self.folder, f"spool{number}")
-        agent = self.own(Agent(self.folder, server.grpc_port, arguments=["--replay", path],
-                               spool=spool, **options))
+        folder = os.path.join(self.folder, f"agent{number}")
+        os.mkdir(folder)
+        os.chmod(folder, 0o777)  # nobody makes its spool and its symbols there
+        agent = self.own(Agent(folder, server.grpc_port, arguments=["--replay", path], **options))
         self.assertEqual(agent.wait(120), 0, agent.tail())
         return server
 
@@ -48,10 +49,9 @@ class ReplayTest(FirewatchTest):
         server = self.start_server()
         agent = self.start_agent(server, hz=499, arguments=["--record-events", path])
         self.own(Program(self.folder, "workload_shares", [
-            self.copied("workload_shares"), "--seconds", "3"])).wait()
+            self.copied("workload_shares"), "--cpu-seconds", "2"], priority=-10)).wait()
         self.assertEqual(agent.stop(), 0)
         os.chmod(path, 0o644)
-        os.chmod(self.folder, 0o777)  # nobody makes its spool there
         live, _ = self.totals(server)
         replayed, names = self.totals(self.replay(
             path, 3, wrapper=AS_NOBODY, program=self.copied("firewatch-agent"),

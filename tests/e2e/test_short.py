@@ -11,6 +11,7 @@ sys.path.insert(0, os.path.join(ROOT, "tests", "workloads"))
 from short_variants import make_variants  # noqa: E402
 
 PROCESSES = 200
+PRIORITY = ["nice", "-n", "-10"] if os.geteuid() == 0 else []
 
 
 class ShortTest(FirewatchTest):
@@ -19,7 +20,7 @@ class ShortTest(FirewatchTest):
         """Runs each program once, one after another; CPU seconds by their own getrusage."""
         total_us = 0
         for program in programs:
-            done = subprocess.run([program], check=True, capture_output=True, text=True)
+            done = subprocess.run(PRIORITY + [program], check=True, capture_output=True, text=True)
             total_us += int(re.search(r"cpu_us=(\d+)", done.stdout).group(1))
         return total_us / 1e6
 

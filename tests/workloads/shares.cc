@@ -16,6 +16,15 @@
 
 #include "tests/workloads/common.h"
 
+namespace {
+
+long base_turns = 20'000;  // a round is about 1 ms of work
+// The end: a time, or (--cpu-seconds) an amount of CPU time of the process, for busy machines.
+clockid_t end_clock = CLOCK_MONOTONIC;
+uint64_t end_ns = 0;
+
+}  // namespace
+
 #define LEVEL_FUNCTION extern "C" __attribute__((noinline, noclone, noipa))
 
 #define BURN(name, constant)                             \
@@ -73,15 +82,8 @@ LEVEL(35, 36) LEVEL(34, 35) LEVEL(33, 34) LEVEL(32, 33) LEVEL(31, 32) LEVEL(30, 
 LEVEL(28, 29) LEVEL(27, 28) LEVEL(26, 27) LEVEL(25, 26) LEVEL(24, 25) LEVEL(23, 24) LEVEL(22, 23)
 LEVEL(21, 22) LEVEL(20, 21) LEVEL(19, 20) LEVEL(18, 19) LEVEL(17, 18) LEVEL(16, 17) LEVEL(15, 16)
 LEVEL(14, 15) LEVEL(13, 14) LEVEL(12, 13) LEVEL(11, 12) LEVEL(10, 11) LEVEL(09, 10) LEVEL(08, 09)
-LEVEL(07, 08) LEVEL(06, 07) LEVEL(05, 06) LEVEL(04, 05) LEVEL(03, 04) LEVEL(02, 03) LEVEL(01, 02)
-    // clang-format on
-
-    namespace {
-  double seconds = 10;
-  long base_turns = 20'000;  // about 0.3 ms of work in a round's tenth
-  uint64_t deadline_ns = 0;
-
-}  // namespace
+LEVEL(07, 08) LEVEL(06, 07) LEVEL(05, 06) LEVEL(04, 05) LEVEL(03, 04) LEVEL(02, 03) LEVEL(01, 02);
+// clang-format on
 
 // Called by main itself in the first thread, so that its samples reach `main`.
 LEVEL_FUNCTION uint64_t run_rounds(uint64_t seed) {
@@ -94,7 +96,7 @@ LEVEL_FUNCTION uint64_t run_rounds(uint64_t seed) {
     const long turns = base_turns + static_cast<long>(jitter % static_cast<uint64_t>(base_turns));
     for (int which = 0; which < 4; ++which) x = level_01(x, turns, which);
     asm volatile("" : "+r"(x));
-  } while (workload::ClockNs(CLOCK_MONOTONIC) < deadline_ns);
+  } while (workload::ClockNs(end_clock) < end_ns);
   return x;
 }
 
@@ -108,10 +110,14 @@ void* ThreadMain(void* argument) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  seconds = workload::Number(argc, argv, "--seconds", seconds);
+  double seconds = workload::Number(argc, argv, "--seconds", 10);
+  if (const double cpu = workload::Number(argc, argv, "--cpu-seconds", 0); cpu > 0) {
+    end_clock = CLOCK_PROCESS_CPUTIME_ID;
+    seconds = cpu;
+  }
   base_turns = static_cast<long>(workload::Number(argc, argv, "--turns", double(base_turns)));
   const int threads = static_cast<int>(workload::Number(argc, argv, "--threads", 1));
-  deadline_ns = workload::ClockNs(CLOCK_MONOTONIC) + static_cast<uint64_t>(seconds * 1e9);
+  end_ns = workload::ClockNs(end_clock) + static_cast<uint64_t>(seconds * 1e9);
   pthread_t others[64];
   const int other_count = threads > 64 ? 64 : threads - 1;
   for (int i = 0; i < other_count; ++i) {
