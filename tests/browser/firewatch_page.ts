@@ -63,11 +63,17 @@ export async function open(page: Page, search = ''): Promise<Drawn> {
   return drawn(page);
 }
 
-// A link to the 10 minutes before the newest window: the same answer at every load.
+// A link to the 10 minutes up to a moment that no upload changes any more: the same answer at every
+// load. Twenty seconds cover an agent's window, its delay, and a store that keeps rows of 10 s.
+const kSettledMs = 20_000;
 export async function fixedRange(page: Page): Promise<string> {
-  const status = await (await page.request.get('api/v1/status')).json();
-  const newest = status.store.newest_ms as number;
-  return `&from=${newest - 600_000}&to=${newest + 1}`;
+  let to = 0;
+  await expect.poll(async () => {
+    const { store } = await (await page.request.get('api/v1/status')).json();
+    to = Math.floor((store.newest_ms - kSettledMs) / 10_000) * 10_000;
+    return to - store.oldest_ms;
+  }, { message: 'some seconds of settled data', timeout: 50_000, intervals: [1000] }).toBeGreaterThan(4000);
+  return `&from=${to - 600_000}&to=${to}`;
 }
 
 // The widest frame that is narrower than the whole; wide enough to hit.

@@ -9,7 +9,7 @@ export default defineConfig({
   testDir: '.',
   fullyParallel: false,
   workers: 1, // the tests share one small machine with the server
-  timeout: 60_000,
+  timeout: 90_000,
   expect: { timeout: 15_000 },
   forbidOnly: Boolean(process.env.CI),
   reporter: [['list']],

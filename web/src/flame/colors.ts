@@ -162,7 +162,7 @@ export function colorIndexes(tree: FlameTree, hues: HueBook): Uint8Array {
     if (tones[file] === 255) tones[file] = hues.toneOf(tree.names[file]);
     let tone = tones[file];
     if (flags & kKernel) tone = kKernelIndex;
-    if (flags & (kOther | kNotSymbolized) || i === 0) tone = kGreyIndex;
+    if (flags & (kOther | kNotSymbolized) || i === 0 || (tree.names[file] === '' && !(flags & kKernel))) tone = kGreyIndex;
     return tone * kShades + shades[tree.name[i]];
   });
 }
