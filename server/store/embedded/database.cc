@@ -251,16 +251,20 @@ Cursor Database::NewCursor(Table table) const {
   return Cursor(std::move(impl));
 }
 
-absl::Status Database::ReclaimRange(Table table, std::string_view begin, std::string_view end) {
+absl::Status Database::DropFiles(Table table, std::string_view begin, std::string_view end) {
   const rocksdb::Slice first = ToSlice(begin);
   const rocksdb::Slice last = ToSlice(end);
-  auto* const handle = impl_->handle(table);
-  RETURN_IF_ERROR(ToStatus(rocksdb::DeleteFilesInRange(impl_->db.get(), handle, &first, &last,
-                                                       /*include_end=*/false),
-                           "delete files"));
+  return ToStatus(rocksdb::DeleteFilesInRange(impl_->db.get(), impl_->handle(table), &first, &last,
+                                              /*include_end=*/false),
+                  "delete files");
+}
+
+absl::Status Database::Compact(Table table, std::string_view begin, std::string_view end) {
+  const rocksdb::Slice first = ToSlice(begin);
+  const rocksdb::Slice last = ToSlice(end);
   rocksdb::CompactRangeOptions options;
   options.exclusive_manual_compaction = false;
-  return ToStatus(impl_->db->CompactRange(options, handle, &first, &last), "compact");
+  return ToStatus(impl_->db->CompactRange(options, impl_->handle(table), &first, &last), "compact");
 }
 
 absl::Status Database::Flush() {

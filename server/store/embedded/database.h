@@ -82,9 +82,11 @@ class Database {
   absl::StatusOr<std::optional<std::string>> Get(Table table, std::string_view key) const;
   Cursor NewCursor(Table table) const;
 
-  // Gives back the space of [begin, end), whose rows were deleted before: whole files at once, the
-  // rest by compaction of what overlaps. Cursors that are open keep what they see.
-  absl::Status ReclaimRange(Table table, std::string_view begin, std::string_view end);
+  // Deletes the files that lie wholly in [begin, end), whose rows were deleted before. Nobody may
+  // write there meanwhile: a file goes whatever its rows are. Open cursors keep what they see.
+  absl::Status DropFiles(Table table, std::string_view begin, std::string_view end);
+  // Gives back the space of deleted rows in files that overlap [begin, end).
+  absl::Status Compact(Table table, std::string_view begin, std::string_view end);
   // Writes what is in memory to table files and drops the log that held it.
   absl::Status Flush();
   // Rough bytes on disk and in memory of [begin, end).

@@ -60,30 +60,30 @@ absl::StatusOr<std::vector<SeriesPoints>> ReadSeries(const Database& database, c
   const bool want_cpu = query.sample_type == "cpu";
   std::map<profile::LabelSet, StepSums> by_labels;
   Cursor cursor = database.NewCursor(Table::kPartitions);
-  RETURN_IF_ERROR(
-      ForEachPartition(cursor, query, [&](const PartitionKey& partition) -> absl::Status {
-        ASSIGN_OR_RETURN(const std::vector<SelectedSeries> selected,
-                         SelectSeries(cursor, partition, query.selector));
-        if (selected.empty()) return absl::OkStatus();
-        absl::flat_hash_map<uint32_t, StepSums> sums;
-        for (const SelectedSeries& series : selected) sums[series.id];
-        RETURN_IF_ERROR(ForEachWindow(
-            cursor, partition, query.range, [&](int64_t start_ms, const WindowRow& window) {
-              const int64_t step_start = start_ms - start_ms % step_ms;
-              for (const auto& total : window.totals) {
-                const auto found = sums.find(total.series);
-                if (found == sums.end()) continue;
-                AddSaturated(found->second[step_start], want_cpu ? total.cpu_ns : total.samples);
-              }
-            }));
-        for (const SelectedSeries& series : selected) {
-          const StepSums& steps = sums[series.id];
-          if (steps.empty()) continue;
-          StepSums& all = by_labels[series.labels];
-          for (const auto& [step, sum] : steps) AddSaturated(all[step], sum);
-        }
-        return absl::OkStatus();
-      }));
+  const auto add_partition = [&](const PartitionKey& partition) -> absl::Status {
+    ASSIGN_OR_RETURN(const std::vector<SelectedSeries> selected,
+                     SelectSeries(cursor, partition, query.selector));
+    if (selected.empty()) return absl::OkStatus();
+    absl::flat_hash_map<uint32_t, StepSums> sums;
+    for (const SelectedSeries& series : selected) sums[series.id];
+    RETURN_IF_ERROR(ForEachWindow(
+        cursor, partition, query.range, [&](int64_t start_ms, const WindowRow& window) {
+          const int64_t step_start = start_ms - start_ms % step_ms;
+          for (const auto& total : window.totals) {
+            const auto found = sums.find(total.series);
+            if (found == sums.end()) continue;
+            AddSaturated(found->second[step_start], want_cpu ? total.cpu_ns : total.samples);
+          }
+        }));
+    for (const SelectedSeries& series : selected) {
+      const StepSums& steps = sums[series.id];
+      if (steps.empty()) continue;
+      StepSums& all = by_labels[series.labels];
+      for (const auto& [step, sum] : steps) AddSaturated(all[step], sum);
+    }
+    return absl::OkStatus();
+  };
+  RETURN_IF_ERROR(ForEachPartition(cursor, query, add_partition));
   std::vector<SeriesPoints> result;
   for (auto& [labels, steps] : by_labels) {
     SeriesPoints points;

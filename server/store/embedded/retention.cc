@@ -116,12 +116,16 @@ absl::Status Retention::DropUpTo(uint32_t last_hour, std::string_view why) {
     rows.Put(Table::kMeta, kDroppedWindowsKey, count);
     status = database_.Write(rows);
   }
-  if (status.ok()) stats_.DropUpTo(last_hour);
+  if (status.ok()) {
+    stats_.DropUpTo(last_hour);
+    // Before anybody may write there again (late windows, after a drop by bytes).
+    status = database_.DropFiles(Table::kPartitions, begin, end);
+  }
   partitions_.EndDrop();
   RETURN_IF_ERROR(base::Annotate(status, "retention"));
   dropped_windows_.Add(windows);
   spdlog::info("retention by {} dropped {} windows up to hour {}", why, windows, last_hour);
-  return base::Annotate(database_.ReclaimRange(Table::kPartitions, begin, end), "retention");
+  return base::Annotate(database_.Compact(Table::kPartitions, begin, end), "retention");
 }
 
 }  // namespace firewatch::server

@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <memory>
 #include <random>
 #include <string>
@@ -144,6 +145,32 @@ TEST(RetentionTest, OldestHoursGoWhenTheStoreTakesTooManyBytes) {
   EXPECT_GT(points.front().first, kHour0Ms);
   EXPECT_EQ(points.back().first, kHour0Ms + 9 * kHourMs);
   EXPECT_EQ(points.back().second, 10 * 300 * int64_t{10'000'000});
+}
+
+TEST(RetentionTest, LateWindowsOfADroppedHourStay) {
+  const TestDirectory directory;
+  const OpenStore store =
+      Open({.directory = directory.path(), .retention_hours = 1, .min_free_bytes = 0});
+  std::atomic<uint64_t> sequence{0};
+  for (int round = 0; round < 10; ++round) {
+    // Appends race with the drop of their hour: what is acknowledged after it, must be there.
+    std::atomic<bool> dropped{false};
+    uint64_t stored_after = 0;
+    std::thread writer([&] {
+      while (stored_after < 5) {
+        const bool after = dropped.load();
+        EXPECT_TRUE(Append(*store.store, MakeTestWindow(++sequence, kHour0Ms, "a", 1)).ok());
+        if (after) ++stored_after;
+      }
+    });
+    EXPECT_TRUE(store->ApplyRetention(kHour0Ms + 10 * kHourMs).ok());
+    dropped.store(true);
+    writer.join();
+    const auto series = store->Series(Everything(), kHourMs).value();
+    ASSERT_THAT(series, SizeIs(1));
+    EXPECT_GE(series[0].total, 5 * int64_t{10'000'000});
+    EXPECT_THAT(store->Merge(Everything()).value().samples, SizeIs(1));
+  }
 }
 
 TEST(RetentionTest, RunsWhileOthersAppendAndAsk) {
