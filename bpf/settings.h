@@ -14,7 +14,6 @@ const volatile __u32 wanted_cgroup_levels = 0;
 const volatile __u32 excluded_pid = 0;
 /* The inode number of the agent's pid namespace; 0: the initial one, where every pid is itself. */
 const volatile __u32 pid_namespace = 0;
-const volatile __u32 max_user_frames = FW_MAX_USER_FRAMES;
 /* A reader is woken when so many bytes wait for it, or when it was woken so long ago. */
 const volatile __u64 wake_backlog_bytes = 64 * 1024;
 const volatile __u64 wake_interval_ns = 1000000000;

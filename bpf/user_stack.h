@@ -26,8 +26,8 @@
 #define FW_USER_ADDRESS_MIN 4096ull
 #define FW_USER_ADDRESS_END (1ull << 56)
 
-/* State of one walk. It lives in a map value, never on the BPF stack: the verifier of 6.1 takes it
- * that a bpf_loop callback leaves its caller's stack alone, and optimises later tests away. */
+/* State of one walk. It lives in a map value: the walk is a function of its own in BPF, and the
+ * chunk is larger than a BPF stack. */
 struct fw_walk {
   fw_u64 fp;     /* the next frame record */
   fw_u64 lowest; /* of all records so far */

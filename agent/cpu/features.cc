@@ -159,13 +159,6 @@ Feature ProbeBpfProgram() {
           program.valid() ? "loaded one on perf events" : Refused(error_number), kAsRoot};
 }
 
-Feature ProbeLoop(bool programs_load) {
-  const bool available = programs_load && libbpf_probe_bpf_helper(BPF_PROG_TYPE_PERF_EVENT,
-                                                                  BPF_FUNC_loop, nullptr) == 1;
-  return {"deep user stacks", available, FeatureNeed::kDegrades,
-          available ? "1,024 frames (bpf_loop)" : "256 frames", "Linux 5.17 or later has bpf_loop"};
-}
-
 Feature ProbeMemlock() {
   rlimit limit{};
   ::getrlimit(RLIMIT_MEMLOCK, &limit);
@@ -265,7 +258,6 @@ std::vector<Feature> ProbeFeatures() {
   std::vector<Feature> features = {ProbeKernel(),     ProbeBtf(),        ProbeLockdown(),
                                    ProbePerfEvents(), ProbeBpfSyscall(), ProbeRingBuffer(),
                                    ProbeBpfProgram()};
-  features.push_back(ProbeLoop(features.back().available));
   for (Feature& feature :
        std::array{ProbeCycles(), ProbeMmapBuildIds(), ProbeMemlock(), ProbeCapabilities(),
                   ProbeKernelNames(), ProbePidNamespace(), ProbeCgroup2(), ProbeTracefs()}) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Load (choose programs by what the kernel has) -> fork programs -> filter -> ring -> ticks. The
+// Load -> fork programs -> filter -> ring -> ticks. The
 // order matters at both ends: the filter follows forks before it is filled from /proc, and a stop
 // silences the ticks before it drains.
 #include "agent/cpu/sampler.h"
@@ -41,8 +41,6 @@ constexpr ino_t kInitialPidNamespace = 0xEFFFFFFC;  // PROC_PID_INIT_INO, linux/
 // Two rounds catch the child of a process that the first one had not added yet.
 constexpr int kMaxDescendantRounds = 8;
 
-enum class WalkVariant { kLoop, kBounded };
-
 uint32_t RingBytes(const SamplerOptions& options, size_t cpu_count) {
   if (options.ring_bytes != 0) return options.ring_bytes;
   const uint64_t wanted = uint64_t{options.hz} * cpu_count * kBytesPerSample * kRingSeconds;
@@ -72,7 +70,7 @@ absl::Status CheckOptions(const SamplerOptions& options) {
 
 absl::Status LoadError(int error, const LibbpfLog& log) {
   const absl::Status status = base::ErrnoStatus(error, "load the BPF sampler");
-  if (error == EPERM || error == EACCES) {
+  if (error == EPERM) {  // EACCES is what the verifier says
     return base::PermissionDenied(
         "{} (needs root, or CAP_BPF and CAP_PERFMON; before Linux 5.8 CAP_SYS_ADMIN)",
         base::Message(status));
@@ -95,7 +93,6 @@ struct Sampler::Impl {
       : options(given), metrics(registry) {}
 
   absl::Status Load(const std::vector<CgroupTarget>& cgroups, size_t cpus);
-  absl::Status TryLoad(WalkVariant variant, const std::vector<CgroupTarget>& cgroups, size_t cpus);
   absl::Status FollowForks();
   absl::Status AddPids(const std::vector<Pid>& roots);
   absl::Status OpenRing();
@@ -108,7 +105,6 @@ struct Sampler::Impl {
   static int OnRecord(void* context, void* data, size_t size);
 
   const SamplerOptions options;
-  WalkVariant variant = WalkVariant::kLoop;
   bool hardware_cycles = false;
 
   BpfSkeleton<cpu_bpf> skeleton;
@@ -127,20 +123,14 @@ struct Sampler::Impl {
   uint64_t malformed = 0;
 };
 
-absl::Status Sampler::Impl::TryLoad(WalkVariant wanted, const std::vector<CgroupTarget>& cgroups,
-                                    size_t cpus) {
+absl::Status Sampler::Impl::Load(const std::vector<CgroupTarget>& cgroups, size_t cpus) {
   const LibbpfLog log;
   skeleton.reset(cpu_bpf::open());
   if (!skeleton) return LoadError(errno, log);
-  const bool loop = wanted == WalkVariant::kLoop;
   const bool by_pid = !options.pids.empty();
-  const auto load = [](bpf_program* program, bool yes) { bpf_program__set_autoload(program, yes); };
-  load(skeleton->progs.tick_loop, loop);
-  load(skeleton->progs.tick_bounded, !loop);
-  load(skeleton->progs.test_tick_loop, false);
-  load(skeleton->progs.test_tick_bounded, false);
-  load(skeleton->progs.on_fork, by_pid);
-  load(skeleton->progs.on_free, by_pid);
+  bpf_program__set_autoload(skeleton->progs.test_tick, false);
+  bpf_program__set_autoload(skeleton->progs.on_fork, by_pid);
+  bpf_program__set_autoload(skeleton->progs.on_free, by_pid);
 
   auto* settings = skeleton->rodata;
   const uint32_t ring_bytes = RingBytes(options, cpus);
@@ -149,7 +139,6 @@ absl::Status Sampler::Impl::TryLoad(WalkVariant wanted, const std::vector<Cgroup
   for (const CgroupTarget& cgroup : cgroups) settings->wanted_cgroup_levels |= cgroup.levels;
   settings->excluded_pid = options.exclude_self ? static_cast<uint32_t>(::getpid()) : 0;
   settings->pid_namespace = PidNamespace();
-  settings->max_user_frames = loop ? FW_MAX_USER_FRAMES : FW_MAX_USER_FRAMES_WITHOUT_LOOP;
   settings->wake_backlog_bytes = ring_bytes / kWakeFraction;
   settings->wake_interval_ns = options.wake_interval_ns;
   bpf_map__set_max_entries(skeleton->maps.samples, ring_bytes);
@@ -157,17 +146,6 @@ absl::Status Sampler::Impl::TryLoad(WalkVariant wanted, const std::vector<Cgroup
   bpf_map__set_max_entries(skeleton->maps.wanted_cgroups,
                            static_cast<uint32_t>(std::max<size_t>(cgroups.size(), 1)));
   if (const int error = cpu_bpf::load(skeleton.get()); error != 0) return LoadError(-error, log);
-  variant = wanted;
-  return absl::OkStatus();
-}
-
-absl::Status Sampler::Impl::Load(const std::vector<CgroupTarget>& cgroups, size_t cpus) {
-  absl::Status status = absl::UnavailableError("");
-  if (libbpf_probe_bpf_helper(BPF_PROG_TYPE_PERF_EVENT, BPF_FUNC_loop, nullptr) == 1) {
-    status = TryLoad(WalkVariant::kLoop, cgroups, cpus);
-    if (absl::IsPermissionDenied(status)) return status;
-  }
-  if (!status.ok()) RETURN_IF_ERROR(TryLoad(WalkVariant::kBounded, cgroups, cpus));
   for (const CgroupTarget& cgroup : cgroups) {
     const uint8_t present = 1;
     if (bpf_map__update_elem(skeleton->maps.wanted_cgroups, &cgroup.id, sizeof(cgroup.id), &present,
@@ -236,9 +214,7 @@ absl::Status Sampler::Impl::OpenTick(uint32_t cpu) {
   attr.exclude_idle = 1;
   attr.disabled = 1;
   ASSIGN_OR_RETURN(base::UniqueFd tick, OpenPerfEvent(attr, -1, static_cast<int>(cpu)));
-  const bpf_program* program =
-      variant == WalkVariant::kLoop ? skeleton->progs.tick_loop : skeleton->progs.tick_bounded;
-  if (::ioctl(tick.get(), PERF_EVENT_IOC_SET_BPF, bpf_program__fd(program)) != 0 ||
+  if (::ioctl(tick.get(), PERF_EVENT_IOC_SET_BPF, bpf_program__fd(skeleton->progs.tick)) != 0 ||
       ::ioctl(tick.get(), PERF_EVENT_IOC_ENABLE, 0) != 0) {
     return base::ErrnoStatus(errno, fmt::format("attach the sampler to CPU {}", cpu));
   }
@@ -381,7 +357,6 @@ std::array<uint64_t, FW_LOSS_COUNT> Sampler::Losses() const {
 uint32_t Sampler::hz() const { return impl_->options.hz; }
 bool Sampler::hardware_cycles() const { return impl_->hardware_cycles; }
 size_t Sampler::cpu_count() const { return impl_->ticks.size(); }
-uint32_t Sampler::max_user_frames() const { return impl_->skeleton->rodata->max_user_frames; }
 uint64_t Sampler::map_bytes() const { return ReadMapBytes(impl_->skeleton->obj); }
 std::vector<BpfProgramStats> Sampler::ProgramStats() const {
   return ReadProgramStats(impl_->skeleton->obj);

@@ -75,7 +75,6 @@ class Sampler {
   uint32_t hz() const;
   bool hardware_cycles() const;  // else cpu-clock
   size_t cpu_count() const;      // CPUs that are being sampled now
-  uint32_t max_user_frames() const;
   uint64_t map_bytes() const;  // what the kernel charges for our BPF maps
   std::vector<BpfProgramStats> ProgramStats() const;
 

@@ -34,7 +34,6 @@ typedef unsigned char fw_u8;
 /* Limits that both sides rely on. 127 is the kernel's own default (perf_event_max_stack). */
 #define FW_MAX_KERNEL_FRAMES 127
 #define FW_MAX_USER_FRAMES 1024
-#define FW_MAX_USER_FRAMES_WITHOUT_LOOP 256 /* kernels before bpf_loop (5.17) */
 #define FW_COMM_SIZE 16
 
 /* How a user stack ended. X(constant, metric label). */

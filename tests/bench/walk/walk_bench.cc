@@ -42,7 +42,6 @@ constexpr int kRates[] = {19, 99, 997};
 struct Options {
   int rounds = 5;
   double seconds = 1.0;
-  bool bounded = false;
 };
 
 [[noreturn]] void Die(std::string_view what) {
@@ -128,25 +127,20 @@ Options ParseOptions(int argc, char** argv) {
       options.rounds = std::max(1, std::atoi(argv[++i]));
     } else if (name == "--seconds" && i + 1 < argc) {
       options.seconds = std::max(0.1, std::atof(argv[++i]));
-    } else if (name == "--bounded") {
-      options.bounded = true;
     } else {
-      fmt::print(stderr, "usage: bpf_walk_bench [--rounds N] [--seconds S] [--bounded]\n");
+      fmt::print(stderr, "usage: bpf_walk_bench [--rounds N] [--seconds S]\n");
       std::exit(2);
     }
   }
   return options;
 }
 
-agent::BpfSkeleton<cpu_bpf> LoadOurs(bool bounded) {
+agent::BpfSkeleton<cpu_bpf> LoadOurs() {
   agent::BpfSkeleton<cpu_bpf> ours(cpu_bpf::open());
   if (!ours) Die("open our programs");
-  bpf_program* programs[] = {ours->progs.tick_loop,      ours->progs.tick_bounded,
-                             ours->progs.test_tick_loop, ours->progs.test_tick_bounded,
-                             ours->progs.on_fork,        ours->progs.on_free};
-  for (bpf_program* program : programs) {
-    bpf_program__set_autoload(
-        program, program == (bounded ? ours->progs.tick_bounded : ours->progs.tick_loop));
+  bpf_program* program = nullptr;
+  bpf_object__for_each_program(program, ours->obj) {
+    bpf_program__set_autoload(program, program == ours->progs.tick);
   }
   // The filter is on, as in `firewatch record --pid`: its cost is part of ours.
   ours->rodata->filter_by_pid = true;
@@ -159,13 +153,12 @@ int ReadSample(void*, void*, size_t) { return 0; }
 void Run(const Options& options) {
   const base::UniqueFd stats(bpf_enable_stats(BPF_STATS_RUN_TIME));
   if (!stats.valid()) Die("BPF_ENABLE_STATS");
-  const agent::BpfSkeleton<cpu_bpf> ours = LoadOurs(options.bounded);
+  const agent::BpfSkeleton<cpu_bpf> ours = LoadOurs();
   const agent::BpfSkeleton<peer_bpf> peer(peer_bpf::open_and_load());
   if (!peer) Die("load the peer");
   const agent::BpfRingBuffer ring(
       ring_buffer__new(bpf_map__fd(ours->maps.samples), ReadSample, nullptr, nullptr));
-  const int our_fd =
-      bpf_program__fd(options.bounded ? ours->progs.tick_bounded : ours->progs.tick_loop);
+  const int our_fd = bpf_program__fd(ours->progs.tick);
   const int peer_fd = bpf_program__fd(peer->progs.peer_tick);
 
   fmt::print("{:>6} {:>6} {:>12} {:>16} {:>7}\n", "depth", "hz", "ours ns", "get_stackid ns",
