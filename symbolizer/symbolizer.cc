@@ -146,6 +146,8 @@ class SymbolizerImpl final : public Symbolizer {
   std::vector<base::Counter*> states_;
   LookupCounters lookups_;
   LookupCounters kernel_lookups_;
+  base::Counter& refused_loss_;     // the same two as in bpf/include/losses.h: they go into every
+  base::Counter& unreadable_loss_;  // upload, the states above do not
   base::Counter& deferred_;
   base::Counter& rebuilt_;
   base::Gauge& mapped_gauge_;
@@ -157,6 +159,13 @@ base::Counter& LookupCounter(base::MetricsRegistry& metrics, const char* space,
   return metrics.AddCounter("firewatch_symbol_lookups_total",
                             "Addresses that were looked up, by address space and result.",
                             {{"space", space}, {"result", result}});
+}
+
+// The counter that the agent's list of losses gives this name (agent/core/losses.h).
+base::Counter& LossCounter(base::MetricsRegistry& metrics, const char* reason) {
+  return metrics.AddCounter("firewatch_agent_lost_total",
+                            "What was lost between a timer's tick and an acknowledged upload.",
+                            {{"reason", reason}});
 }
 
 SymbolizerImpl::SymbolizerImpl(SymbolizerOptions options, std::unique_ptr<IndexCache> cache,
@@ -174,6 +183,8 @@ SymbolizerImpl::SymbolizerImpl(SymbolizerOptions options, std::unique_ptr<IndexC
       kernel_lookups_{LookupCounter(metrics, "kernel", "hit"),
                       LookupCounter(metrics, "kernel", "miss"),
                       LookupCounter(metrics, "kernel", "not_ready")},
+      refused_loss_(LossCounter(metrics, "file_refused")),
+      unreadable_loss_(LossCounter(metrics, "file_unreadable")),
       deferred_(metrics.AddCounter("firewatch_symbol_requests_deferred_total",
                                    "Requests put off because the helper's queue was full.")),
       rebuilt_(metrics.AddCounter("firewatch_symbol_index_corrupt_total",
@@ -207,6 +218,9 @@ void SymbolizerImpl::SetState(uint32_t id, FileState state, std::string_view rea
   if (interned == reasons_.end()) interned = reasons_.emplace(reason).first;
   record.reason = *interned;
   states_[static_cast<size_t>(state)]->Add();
+  if (state == FileState::kRefused) refused_loss_.Add();
+  // A file that is tried again is still one file.
+  if (state == FileState::kUnreadable && record.attempts == 0) unreadable_loss_.Add();
 }
 
 void SymbolizerImpl::SetUnreadable(uint32_t id, std::string_view reason, bool may_retry) {

@@ -428,6 +428,7 @@ TEST_F(SymbolizerTest, FileThatKillsTheHelperIsRefusedAndTheNextOneIsRead) {
   EXPECT_EQ(NameAt(good, 0x200), "named");
   EXPECT_EQ(Metric("firewatch_symbol_helper_restarts_total{reason=\"crash\"}"), 1);
   EXPECT_EQ(Metric("firewatch_symbol_files_total{state=\"refused\"}"), 1);
+  EXPECT_EQ(Metric("firewatch_agent_lost_total{reason=\"file_refused\"}"), 1);
 }
 
 TEST_F(SymbolizerTest, MissingHelperIsAReasonNotAHang) {

@@ -105,12 +105,14 @@ class HostileElfTest(FirewatchTest):
         wait_until(lambda: self.refused(agent) > before, 20, "no refused file was counted")
         self.assertTrue(agent.is_healthy())
         self.note(f"{self.refused(agent) - before:.0f} of {len(paths)} files refused")
-        # And it still names what is honest.
-        self.burn("workload_shares", "--cpu-seconds", 1)
+        # And it still names what is honest, behind all the files that wait to be read.
+        self.start("workload_shares", "--seconds", 120)
+        wait_until(lambda: self.burned(server) > 50, 90, "no names for an honest file", pause=1)
         self.assertEqual(agent.stop(), 0, agent.tail())
         self.check_frames(server, paths)
-        honest = server.profile('{comm="workload_shares"}').self_by_name()
-        self.assertGreater(honest.get("burn_40", 0), 100, honest)
+
+    def burned(self, server):
+        return server.profile('{comm="workload_shares"}').self_by_name().get("burn_40", 0)
 
     def check_frames(self, server, paths):
         """Time spent in each file shows as FILE+0x1000…: not dropped, no invented name."""
