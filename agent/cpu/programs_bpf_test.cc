@@ -112,7 +112,8 @@ TEST_F(ProgramsTest, VerifierTakesEveryProgramAtTheKnownCost) {
   LOAD_OR_SKIP("");
   utsname kernel{};
   ::uname(&kernel);
-  const bool known = std::string(kernel.release).starts_with("6.18.");
+  // In another pid namespace the numbers are looked up the long way.
+  const bool known = std::string(kernel.release).starts_with("6.18.") && InitialPidNamespace();
   for (const BpfProgramStats& program : ReadProgramStats(skeleton_->obj)) {
     std::printf("%-18s %6u verified instructions\n", program.name.c_str(),
                 program.verified_instructions);
