@@ -19,7 +19,8 @@
 #define __always_inline inline __attribute__((always_inline))
 #endif
 
-#define FW_CHUNK_BYTES 1024 /* power of two */
+/* A power of two. 256 and 512 were slower, see bpf/README.md. */
+#define FW_CHUNK_BYTES 1024
 #define FW_FRAME_RECORD_BYTES 16
 #define FW_PAGE_BYTES 4096
 /* Below: the zero page that no process maps. Above: never user memory, with 5-level paging, too. */

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The load of bpf_walk_bench: spins below `depth` frames. Built with frame pointers in every
+// The load of walk_bench: spins below `depth` frames. Built with frame pointers in every
 // function, leaf too (see CMakeLists.txt); the volatile pad makes a frame 48 bytes or a little
 // more, which is what real C++ has in the middle.
 #include "tests/bench/walk/burn.h"

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// bpf_walk_bench: nanoseconds per sample inside the kernel, ours against bpf_get_stackid.
+// walk_bench: nanoseconds per sample inside the kernel, ours against bpf_get_stackid.
 //
-//   bpf_walk_bench [--rounds N] [--seconds S]
+//   walk_bench [--rounds N] [--seconds S]
 //
 // A child burns CPU below a stack of known depth. Per depth and rate, a perf event bound to that
 // child runs one of the two programs, then the other, in turn: never both at once, because the
@@ -45,7 +45,7 @@ struct Options {
 };
 
 [[noreturn]] void Die(std::string_view what) {
-  fmt::print(stderr, "bpf_walk_bench: {}: {}\n", what, std::strerror(errno));
+  fmt::print(stderr, "walk_bench: {}: {}\n", what, std::strerror(errno));
   std::exit(1);
 }
 
@@ -128,7 +128,7 @@ Options ParseOptions(int argc, char** argv) {
     } else if (name == "--seconds" && i + 1 < argc) {
       options.seconds = std::max(0.1, std::atof(argv[++i]));
     } else {
-      fmt::print(stderr, "usage: bpf_walk_bench [--rounds N] [--seconds S]\n");
+      fmt::print(stderr, "usage: walk_bench [--rounds N] [--seconds S]\n");
       std::exit(2);
     }
   }

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 // The walk of bpf/user_stack.h as a host program: the same text that runs in the kernel, on stacks
 // made by hand, under sanitizers.
 #include <gmock/gmock.h>
@@ -29,7 +29,7 @@ long fw_read_user(void* to, fw_u32 size, fw_u64 address) {
 
 #include "bpf/user_stack.h"
 
-namespace firewatch::agent {
+namespace firewatch::bpf {
 namespace {
 
 using ::testing::ElementsAre;
@@ -211,4 +211,4 @@ TEST_F(UserStackTest, LeafBeyondTheBufferIsNotWritten) {
 }
 
 }  // namespace
-}  // namespace firewatch::agent
+}  // namespace firewatch::bpf
