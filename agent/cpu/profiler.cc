@@ -113,6 +113,7 @@ void Profiler::Drain() {
   const uint64_t until_ns = clock_.MonotonicNs();
   sampler_->Drain([this](const SampleRecord& sample) { DeliverSample(sample); });
   DeliverEvents(until_ns);
+  collector_.CollectNames();
 }
 
 void Profiler::CloseWindow() {
