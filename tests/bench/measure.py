@@ -21,15 +21,20 @@ def cpu_seconds(pid):
     return time.clock_gettime((~pid << 3) | 2)
 
 
-def family_cpu_seconds(pid):
-    """The process and its children that live now (the symbol helper)."""
-    total = cpu_seconds(pid)
+def children_cpu_seconds(pid):
+    """{pid: CPU seconds} of the children that live now (the symbol helper)."""
+    found = {}
     for child in harness.children_of(pid):
         try:
-            total += cpu_seconds(child)
+            found[child] = cpu_seconds(child)
         except OSError:
             pass  # ended between the two looks
-    return total
+    return found
+
+
+def growth(before, after):
+    """CPU seconds between two children_cpu_seconds(); a child that is new counts from zero."""
+    return sum(spent - before.get(child, 0.0) for child, spent in after.items())
 
 
 class BpfStats:
