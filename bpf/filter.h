@@ -20,23 +20,24 @@ struct {
   __type(value, fw_u64);
 } wanted_pids SEC(".maps");
 
-/* Key: cgroup v2 id. User space adds before the start; nobody deletes. */
+#define MAX_WANTED_CGROUPS 64
+
+/* Key: 0 .. wanted_cgroup_count - 1, value: a cgroup v2. User space fills it before the start;
+ * nobody deletes. (Comparing bpf_get_current_ancestor_cgroup_id would be quicker with many cgroups,
+ * but perf programs do not have that helper on 5.10, and it needs levels that a cgroup namespace
+ * hides.) */
 struct {
-  __uint(type, BPF_MAP_TYPE_HASH);
-  __uint(max_entries, 64);
-  __type(key, fw_u64);
-  __type(value, fw_u8);
+  __uint(type, BPF_MAP_TYPE_CGROUP_ARRAY);
+  __uint(max_entries, 1);
+  __uint(key_size, sizeof(fw_u32));
+  __uint(value_size, sizeof(fw_u32));
 } wanted_cgroups SEC(".maps");
 
-#define MAX_CGROUP_LEVEL 32 /* bits of wanted_cgroup_levels */
-
+/* In one of them, or anywhere below. */
 static __always_inline bool current_cgroup_is_wanted(void) {
-  for (int level = 0; level < MAX_CGROUP_LEVEL; level++) {
-    if (!(wanted_cgroup_levels & (1u << level))) continue;
-    /* 0 below the process's own level. */
-    fw_u64 id = bpf_get_current_ancestor_cgroup_id(level);
-    if (id == 0) return false;
-    if (bpf_map_lookup_elem(&wanted_cgroups, &id)) return true;
+  for (fw_u32 i = 0; i < MAX_WANTED_CGROUPS; i++) {
+    if (i >= wanted_cgroup_count) break;
+    if (bpf_current_task_under_cgroup(&wanted_cgroups, i) == 1) return true;
   }
   return false;
 }
@@ -45,7 +46,7 @@ static __always_inline bool current_cgroup_is_wanted(void) {
 static __always_inline bool tick_is_wanted(fw_u32 pid) {
   if (excluded_pid != 0 && pid == excluded_pid) return false;
   if (filter_by_pid && !bpf_map_lookup_elem(&wanted_pids, &pid)) return false;
-  if (filter_by_cgroup && !current_cgroup_is_wanted()) return false;
+  if (wanted_cgroup_count != 0 && !current_cgroup_is_wanted()) return false;
   return true;
 }
 

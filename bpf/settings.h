@@ -7,9 +7,8 @@
 #include "bpf/kernel.h"
 
 const volatile __u8 filter_by_pid = 0;
-const volatile __u8 filter_by_cgroup = 0;
-/* Bit n: a wanted cgroup may stand n levels below the root of the hierarchy. */
-const volatile __u32 wanted_cgroup_levels = 0;
+/* Slots of wanted_cgroups that are used; 0: every cgroup. */
+const volatile __u32 wanted_cgroup_count = 0;
 /* 0: none. In the agent's pid namespace. */
 const volatile __u32 excluded_pid = 0;
 /* The inode number of the agent's pid namespace; 0: the initial one, where every pid is itself. */

@@ -5,6 +5,7 @@
 #include <bpf/libbpf.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdarg>
 #include <cstdio>
@@ -43,6 +44,21 @@ uint64_t MemlockOf(int map_fd) {
     return info >> bytes ? bytes : 0;
   }
   return 0;
+}
+
+// The least that a map takes: before Linux 6.4 its fdinfo leaves out the data of a ring and all but
+// one copy of per-CPU values.
+uint64_t LeastBytesOf(const bpf_map* map) {
+  const uint64_t entries = bpf_map__max_entries(map);
+  switch (bpf_map__type(map)) {
+    case BPF_MAP_TYPE_RINGBUF:
+      return entries;
+    case BPF_MAP_TYPE_PERCPU_ARRAY:
+      return entries * bpf_map__value_size(map) *
+             static_cast<uint64_t>(std::max(libbpf_num_possible_cpus(), 1));
+    default:
+      return 0;
+  }
 }
 
 }  // namespace
@@ -90,7 +106,9 @@ uint64_t ReadMapBytes(const bpf_object* object) {
   uint64_t total = 0;
   bpf_map* map = nullptr;
   bpf_object__for_each_map(map, object) {
-    if (const int fd = bpf_map__fd(map); fd >= 0) total += MemlockOf(fd);
+    if (const int fd = bpf_map__fd(map); fd >= 0) {
+      total += std::max(MemlockOf(fd), LeastBytesOf(map));
+    }
   }
   return total;
 }

@@ -36,6 +36,7 @@ constexpr uint32_t kMaxRingBytes = 16 * 1024 * 1024;
 constexpr uint32_t kBytesPerSample = 1024;  // 59 user frames take 536, a deep kernel stack as much
 constexpr uint32_t kRingSeconds = 4;        // a reader that is late by that much loses nothing
 constexpr uint32_t kWakeFraction = 4;       // wake when a quarter of the ring waits
+constexpr size_t kMaxCgroups = 64;          // MAX_WANTED_CGROUPS in bpf/filter.h
 constexpr uint64_t kMetricsPeriodNs = 1'000'000'000;
 constexpr ino_t kInitialPidNamespace = 0xEFFFFFFC;  // PROC_PID_INIT_INO, linux/proc_ns.h
 // Two rounds catch the child of a process that the first one had not added yet.
@@ -65,6 +66,10 @@ absl::Status CheckOptions(const SamplerOptions& options) {
     return base::InvalidArgument("ring of {} bytes: must be a power of two and a page or more",
                                  options.ring_bytes);
   }
+  if (options.cgroups.size() > kMaxCgroups) {
+    return base::InvalidArgument("{} cgroups: at most {} can be filtered for",
+                                 options.cgroups.size(), kMaxCgroups);
+  }
   return absl::OkStatus();
 }
 
@@ -92,7 +97,7 @@ struct Sampler::Impl {
   Impl(const SamplerOptions& given, base::MetricsRegistry& registry)
       : options(given), metrics(registry) {}
 
-  absl::Status Load(const std::vector<CgroupTarget>& cgroups, size_t cpus);
+  absl::Status Load(const std::vector<base::UniqueFd>& cgroups, size_t cpus);
   absl::Status FollowForks();
   absl::Status AddPids(const std::vector<Pid>& roots);
   absl::Status OpenRing();
@@ -123,7 +128,7 @@ struct Sampler::Impl {
   uint64_t malformed = 0;
 };
 
-absl::Status Sampler::Impl::Load(const std::vector<CgroupTarget>& cgroups, size_t cpus) {
+absl::Status Sampler::Impl::Load(const std::vector<base::UniqueFd>& cgroups, size_t cpus) {
   const LibbpfLog log;
   skeleton.reset(cpu_bpf::open());
   if (!skeleton) return LoadError(errno, log);
@@ -135,8 +140,7 @@ absl::Status Sampler::Impl::Load(const std::vector<CgroupTarget>& cgroups, size_
   auto* settings = skeleton->rodata;
   const uint32_t ring_bytes = RingBytes(options, cpus);
   settings->filter_by_pid = by_pid;
-  settings->filter_by_cgroup = !cgroups.empty();
-  for (const CgroupTarget& cgroup : cgroups) settings->wanted_cgroup_levels |= cgroup.levels;
+  settings->wanted_cgroup_count = static_cast<uint32_t>(cgroups.size());
   settings->excluded_pid = options.exclude_self ? static_cast<uint32_t>(::getpid()) : 0;
   settings->pid_namespace = PidNamespace();
   settings->wake_backlog_bytes = ring_bytes / kWakeFraction;
@@ -146,10 +150,10 @@ absl::Status Sampler::Impl::Load(const std::vector<CgroupTarget>& cgroups, size_
   bpf_map__set_max_entries(skeleton->maps.wanted_cgroups,
                            static_cast<uint32_t>(std::max<size_t>(cgroups.size(), 1)));
   if (const int error = cpu_bpf::load(skeleton.get()); error != 0) return LoadError(-error, log);
-  for (const CgroupTarget& cgroup : cgroups) {
-    const uint8_t present = 1;
-    if (bpf_map__update_elem(skeleton->maps.wanted_cgroups, &cgroup.id, sizeof(cgroup.id), &present,
-                             sizeof(present), BPF_ANY) != 0) {
+  for (uint32_t slot = 0; slot < cgroups.size(); ++slot) {
+    const int fd = cgroups[slot].get();
+    if (bpf_map__update_elem(skeleton->maps.wanted_cgroups, &slot, sizeof(slot), &fd, sizeof(fd),
+                             BPF_ANY) != 0) {
       return base::ErrnoStatus(errno, "fill the filter by cgroup");
     }
   }
@@ -283,9 +287,9 @@ Sampler::~Sampler() = default;
 absl::StatusOr<std::unique_ptr<Sampler>> Sampler::Open(const SamplerOptions& options,
                                                        base::MetricsRegistry& metrics) {
   RETURN_IF_ERROR(CheckOptions(options));
-  std::vector<CgroupTarget> cgroups;
+  std::vector<base::UniqueFd> cgroups;
   for (const std::string& path : options.cgroups) {
-    ASSIGN_OR_RETURN(cgroups.emplace_back(), ResolveCgroup(path));
+    ASSIGN_OR_RETURN(cgroups.emplace_back(), OpenCgroup(path));
   }
   ASSIGN_OR_RETURN(const std::vector<uint32_t> online, ReadCpuList(options.online_cpus_path));
   auto impl = std::make_unique<Impl>(options, metrics);

@@ -28,7 +28,7 @@ struct SamplerOptions {
   // live already are found in /proc by Open. Empty: every process.
   std::vector<Pid> pids;
   // Only these cgroups and what is below them: directories of the cgroup v2 hierarchy, absolute or
-  // relative to its mount. Empty: every cgroup. Both filters given: both must match.
+  // relative to its mount; at most 64. Empty: every cgroup. Both filters given: both must match.
   std::vector<std::string> cgroups;
   bool exclude_self = false;      // the agent profiles itself, too, unless told otherwise
   bool prefer_cpu_clock = false;  // even where the machine has a cycle counter
@@ -75,7 +75,7 @@ class Sampler {
   uint32_t hz() const;
   bool hardware_cycles() const;  // else cpu-clock
   size_t cpu_count() const;      // CPUs that are being sampled now
-  uint64_t map_bytes() const;  // what the kernel charges for our BPF maps
+  uint64_t map_bytes() const;    // what the kernel charges for our BPF maps
   std::vector<BpfProgramStats> ProgramStats() const;
 
  private:
