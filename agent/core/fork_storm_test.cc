@@ -10,8 +10,8 @@
 #include <cstdlib>
 #include <new>
 
-#include "agent/core/fake_symbolizer.h"
 #include "agent/core/process_table.h"
+#include "symbolizer/testing/fake_symbolizer.h"
 
 namespace {
 
@@ -41,6 +41,8 @@ void operator delete(void* memory, size_t) noexcept { Release(memory); }
 void operator delete[](void* memory, size_t) noexcept { Release(memory); }
 
 namespace firewatch::agent {
+
+using symbolizer::FakeSymbolizer;
 namespace {
 
 constexpr uint64_t kForks = 300'000;

@@ -8,13 +8,15 @@
 #include <filesystem>
 #include <fstream>
 
-#include "agent/core/fake_symbolizer.h"
 #include "agent/core/losses.h"
 #include "agent/core/proc_reader.h"
 #include "base/clock.h"
 #include "base/status.h"
+#include "symbolizer/testing/fake_symbolizer.h"
 
 namespace firewatch::agent {
+
+using symbolizer::FakeSymbolizer;
 namespace {
 
 using ::testing::UnorderedElementsAre;
