@@ -217,7 +217,12 @@ absl::Status Sampler::Impl::OpenTick(uint32_t cpu) {
   attr.sample_freq = options.hz;
   attr.exclude_idle = 1;
   attr.disabled = 1;
-  ASSIGN_OR_RETURN(base::UniqueFd tick, OpenPerfEvent(attr, -1, static_cast<int>(cpu)));
+  auto opened = OpenPerfEvent(attr, -1, static_cast<int>(cpu));
+  if (absl::IsInvalidArgument(opened.status())) {
+    return base::InvalidArgument("{} (is kernel.perf_event_max_sample_rate below {}?)",
+                                 base::Message(opened.status()), options.hz);
+  }
+  ASSIGN_OR_RETURN(base::UniqueFd tick, std::move(opened));
   if (::ioctl(tick.get(), PERF_EVENT_IOC_SET_BPF, bpf_program__fd(skeleton->progs.tick)) != 0 ||
       ::ioctl(tick.get(), PERF_EVENT_IOC_ENABLE, 0) != 0) {
     return base::ErrnoStatus(errno, fmt::format("attach the sampler to CPU {}", cpu));
