@@ -66,9 +66,10 @@ class UploadFilter final : public rocksdb::CompactionFilter {
   const std::atomic<int64_t>& cutoff_ms_;
 };
 
-// RocksDB's warnings go where ours go. Its own LOG file must not be: on a full disk the library
-// (7.8.3 as Debian builds it, with assertions) aborts the process at the second line that it
-// cannot write there.
+// RocksDB's warnings go where ours go, for those who ask for details: what matters of them comes
+// back as the status of a call, and is said once. Its own LOG file must not be: on a full disk the
+// library (7.8.3 as Debian builds it, with assertions) aborts the process at the second line that
+// it cannot write there.
 class LogBridge final : public rocksdb::Logger {
  public:
   LogBridge() : Logger(rocksdb::WARN_LEVEL) {}
@@ -76,7 +77,7 @@ class LogBridge final : public rocksdb::Logger {
   void Logv(const char* format, va_list arguments) override {
     std::array<char, 1024> line;
     std::vsnprintf(line.data(), line.size(), format, arguments);
-    spdlog::warn("rocksdb: {}", line.data());
+    spdlog::debug("rocksdb: {}", line.data());
   }
 };
 

@@ -8,6 +8,7 @@
 
 #include "base/status.h"
 #include "profile/builder.h"
+#include "profile/saturating.h"
 
 namespace firewatch::server {
 namespace {
@@ -67,7 +68,7 @@ absl::Status MergeReader::SumBlocks(const PartitionKey& partition,
       const std::optional<BlockKeyParts> parts = ParseBlock(prefix, cursor_.key());
       if (!parts || parts->series != one.id || parts->start_ms >= query_.range.to_ms) break;
       absl::Status status = decoder_.Decode(cursor_.value(), &header, &rows);
-      if (status.ok()) status = AddRows(rows);
+      if (status.ok()) AddRows(rows);
       if (!status.ok()) return base::Annotate(status, "block " + HexKey(cursor_.key()));
       period_ns_ = std::max(period_ns_, header.period_ns);
     }
@@ -76,11 +77,12 @@ absl::Status MergeReader::SumBlocks(const PartitionKey& partition,
   return absl::OkStatus();
 }
 
-absl::Status MergeReader::AddRows(const std::vector<BlockRow>& rows) {
-  bool overflow = false;
-  const auto add = [&overflow](Sums& sums, const BlockRow& row) {
-    overflow |= __builtin_add_overflow(sums.samples, row.samples, &sums.samples);
-    overflow |= __builtin_add_overflow(sums.cpu_ns, row.cpu_ns, &sums.cpu_ns);
+void MergeReader::AddRows(const std::vector<BlockRow>& rows) {
+  // Saturating, as Series() and every other sum: one sender of absurd values must not make the
+  // whole range unreadable.
+  const auto add = [](Sums& sums, const BlockRow& row) {
+    sums.samples = profile::SaturatingAdd(sums.samples, row.samples);
+    sums.cpu_ns = profile::SaturatingAdd(sums.cpu_ns, row.cpu_ns);
   };
   // Ids are dense, so the largest one of a sound block is no larger than the table; a bound all the
   // same, for a damaged block must not make the array of it.
@@ -98,7 +100,6 @@ absl::Status MergeReader::AddRows(const std::vector<BlockRow>& rows) {
       add(sums_.by_stack_and_labels[Pair(row.stack, row.labels)], row);
     }
   }
-  return overflow ? base::DataLoss("the values add up past 2^63") : absl::OkStatus();
 }
 
 absl::Status MergeReader::NoteWindowTimes(const PartitionKey& partition,
@@ -129,12 +130,11 @@ absl::Status MergeReader::FoldPartition(const PartitionKey& partition) {
   ASSIGN_OR_RETURN(const IdMap merged_stacks, FoldStacks(partition, stacks));
   ASSIGN_OR_RETURN(const IdMap merged_labels, FoldLabelSets(partition, label_sets));
 
-  bool overflow = false;
   const auto add = [&](uint32_t stack, uint32_t labels, const Sums& sums) {
     const uint32_t merged = labels == 0 ? 0 : merged_labels.at(labels - 1) + 1;
     Sums& total = samples_[Pair(merged_stacks.at(stack), merged)];
-    overflow |= __builtin_add_overflow(total.samples, sums.samples, &total.samples);
-    overflow |= __builtin_add_overflow(total.cpu_ns, sums.cpu_ns, &total.cpu_ns);
+    total.samples = profile::SaturatingAdd(total.samples, sums.samples);
+    total.cpu_ns = profile::SaturatingAdd(total.cpu_ns, sums.cpu_ns);
   };
   for (uint32_t stack = 0; stack < sums_.stack_seen.size(); ++stack) {
     if (sums_.stack_seen[stack]) add(stack, 0, sums_.by_stack[stack]);
@@ -142,7 +142,7 @@ absl::Status MergeReader::FoldPartition(const PartitionKey& partition) {
   for (const auto& [pair, sums] : sums_.by_stack_and_labels) {
     add(FirstOf(pair), SecondOf(pair), sums);
   }
-  return overflow ? base::DataLoss("the values add up past 2^63") : absl::OkStatus();
+  return absl::OkStatus();
 }
 
 absl::StatusOr<MergeReader::IdMap> MergeReader::FoldStacks(const PartitionKey& partition,

@@ -52,7 +52,7 @@ class MergeReader {
 
   absl::Status MergePartition(const PartitionKey& partition);
   absl::Status SumBlocks(const PartitionKey& partition, const std::vector<SelectedSeries>& series);
-  absl::Status AddRows(const std::vector<BlockRow>& rows);
+  void AddRows(const std::vector<BlockRow>& rows);
   absl::Status NoteWindowTimes(const PartitionKey& partition,
                                const std::vector<SelectedSeries>& series);
   absl::Status FoldPartition(const PartitionKey& partition);
