@@ -4,11 +4,12 @@
 
 usage: tests/bench/agent.py --bin-dir DIR [--full]
 
-Load: workload_shares with a thread per CPU (60-frame stacks). Firewatch: agent process (symbolization
-and upload included) and symbol helper, user and system time; in the kernel by BPF run-time statistics. Every rate runs in the steady state (after the first windows); the difference between
-two rates gives the marginal cost of a sample, what is left is the fixed cost of a window. Stretches
-in which the hypervisor stole more than 5 % are left out. CPU of the timer interrupt itself is the
-same for everyone and in none of the figures.
+Load: workload_shares with a thread per CPU (60-frame stacks). Firewatch: agent process
+(symbolization and upload included) and symbol helper, user and system time; in the kernel by BPF
+run-time statistics. Every rate runs in the steady state (after the first windows); the difference
+between two rates gives the marginal cost of a sample, what is left is the fixed cost of a window.
+Stretches in which the hypervisor stole more than 5 % are left out. CPU of the timer interrupt
+itself is the same for everyone and in none of the figures.
 """
 import argparse
 import os
@@ -74,7 +75,7 @@ class Bench:
         warm_up = measure.cpu_seconds(agent.pid)
         time.sleep(WINDOW_SECONDS * 1.5)  # names are made in the first window
         result = {"hz": hz, "first": first, "start_cpu": warm_up, "samples": 0, "user": 0.0,
-                  "helper": 0.0, "kernel": 0.0, "seconds": 0.0, "windows": 0, "left_out": 0, "memory": 0.0}
+                  "helper": 0.0, "kernel": 0.0, "seconds": 0.0, "windows": 0, "left_out": 0}
         for _ in range(self.slices):
             self.one_slice(agent, result)
         result["memory"] = (h.anonymous_kib(agent.pid) / 1024,

@@ -74,7 +74,7 @@ SYS_PERF_EVENT_OPEN, SYS_BPF = 298, 321  # x86-64
 
 
 def why_no_sampling():
-    """'' when BPF maps and per-CPU perf events can be had; asked of the kernel, not of Firewatch."""
+    """'' when BPF maps and per-CPU perf events can be had; the kernel is asked, not Firewatch."""
     attributes = bytearray(128)
     struct.pack_into("=IIQQ", attributes, 0, 1, 128, 0, 10_000_000)  # software, cpu-clock, period
     buffer = (ctypes.c_char * 128).from_buffer(attributes)
@@ -212,7 +212,7 @@ class HttpProgram(Program):
 
     def wait_healthy(self):
         def healthy_or_dead():
-            assert self.alive(), f"{self.name} ended: exit code {self.process.returncode}\n{self.tail()}"
+            assert self.alive(), f"{self.name} ended: {self.process.returncode}\n{self.tail()}"
             return self.is_healthy()
         wait_until(healthy_or_dead, PATIENCE_SECONDS, f"/healthz of {self.name} is not 200")
         return self

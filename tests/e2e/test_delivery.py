@@ -150,4 +150,4 @@ class KillTest(FirewatchTest):
         self.assertGreater(len(acknowledged), self.KILLS * 5)
         ready = sorted(self.ready_seconds)
         self.note(f"{len(acknowledged)} acknowledged ({repeated} after a retry), "
-                  f"{len(in_flight)} in flight, ready after {ready[len(ready) // 2]:.2f} s (median)")
+                  f"{len(in_flight)} in flight, ready in {ready[len(ready) // 2]:.2f} s (median)")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pipeline behind the sampler from a file: no privilege, no waiting, the same answer each time."""
+"""The pipeline behind the sampler, fed from a file: no privilege, always the same answer."""
 import os
 
 import events

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import urllib.parse
 
 import harness
 from harness import FirewatchTest, binary, require_sampling, require_tool, short_or_full
@@ -72,13 +73,14 @@ class SharesTest(FirewatchTest):
         if not shutil.which("go"):
             self.note("go tool pprof: not installed")
             return
-        url = f"http://127.0.0.1:{server.port}/pprof/profile?query=%7Bcomm%3D%22workload_shares%22%7D"
+        url = (f"http://127.0.0.1:{server.port}/pprof/profile?"
+               + urllib.parse.urlencode({"query": SELECTOR}))
         done = subprocess.run(["go", "tool", "pprof", "-sample_index=samples", "-top", url],
                               capture_output=True, text=True, timeout=300, cwd=self.folder,
                               env={**os.environ, "PPROF_TMPDIR": self.folder})
         self.assertEqual(done.returncode, 0, done.stderr)
         flat = {name: int(value) for value, name in
-                re.findall(r"^\s*(\d+)\s+[\d.]+%.*\s(burn_\d\d)(?: \(inline\))?$", done.stdout, re.M)}
+                re.findall(r"^\s*(\d+)\s+[\d.]+%.*\s(burn_\d\d)$", done.stdout, re.M)}
         self.check_shares(flat)
 
     def test_record_of_a_command(self):
