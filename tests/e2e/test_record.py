@@ -103,8 +103,8 @@ class RecordTest(FirewatchTest):
         self.assertIn("cpu/nanoseconds", done.stdout)
         self.assertIn("main", done.stdout)
         self.assertRegex(done.stdout, r"\[FN\]", "has_functions is not set on any mapping")
-        # Kernel frames above the user frames that called them. (call_kernel itself is missing: libc's
-        # wrappers have no frame of their own, so their caller is skipped.)
+        # Kernel frames above the user frames that called them. (call_kernel itself is missing:
+        # libc's wrappers have no frame of their own, so their caller is skipped.)
         profile = self.profile()
         kernel = profile.total("samples", lambda f: "main" in f and any(
             frame == "do_syscall_64" or frame.startswith("entry_SYSCALL")
