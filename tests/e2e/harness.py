@@ -44,6 +44,11 @@ def binary(name):
     return path
 
 
+def selector_of(name):
+    """Picks this build's program by its path: another run on the same machine has its own."""
+    return '{exe="%s"}' % os.path.realpath(binary(name))
+
+
 def is_sanitized(name):
     with open(binary(name), "rb") as file:
         return b"__asan_init" in file.read()

@@ -4,7 +4,7 @@ import os
 import random
 import struct
 
-from harness import FirewatchTest, require_sampling, wait_until
+from harness import FirewatchTest, require_sampling, selector_of, wait_until
 
 LOOP_AT = 4096  # workload_hostile jumps there: mov rcx,rdi; 1: dec rcx; jnz 1b; mov rax,rdi; ret
 LOOP = bytes.fromhex("4889f9" "48ffc9" "75fb" "4889f8" "c3")
@@ -112,7 +112,7 @@ class HostileElfTest(FirewatchTest):
         self.check_frames(server, paths)
 
     def burned(self, server):
-        return server.profile('{comm="workload_shares"}').self_by_name().get("burn_40", 0)
+        return server.profile(selector_of("workload_shares")).self_by_name().get("burn_40", 0)
 
     def check_frames(self, server, paths):
         """Time spent in each file shows as FILE+0x1000…: not dropped, no invented name."""

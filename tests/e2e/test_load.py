@@ -5,7 +5,7 @@ import subprocess
 import time
 
 from harness import (FirewatchTest, anonymous_kib, binary, charged_maps_kib, require_release,
-                     require_sampling, short_or_full)
+                     require_sampling, selector_of, short_or_full)
 
 RATE = 5000
 
@@ -33,7 +33,7 @@ class StormTest(FirewatchTest):
         agent = self.start_agent(server, hz=99, window="2s")
         _, steady = self.storm(agent, short_or_full(10, 60))
         self.assertEqual(agent.stop(), 0)
-        profile = server.profile('{comm="workload_shares"}')
+        profile = server.profile(selector_of("workload_shares"))
         used = steady.cpu_seconds()
         seen = profile.total("samples") / 99
         self.note(f"{seen:.2f} s of {used:.2f} CPU s in samples")
@@ -41,7 +41,7 @@ class StormTest(FirewatchTest):
         rooted = profile.total("samples", lambda frames: "main" in frames)
         self.assertGreaterEqual(rooted / profile.total("samples"), 0.98, "samples that reach main")
         # The storm's own processes are named too: they spend their CPU in fork and exit.
-        self.assertGreater(server.samples('{comm="workload_storm"}'), 50)
+        self.assertGreater(server.samples(selector_of("workload_storm")), 50)
 
     def test_memory_beside_5000_forks_a_second(self):
         require_sampling()
@@ -86,6 +86,6 @@ class ManyTest(FirewatchTest):
         agent = self.start_agent(server, hz=99)
         used = self.burn("workload_shares", "--cpu-seconds", 3)
         self.assertEqual(agent.stop(), 0)
-        seen = server.samples('{comm="workload_shares"}') / 99
+        seen = server.samples(selector_of("workload_shares")) / 99
         self.note(f"{seen:.2f} s of {used:.2f} CPU s in samples")
         self.assertLess(abs(seen / used - 1), 0.15)

@@ -9,11 +9,11 @@ import sys
 import urllib.parse
 
 import harness
-from harness import FirewatchTest, binary, require_sampling, require_tool, short_or_full
+from harness import (FirewatchTest, binary, require_sampling, require_tool, selector_of,
+                     short_or_full)
 from pprof import Profile
 
 SHARES = {"burn_10": 10, "burn_20": 20, "burn_30": 30, "burn_40": 40}
-SELECTOR = '{comm="workload_shares"}'
 # 997 Hz: 8,000 samples in 8 CPU seconds, so that 2 points are almost four standard deviations. At
 # 99 Hz the same check would fail by chance.
 HZ = 997
@@ -65,7 +65,7 @@ class SharesTest(FirewatchTest):
         agent = self.start_agent(server, hz=HZ, window="2s")
         self.burn("workload_shares", "--cpu-seconds", cpu_seconds())
         self.assertEqual(agent.stop(), 0)
-        self.check_profile(server.profile(SELECTOR))
+        self.check_profile(server.profile(selector_of("workload_shares")))
         self.check_pprof_tool(server)
 
     def check_pprof_tool(self, server):
@@ -74,7 +74,7 @@ class SharesTest(FirewatchTest):
             self.note("go tool pprof: not installed")
             return
         url = (f"http://127.0.0.1:{server.port}/pprof/profile?"
-               + urllib.parse.urlencode({"query": SELECTOR}))
+               + urllib.parse.urlencode({"query": selector_of("workload_shares")}))
         done = subprocess.run(["go", "tool", "pprof", "-sample_index=samples", "-top", url],
                               capture_output=True, text=True, timeout=300, cwd=self.folder,
                               env={**os.environ, "PPROF_TMPDIR": self.folder})
@@ -99,13 +99,13 @@ class SharesTest(FirewatchTest):
         agent = self.start_agent(server, hz=99)
         used = self.burn("workload_shares", "--cpu-seconds", 3)
         self.assertEqual(agent.stop(), 0)
-        total = server.profile(SELECTOR).total("samples")
-        top = json.loads(server.query("/api/v1/top", SELECTOR, type="samples", limit=0))
+        total = server.profile(selector_of("workload_shares")).total("samples")
+        top = json.loads(server.query("/api/v1/top", selector_of("workload_shares"), type="samples", limit=0))
         self.assertEqual(top["total"], total)
         self.assertEqual(sum(row["self"] for row in top["functions"]), total)
         main = [row["total"] for row in top["functions"] if row["name"] == "main"]
         self.assertEqual(len(main), 1, top["functions"])
-        folded = server.query("/api/v1/profile", SELECTOR, format="folded", type="samples")
+        folded = server.query("/api/v1/profile", selector_of("workload_shares"), format="folded", type="samples")
         self.assertEqual(sum(int(line.rsplit(" ", 1)[1])
                              for line in folded.decode().splitlines()), total)
         self.assertLess(abs(total / 99 / used - 1), 0.10, f"{total} samples of {used} CPU s")
