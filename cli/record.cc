@@ -10,6 +10,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <map>
 #include <memory>
 #include <numeric>
 #include <optional>
@@ -20,6 +21,7 @@
 #include "base/clock.h"
 #include "base/metrics.h"
 #include "base/status.h"
+#include "bpf/include/losses.h"
 #include "cli/child.h"
 #include "cli/progress.h"
 #include "profile/flame_tree.h"
@@ -88,17 +90,26 @@ absl::Status WriteFile(const std::string& path, std::string_view bytes) {
 struct Recording {
   profile::ProfileMerger merger;
   uint64_t samples = 0;
-  std::vector<std::pair<std::string, uint64_t>> losses;
+  std::map<std::string, uint64_t> losses;
   absl::Status error;
 
   void Take(agent::ClosedWindow window) {
     samples += window.samples;
-    for (auto& loss : window.losses) losses.push_back(std::move(loss));
+    for (const auto& [name, count] : window.losses) losses[name] += count;
     for (const agent::WindowGroup& group : window.groups) {
       if (absl::Status status = merger.Add(group.profile); !status.ok()) error = status;
     }
   }
 };
+
+// "samples dropped: the ring buffer to user space was full", from the list of losses.
+std::string_view LossText(std::string_view loss) {
+#define FW_LOSS_TEXT(constant, name, text) \
+  if (loss == name) return text;
+  FW_LOSSES(FW_LOSS_TEXT)
+#undef FW_LOSS_TEXT
+  return loss;
+}
 
 absl::Status WriteProfile(const profile::Profile& profile, const RecordOptions& options) {
   if (options.folded) return WriteFile(options.output, profile::WriteFolded(profile, 0));
@@ -113,7 +124,7 @@ void PrintSummary(const profile::Profile& profile, const Recording& recording,
              options.hz, static_cast<double>(recording.samples) / options.hz,
              profile.stacks.empty() ? 0 : profile.stacks.size() - 1, options.output);
   for (const auto& [name, count] : recording.losses) {
-    fmt::print(stderr, "  lost: {} {}\n", count, name);
+    fmt::print(stderr, "  {} {}\n", count, LossText(name));
   }
   if (recording.samples == 0) {
     fmt::print(stderr, "  No sample: what was watched used no CPU in this time.\n");
@@ -161,10 +172,12 @@ agent::ProfilerOptions MakeProfilerOptions(const RecordOptions& options) {
 
 absl::StatusOr<std::unique_ptr<symbolizer::Symbolizer>> MakeSymbolizer(
     const RecordOptions& options, base::MetricsRegistry& metrics) {
-  symbolizer::SymbolizerOptions out;
-  out.cache_directory =
-      options.cache_directory.empty() ? DefaultCacheDirectory() : options.cache_directory;
-  return symbolizer::Symbolizer::Create(std::move(out), metrics);
+  if (!options.cache_directory.empty()) {
+    return symbolizer::Symbolizer::Create({.cache_directory = options.cache_directory}, metrics);
+  }
+  auto kept = symbolizer::Symbolizer::Create({.cache_directory = DefaultCacheDirectory()}, metrics);
+  // No home to keep indexes in: a recording goes on with a temporary folder.
+  return kept.ok() ? std::move(kept) : symbolizer::Symbolizer::Create({}, metrics);
 }
 
 }  // namespace
