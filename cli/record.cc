@@ -183,6 +183,9 @@ absl::StatusOr<std::unique_ptr<symbolizer::Symbolizer>> MakeSymbolizer(
 }  // namespace
 
 absl::StatusOr<int> RunRecord(const RecordOptions& options) {
+  for (uint32_t pid : options.pids) {
+    if (!AnyAlive({pid})) return base::NotFound("there is no process {}", pid);
+  }
   base::MetricsRegistry metrics;
   base::SystemClock clock;
   ASSIGN_OR_RETURN(const auto symbolizer, MakeSymbolizer(options, metrics));
