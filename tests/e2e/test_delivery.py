@@ -7,7 +7,8 @@ import signal
 import time
 
 import events
-from harness import FirewatchTest, Server, free_port, require_sampling, short_or_full, wait_until
+from harness import (FirewatchTest, Server, free_port, require_sampling, selector_of, short_or_full,
+                     wait_until)
 
 AGENT_SAMPLES = "firewatch_samples_total"
 
@@ -89,7 +90,7 @@ class StopTest(FirewatchTest):
         started = time.monotonic()
         self.assertEqual(agent.stop(), 0)
         self.note(f"stopped in {time.monotonic() - started:.1f} s")
-        stored = server.samples('{comm="workload_shares"}')
+        stored = server.samples(selector_of("workload_shares"))
         self.note(f"{stored} samples, {stored / hz:.2f} s of {used:.2f} CPU s")
         self.assertLess(abs(stored / hz / used - 1), 0.05, "CPU seconds in samples, of those used")
 
