@@ -38,12 +38,12 @@ test('what a link holds and the page does not know is named', async ({ page }) =
 
 async function pretend(page: Page, change: (status: Record<string, any>) => void): Promise<void> {
   await page.route('**/api/v1/status', async (route) => {
-    const status = await (await route.fetch()).json();
+    const status = await (await route.fetch({ maxRetries: 3 })).json();
     change(status);
     await route.fulfill({ json: status });
   });
   await page.route('**/api/v1/series?*', async (route) => {
-    const series = await (await route.fetch()).json();
+    const series = await (await route.fetch({ maxRetries: 3 })).json();
     await route.fulfill({ json: { ...series, total: 0, groups: [] } });
   });
   const empty = Buffer.from([0x46, 0x57, 0x46, 0x54, 1, 1, 2, 5, ...Buffer.from('total'), 0, 0, 0, 0, 0, 0, 1]);
@@ -96,7 +96,8 @@ test('a failed request is shown, keeps what was there, and can be retried', asyn
 
 test('damaged bytes are an error with a reason, not a wrong graph', async ({ page }) => {
   await page.route('**/api/v1/profile?*', async (route) => {
-    const body = await (await route.fetch()).body();
+    // The server closes a connection that was idle for five seconds; a request may meet that moment.
+    const body = await (await route.fetch({ maxRetries: 3 })).body();
     await route.fulfill({ body: body.subarray(0, body.length - 5), contentType: 'application/octet-stream' });
   });
   await page.goto('./');
