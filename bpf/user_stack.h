@@ -81,7 +81,7 @@ static __always_inline long fw_walk_step(struct fw_walk* walk, fw_u64* frames) {
     walk->end = FW_STACK_END_TRUNCATED;
     return 1;
   }
-  frames[next] = return_address;
+  frames[next] = return_address - 1; /* inside the call: frame.h */
   walk->next = next + 1;
 
   /* A caller's record stands above its callee's on one stack. Another stack (a signal handler's, a

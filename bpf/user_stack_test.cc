@@ -53,7 +53,7 @@ class UserStackTest : public ::testing::Test {
   }
   void WriteRecord(fw_u64 fp, fw_u64 next_fp, fw_u64 return_address) {
     Write(fp, next_fp);
-    Write(fp + 8, return_address);
+    Write(fp + 8, return_address + 1);  // frames hold one less
   }
   // `count` records from `fp` upwards, `stride` bytes apart; the last one ends the chain.
   void WriteChain(fw_u64 fp, size_t count, fw_u64 stride) {

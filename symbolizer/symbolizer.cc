@@ -89,6 +89,10 @@ class SymbolizerImpl final : public Symbolizer {
   FileId Intern(const FileIdentity& file) override;
   void Request(FileId file, uint32_t pid, uint32_t parent_pid, uint64_t map_start,
                uint64_t map_end) override;
+  absl::StatusOr<std::shared_ptr<const MappedUnwindTable>> UnwindTableOf(FileId file, uint32_t pid,
+                                                                         uint32_t parent_pid,
+                                                                         uint64_t map_start,
+                                                                         uint64_t map_end) override;
   size_t Poll(int timeout_ms) override;
   FileInfo Info(FileId file) const override;
   bool Lookup(FileId file, uint64_t file_offset, Symbol* symbol) override;
@@ -292,6 +296,12 @@ absl::Status SymbolizerImpl::AskToBuild(uint32_t id, const std::string& key, bas
                  .index = std::move(scratch)});
   if (At(id).state != FileState::kPending) SetState(id, FileState::kPending, "");
   return absl::OkStatus();
+}
+
+absl::StatusOr<std::shared_ptr<const MappedUnwindTable>> SymbolizerImpl::UnwindTableOf(
+    FileId file, uint32_t, uint32_t, uint64_t, uint64_t) {
+  CHECK(static_cast<uint32_t>(file) < files_.size());
+  return base::NotFound("unwind tables are not built yet");
 }
 
 size_t SymbolizerImpl::Poll(int timeout_ms) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // From (file, file offset) to a name, and from a kernel address to a name. The face of this room:
-// the agent includes this header and file_identity.h, nothing deeper.
+// the agent includes this header, file_identity.h and unwind/unwind_table.h, nothing deeper.
 //
 // Bytes of foreign ELF files are never parsed in this process: a sandboxed helper process (no
 // network, seccomp, rlimits, nice 19) reads the file from a descriptor and writes a symbol index,
@@ -13,8 +13,10 @@
 #include <string_view>
 
 #include "absl/status/statusor.h"
+#include "base/mapped_file.h"
 #include "base/metrics.h"
 #include "symbolizer/file_identity.h"
+#include "symbolizer/unwind/unwind_table.h"
 
 namespace firewatch::symbolizer {
 
@@ -49,6 +51,13 @@ struct KernelSymbol {
   bool found = false;
 };
 
+// A table and the mapping it lives in. Immutable, shared by everybody who uses it: files with one
+// build id have one.
+struct MappedUnwindTable {
+  base::MappedFile file;
+  UnwindTable table;
+};
+
 struct SymbolizerOptions {
   // Symbol indexes by build id; made if missing. "" = a temporary one, removed at the end.
   std::string cache_directory;
@@ -79,6 +88,12 @@ class Symbolizer {
   // Parsing happens in the helper; Poll collects the answers.
   virtual void Request(FileId file, uint32_t pid, uint32_t parent_pid, uint64_t map_start,
                        uint64_t map_end) = 0;
+
+  // The file's unwind table. The first call asks for it as Request does for symbols (the helper
+  // reads both at once, from one descriptor). Unavailable while the helper is at it: ask again
+  // after Poll. Any other error is final and says why the file has none.
+  virtual absl::StatusOr<std::shared_ptr<const MappedUnwindTable>> UnwindTableOf(
+      FileId file, uint32_t pid, uint32_t parent_pid, uint64_t map_start, uint64_t map_end) = 0;
 
   // Takes what the helper has answered; waits up to `timeout_ms` for outstanding requests (0: does
   // not wait). Returns how many are still outstanding.

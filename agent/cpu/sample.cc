@@ -13,6 +13,11 @@ constexpr size_t kFrameSize = sizeof(fw_u64);
 constexpr uint8_t kKnownFlags =
     FW_SAMPLE_KERNEL_TRUNCATED | FW_SAMPLE_IN_KERNEL | FW_SAMPLE_KERNEL_THREAD;
 
+size_t RecordSize(const fw_sample& header) {
+  return header.header_size + (size_t{header.kernel_frames} + header.user_frames) * kFrameSize +
+         header.file_notes * sizeof(fw_file_note);
+}
+
 absl::Status CheckHeader(const fw_sample& header, size_t size) {
   if (header.version != FW_SAMPLE_VERSION) {
     return base::InvalidArgument("sample: version {} is unknown", header.version);
@@ -25,9 +30,13 @@ absl::Status CheckHeader(const fw_sample& header, size_t size) {
     return base::InvalidArgument("sample: {} kernel and {} user frames", header.kernel_frames,
                                  header.user_frames);
   }
-  const size_t frames = size_t{header.kernel_frames} + header.user_frames;
-  if (header.header_size + frames * kFrameSize > size) {
-    return base::InvalidArgument("sample: {} frames do not fit into {} bytes", frames, size);
+  if (header.file_notes > FW_MAX_FILE_NOTES) {
+    return base::InvalidArgument("sample: {} file notes", header.file_notes);
+  }
+  if (RecordSize(header) > size) {
+    return base::InvalidArgument("sample: {} frames and {} notes do not fit into {} bytes",
+                                 header.kernel_frames + header.user_frames, header.file_notes,
+                                 size);
   }
   if (header.stack_end >= FW_STACK_END_COUNT || (header.flags & ~kKnownFlags) != 0) {
     return base::InvalidArgument("sample: stack end {} with flags {}", header.stack_end,
@@ -62,8 +71,10 @@ absl::StatusOr<SampleRecord> ParseSample(std::span<const std::byte> bytes) {
   record.comm = {header.comm, strnlen(header.comm, sizeof(header.comm))};
   record.kernel_frames = {frames, header.kernel_frames};
   record.user_frames = {frames + header.kernel_frames, header.user_frames};
-  record.bytes = bytes.first(header.header_size +
-                             (size_t{header.kernel_frames} + header.user_frames) * kFrameSize);
+  const auto* notes =
+      reinterpret_cast<const fw_file_note*>(frames + header.kernel_frames + header.user_frames);
+  record.file_notes = {notes, header.file_notes};
+  record.bytes = bytes.first(RecordSize(header));
   return record;
 }
 

@@ -29,7 +29,8 @@ struct SampleRecord {
   std::string_view comm;                  // of the thread
   std::span<const fw_u64> kernel_frames;  // leaf first; see FW_FRAME_* for the 64 bits of a frame
   std::span<const fw_u64> user_frames;    // leaf first
-  std::span<const std::byte> bytes;       // the whole record, for the replay writer
+  std::span<const fw_file_note> file_notes;  // mappings whose file the kernel side does not know
+  std::span<const std::byte> bytes;          // the whole record, for the replay writer
 };
 
 // `bytes` must be 8-byte aligned (ring-buffer records and the replay reader's buffer are). Trailing

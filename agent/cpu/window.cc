@@ -211,14 +211,15 @@ void Window::AddStack(uint64_t hash, const SampleRecord& sample, uint32_t owner,
       options_.max_frames) {
     ++stacks_full_;
   } else {
-    // Leaf first. All but the first frame of each part are return addresses: one less lies inside
-    // the call, which is what pprof's format asks for and what names and lines belong to.
+    // Leaf first. All but the first kernel frame are return addresses: one less lies inside the
+    // call, which is what pprof's format asks for and what names and lines belong to. User frames
+    // come so (bpf/include/frame.h): only the unwinder knows which frame a signal interrupted.
     for (size_t i = 0; i < sample.kernel_frames.size(); ++i) {
       frames_.push_back(
           MakeFrame(FW_FRAME_KERNEL, PayloadOf(sample.kernel_frames[i]) - (i == 0 ? 0 : 1)));
     }
-    for (size_t i = 0; i < sample.user_frames.size(); ++i) {
-      frames_.push_back(ResolveUser(owners_[owner], PayloadOf(sample.user_frames[i]), i != 0));
+    for (const fw_u64 frame : sample.user_frames) {
+      frames_.push_back(ResolveUser(owners_[owner], PayloadOf(frame)));
     }
     stack.frames = static_cast<uint32_t>(frames_.size()) - stack.first_frame;
   }
@@ -226,8 +227,7 @@ void Window::AddStack(uint64_t hash, const SampleRecord& sample, uint32_t owner,
   stacks_.push_back(stack);
 }
 
-fw_u64 Window::ResolveUser(const Owner& owner, uint64_t address, bool is_return) {
-  const uint64_t pc = is_return ? address - 1 : address;
+fw_u64 Window::ResolveUser(const Owner& owner, uint64_t pc) {
   const ProcessMapping* mapping = owner.mappings->Find(pc);
   if (mapping == nullptr) return MakeFrame(FW_FRAME_USER, pc);
   if (mapping->anonymous) return MakeFrame(kFrameJit, pc);

@@ -86,7 +86,7 @@ class Window {
   uint32_t OwnerOf(const Process& process);
   uint32_t ThreadOf(std::string_view comm);
   void AddStack(uint64_t hash, const SampleRecord& sample, uint32_t owner, uint32_t thread);
-  fw_u64 ResolveUser(const Owner& owner, uint64_t address, bool is_return);
+  fw_u64 ResolveUser(const Owner& owner, uint64_t pc);
   void AddToGroup(const Stack& stack, GroupBuilder& group);
 
   const WindowOptions options_;

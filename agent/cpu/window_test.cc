@@ -71,12 +71,12 @@ class WindowTest : public testing::Test {
   FakeSymbolizer names_;
 };
 
-TEST_F(WindowTest, AddsEqualStacksAndNamesReturnAddressesByTheirCall) {
+TEST_F(WindowTest, AddsEqualStacksAndKeepsUserFramesAsTheKernelSideWroteThem) {
   Window window({.hz = 100}, names_);
   const Process process = MakeProcess(1, "/bin/app", "a");
-  // 0x400020 is the first byte of main, but as a return address it belongs to the call in caller.
-  Add(window, process, {kText + 0x8, kText + 0x20, kText + 0x28});
-  Add(window, process, {kText + 0x8, kText + 0x20, kText + 0x28});
+  // 0x40001f is the last byte of caller: the call before main's first byte.
+  Add(window, process, {kText + 0x8, kText + 0x1f, kText + 0x27});
+  Add(window, process, {kText + 0x8, kText + 0x1f, kText + 0x27});
   const ClosedWindow closed = window.Close({0}, {10'000'000'000});
   EXPECT_THAT(Folded(closed), ElementsAre(Pair("a", "main;caller;leaf 2\n")));
   const profile::Profile& out = closed.groups[0].profile;
@@ -100,7 +100,7 @@ TEST_F(WindowTest, KeepsUnknownAddressesVisible) {
   Window window({.hz = 100}, names_);
   Add(window, MakeProcess(1, "/bin/app", "a"), {kText + 0x500, 0x7f0000001234});
   const ClosedWindow closed = window.Close({0}, {1});
-  EXPECT_THAT(Folded(closed), ElementsAre(Pair("a", "[unknown]+0x7f0000001233;app+0x1500 1\n")));
+  EXPECT_THAT(Folded(closed), ElementsAre(Pair("a", "[unknown]+0x7f0000001234;app+0x1500 1\n")));
 }
 
 TEST_F(WindowTest, MakesOneProfilePerLabelSet) {
@@ -140,7 +140,7 @@ TEST_F(WindowTest, ResolvesAnAddressInTheMappingsOfItsMoment) {
 TEST_F(WindowTest, CountsSamplesWhoseStackDoesNotFit) {
   Window window({.hz = 100, .max_frames = 3}, names_);
   const Process process = MakeProcess(1, "/bin/app", "a");
-  Add(window, process, {kText + 0x8, kText + 0x20, kText + 0x28});
+  Add(window, process, {kText + 0x8, kText + 0x1f, kText + 0x27});
   Add(window, process, {kText + 0x8});
   EXPECT_EQ(window.stacks_full(), 1u);
   const ClosedWindow closed = window.Close({0}, {1});

@@ -21,7 +21,9 @@ typedef unsigned char fw_u8;
 /* A frame: kind in the top 4 bits, chosen so that an address as the kernel gives it is already a
  * frame and the hot path converts nothing.
  *   USER    the user address (top bits are zeros); the mapping is looked up in user space
- *   FILE    20 bits file id, 40 bits file offset (written where the kernel side knows the mapping)
+ *   FILE    20 bits file id, 40 bits file offset (where the kernel side knows the mapped file)
+ * In both, a return address is one less, so that it lies inside its call; the interrupted
+ * instruction (the leaf, and the frame that a signal interrupted) is as it is.
  *   KERNEL  the kernel address (top bits are ones); the payload is its low 60 bits
  */
 #define FW_FRAME_KIND_SHIFT 60
@@ -37,16 +39,19 @@ typedef unsigned char fw_u8;
 #define FW_COMM_SIZE 16
 
 /* How a user stack ended. X(constant, metric label). */
-#define FW_STACK_ENDS(X)                                                                         \
-  X(NONE, "no_user_stack") /* kernel thread, or nothing to walk */                               \
-  X(ROOT, "root")          /* a proven root */                                                   \
-  X(FRAME_POINTER,                                                                               \
-    "frame_pointer_end")          /* frame pointer 0 or not a stack address: end of the chain */ \
-  X(TRUNCATED, "truncated")       /* frame limit reached */                                      \
-  X(BAD_READ, "bad_read")         /* stack memory was not readable */                            \
-  X(NO_TABLE, "no_table")         /* no unwind rule (tables: next module) */                     \
-  X(NO_REGISTERS, "no_registers") /* the user registers were not to be had */                    \
-  X(COMPAT, "compat_32bit")       /* a 32-bit process: the leaf only */
+#define FW_STACK_ENDS(X)                                                                           \
+  X(NONE, "no_user_stack") /* kernel thread, or nothing to walk */                                 \
+  X(ROOT, "root")          /* a proven root */                                                     \
+  X(FRAME_POINTER,                                                                                 \
+    "frame_pointer_end")            /* frame pointer 0 or not a stack address: end of the chain */ \
+  X(TRUNCATED, "truncated")         /* frame limit reached */                                      \
+  X(BAD_READ, "bad_read")           /* stack memory was not readable */                            \
+  X(NO_TABLE, "no_table")           /* the file's unwind table is not loaded (yet) */              \
+  X(NO_REGISTERS, "no_registers")   /* the user registers were not to be had */                    \
+  X(COMPAT, "compat_32bit")         /* a 32-bit process: the leaf only */                          \
+  X(NO_RULE, "no_rule")             /* the file's table has no row for an address */               \
+  X(NO_MAPPING, "no_mapping")       /* an address in no file: JIT code, or nothing at all */       \
+  X(NOT_ADVANCING, "not_advancing") /* the caller's frame is not above: broken CFI or stack */
 
 enum fw_stack_end {
 #define FW_STACK_END_ENUM(constant, name) FW_STACK_END_##constant,
@@ -55,10 +60,11 @@ enum fw_stack_end {
       FW_STACK_END_COUNT
 };
 
-#define FW_SAMPLE_VERSION 1
+#define FW_SAMPLE_VERSION 2
 
 /* One ring-buffer record: this header, then kernel_frames and user_frames 64-bit frames, each leaf
- * first, kernel before user. header_size lets an older reader skip fields it does not know. */
+ * first, kernel before user, then file_notes notes. header_size lets an older reader skip fields it
+ * does not know. */
 struct fw_sample {
   fw_u16 version;
   fw_u16 header_size;
@@ -69,9 +75,10 @@ struct fw_sample {
   fw_u32 pid;       /* process (thread group), in the agent's pid namespace; 0: not visible there */
   fw_u32 tid;
   fw_u32 cpu;
-  fw_u8 stack_end; /* enum fw_stack_end of the user part */
-  fw_u8 flags;     /* FW_SAMPLE_* */
-  fw_u8 padding[2];
+  fw_u8 stack_end;  /* enum fw_stack_end of the user part */
+  fw_u8 flags;      /* FW_SAMPLE_* */
+  fw_u8 file_notes; /* number of struct fw_file_note */
+  fw_u8 padding;
   char comm[FW_COMM_SIZE]; /* of the thread, NUL-padded */
 };
 
@@ -79,8 +86,24 @@ struct fw_sample {
 #define FW_SAMPLE_IN_KERNEL 2     /* the tick hit kernel mode */
 #define FW_SAMPLE_KERNEL_THREAD 4 /* no user memory at all */
 
+/* A mapping met in this sample whose file the kernel side does not know: its frames are USER
+ * frames. User space finds the file in its process table and answers with an entry in known_files.
+ */
+struct fw_file_note {
+  fw_u64 start; /* of the mapping, user address */
+  fw_u64 end;
+  fw_u64 file_offset;   /* of start */
+  fw_u64 inode_address; /* these four: struct fw_file_key of unwind_table.h */
+  fw_u64 inode;
+  fw_u32 device;
+  fw_u32 generation;
+};
+#define FW_MAX_FILE_NOTES 8
+
 #ifdef __cplusplus
-static_assert(sizeof(fw_sample) == 56 && offsetof(fw_sample, comm) == 40);
+static_assert(sizeof(fw_sample) == 56 && sizeof(fw_file_note) == 48 &&
+              offsetof(fw_sample, comm) == 40);
 #else
 _Static_assert(sizeof(struct fw_sample) == 56, "fw_sample is shared with user space");
+_Static_assert(sizeof(struct fw_file_note) == 48, "shared with user space");
 #endif

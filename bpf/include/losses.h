@@ -27,7 +27,11 @@
   X(FILTER_FULL, "filter_full", "children not followed: the filter by process was full")          \
   X(PID_NOT_VISIBLE, "pid_not_visible", "samples without a pid: outside the agent's namespace")   \
   X(SPOOL_DAMAGED, "spool_damaged", "windows dropped: their file in the spool was damaged")       \
-  X(MAPPINGS_FULL, "mappings_full", "mappings not followed: the process had too many")
+  X(MAPPINGS_FULL, "mappings_full", "mappings not followed: the process had too many")            \
+  X(TABLE_REFUSED, "table_refused", "files without unwind table: their CFI could not be read")    \
+  X(TABLE_EVICTED, "table_evicted", "unwind tables put out of the kernel: over the memory limit") \
+  X(TABLE_NO_ROOM, "table_no_room", "unwind tables not loaded: over the memory limit")            \
+  X(FILES_FULL, "files_full", "files not known to the kernel side: its map was full")
 
 enum fw_loss {
 #define FW_LOSS_ENUM(constant, name, text) FW_LOSS_##constant,

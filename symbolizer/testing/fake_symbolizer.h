@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/status.h"
 #include "symbolizer/symbolizer.h"
 
 namespace firewatch::symbolizer {
@@ -35,6 +36,13 @@ class FakeSymbolizer final : public Symbolizer {
   }
   void Request(FileId file, uint32_t, uint32_t, uint64_t, uint64_t) override {
     requested.insert(files_[static_cast<size_t>(file)].path);
+  }
+  absl::StatusOr<std::shared_ptr<const MappedUnwindTable>> UnwindTableOf(FileId file, uint32_t,
+                                                                         uint32_t, uint64_t,
+                                                                         uint64_t) override {
+    const auto table = tables.find(files_[static_cast<size_t>(file)].path);
+    if (table == tables.end()) return base::NotFound("no unwind table");
+    return table->second;
   }
   size_t Poll(int) override { return pending; }
   FileInfo Info(FileId file) const override {
@@ -64,6 +72,8 @@ class FakeSymbolizer final : public Symbolizer {
 
   size_t pending = 0;               // what Poll answers
   std::set<std::string> requested;  // paths
+  // By path; a file without an entry has no table.
+  std::map<std::string, absl::StatusOr<std::shared_ptr<const MappedUnwindTable>>> tables;
 
  private:
   struct Row {
