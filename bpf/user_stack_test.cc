@@ -51,15 +51,17 @@ class UserStackTest : public ::testing::Test {
       page[(address + i) & 4095] = static_cast<fw_u8>(value >> (8 * i));
     }
   }
+  // Frames hold an address inside the call: one less than where it returns to.
+  static fw_u64 Return(fw_u64 frame) { return frame + 1; }
   void WriteRecord(fw_u64 fp, fw_u64 next_fp, fw_u64 return_address) {
     Write(fp, next_fp);
-    Write(fp + 8, return_address + 1);  // frames hold one less
+    Write(fp + 8, return_address);
   }
   // `count` records from `fp` upwards, `stride` bytes apart; the last one ends the chain.
   void WriteChain(fw_u64 fp, size_t count, fw_u64 stride) {
     for (size_t i = 0; i < count; ++i) {
       WriteRecord(fp + i * stride, i + 1 == count ? 0 : fp + (i + 1) * stride,
-                  kCode + 16 * (i + 1));
+                  Return(kCode + 16 * (i + 1)));
     }
   }
 
@@ -137,8 +139,8 @@ TEST_F(UserStackTest, KeepsOutOfWhatTheKernelFramesTook) {
 }
 
 TEST_F(UserStackTest, UnreadablePageEndsTheWalkWithWhatIsKnown) {
-  WriteRecord(kStack, kStack + 32, kCode + 16);
-  WriteRecord(kStack + 32, kStack + 0x100000, kCode + 32);  // not mapped
+  WriteRecord(kStack, kStack + 32, Return(kCode + 16));
+  WriteRecord(kStack + 32, kStack + 0x100000, Return(kCode + 32));  // not mapped
   EXPECT_THAT(Walk(kStack), ElementsAre(kCode, kCode + 16, kCode + 32));
   EXPECT_EQ(end(), FW_STACK_END_BAD_READ);
 }
@@ -159,7 +161,7 @@ TEST_F(UserStackTest, RegisterThatIsNoFramePointerGivesTheLeafOnly) {
 }
 
 TEST_F(UserStackTest, MisalignedCallerEndsTheWalk) {
-  WriteRecord(kStack, kStack + 33, kCode + 16);
+  WriteRecord(kStack, kStack + 33, Return(kCode + 16));
   EXPECT_THAT(Walk(kStack), ElementsAre(kCode, kCode + 16));
   EXPECT_EQ(end(), FW_STACK_END_FRAME_POINTER);
 }
@@ -173,15 +175,15 @@ TEST_F(UserStackTest, ReturnAddressThatIsNoCodeIsNotKept) {
 }
 
 TEST_F(UserStackTest, RecordThatPointsToItselfEndsTheWalk) {
-  WriteRecord(kStack, kStack, kCode + 16);
+  WriteRecord(kStack, kStack, Return(kCode + 16));
   EXPECT_THAT(Walk(kStack), ElementsAre(kCode, kCode + 16));
   EXPECT_EQ(end(), FW_STACK_END_FRAME_POINTER);
 }
 
 TEST_F(UserStackTest, CircleEndsTheWalk) {
-  WriteRecord(kStack, kStack + 32, kCode + 16);
-  WriteRecord(kStack + 32, kStack + 64, kCode + 32);
-  WriteRecord(kStack + 64, kStack, kCode + 48);
+  WriteRecord(kStack, kStack + 32, Return(kCode + 16));
+  WriteRecord(kStack + 32, kStack + 64, Return(kCode + 32));
+  WriteRecord(kStack + 64, kStack, Return(kCode + 48));
   EXPECT_THAT(Walk(kStack), ElementsAre(kCode, kCode + 16, kCode + 32, kCode + 48));
   EXPECT_EQ(end(), FW_STACK_END_FRAME_POINTER);
 }
@@ -189,8 +191,8 @@ TEST_F(UserStackTest, CircleEndsTheWalk) {
 TEST_F(UserStackTest, FollowsTheChainToAnotherStackBelow) {
   // A handler on a stack above the one that the signal interrupted.
   const fw_u64 other = kStack + 0x100000;
-  WriteRecord(other, other + 32, kCode + 16);
-  WriteRecord(other + 32, kStack + 64, kCode + 32);
+  WriteRecord(other, other + 32, Return(kCode + 16));
+  WriteRecord(other + 32, kStack + 64, Return(kCode + 32));
   WriteChain(kStack + 64, 2, 32);
   EXPECT_EQ(Walk(other, FW_MAX_USER_FRAMES, 0, other).size(), 5u);
   EXPECT_EQ(end(), FW_STACK_END_FRAME_POINTER);
@@ -198,8 +200,8 @@ TEST_F(UserStackTest, FollowsTheChainToAnotherStackBelow) {
 
 TEST_F(UserStackTest, CircleOverTwoStacksEndsAfterOneLap) {
   const fw_u64 other = kStack + 0x100000;
-  WriteRecord(other, kStack, kCode + 16);
-  WriteRecord(kStack, other, kCode + 32);
+  WriteRecord(other, kStack, Return(kCode + 16));
+  WriteRecord(kStack, other, Return(kCode + 32));
   EXPECT_LE(Walk(other, FW_MAX_USER_FRAMES, 0, other).size(), 5u);
   EXPECT_EQ(end(), FW_STACK_END_FRAME_POINTER);
 }

@@ -98,7 +98,7 @@ TEST(SampleTest, RefusesMoreFramesThanTheKernelSideWrites) {
 TEST(SampleTest, RefusesUnknownVersion) {
   fw_sample header = Header(0, 0);
   header.version = FW_SAMPLE_VERSION + 1;
-  EXPECT_THAT(Refusal(header, 0), HasSubstr("version 2"));
+  EXPECT_THAT(Refusal(header, 0), HasSubstr("version 3"));
 }
 
 TEST(SampleTest, RefusesHeaderThatWouldMisalignFrames) {
