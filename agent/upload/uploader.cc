@@ -79,6 +79,7 @@ class SpoolingUploader final : public Uploader {
   std::minstd_rand random_ ABSL_GUARDED_BY(mutex_);
 
   base::Counter& uploaded_;
+  base::Counter& uploaded_bytes_;
   base::Counter& failures_;
   base::Counter& refused_;
   base::Counter& dropped_;
@@ -96,6 +97,8 @@ SpoolingUploader::SpoolingUploader(UploaderOptions options, std::unique_ptr<Spoo
       random_(std::random_device{}()),
       uploaded_(metrics.AddCounter("firewatch_agent_uploaded_windows_total",
                                    "Windows that the server has acknowledged.")),
+      uploaded_bytes_(metrics.AddCounter("firewatch_agent_uploaded_bytes_total",
+                                         "Bytes of those windows, compressed as they were sent.")),
       failures_(metrics.AddCounter("firewatch_agent_upload_failures_total",
                                    "Calls to the server that failed and are repeated.")),
       refused_(LossCounter(metrics, FW_LOSS_UPLOAD_REFUSED)),
@@ -260,6 +263,7 @@ absl::Status SpoolingUploader::SendOne(const Work& work) {
   const absl::Status sent = client_->Upload(*window);
   if (sent.ok()) {
     uploaded_.Add();
+    uploaded_bytes_.Add(window->ByteSizeLong());
     Finish(work);
   } else if (absl::IsInvalidArgument(sent)) {
     refused_.Add();

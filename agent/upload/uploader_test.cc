@@ -204,6 +204,7 @@ TEST_F(UploaderTest, WindowArrivesWithItsNames) {
   EXPECT_TRUE(status.connected);
   EXPECT_EQ(status.last_error, "");
   EXPECT_EQ(status.uploaded_windows, 1u);
+  EXPECT_GT(metrics_.AddCounter("firewatch_agent_uploaded_bytes_total", "").value(), 0u);
   EXPECT_EQ(status.spooled_windows, 0u);
   EXPECT_EQ(status.dropped_windows, 0u);
 }
