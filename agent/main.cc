@@ -79,11 +79,11 @@ absl::Status RunLive(const AgentConfig& config, ProcessTable& table,
                    Profiler::Open(std::move(options), table, symbolizer, clock, metrics,
                                   MakeSink(uploader, health, config)));
   // By value: the page outlives the profiler, and our maps keep their size.
-  RegisterSelfMetrics(metrics, [bytes = profiler->sampler().map_bytes()] { return bytes; });
+  RegisterSelfMetrics(metrics, [bytes = profiler->source().map_bytes()] { return bytes; });
   StopOnSignals(profiler.get());
   spdlog::info("sampling {} CPUs at {} Hz ({}), windows of {} ms, to {}",
-               profiler->sampler().cpu_count(), config.hz,
-               profiler->sampler().hardware_cycles() ? "cycles" : "cpu-clock", config.window_ms,
+               profiler->source().cpu_count(), config.hz,
+               profiler->source().hardware_cycles() ? "cycles" : "cpu-clock", config.window_ms,
                config.server);
   health.Started(config.window_ms);
   const absl::Status status = profiler->Run();

@@ -206,7 +206,7 @@ absl::StatusOr<int> RunRecord(const RecordOptions& options) {
   Progress progress(options.quiet);
   profiler_options.on_tick = [&] {
     uint64_t lost = 0;
-    for (uint64_t count : profiler->sampler().Losses()) lost += count;
+    for (uint64_t count : profiler->source().Losses()) lost += count;
     progress.Show(end->Seconds(), options.seconds, profiler->collector().samples_total(), lost);
     return !end->Reached();
   };

@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <utility>
 
+#include "base/check.h"
 #include "base/status.h"
 
 namespace firewatch::agent {
@@ -58,9 +59,12 @@ absl::StatusOr<std::unique_ptr<Profiler>> Profiler::Open(
 }
 
 absl::Status Profiler::Prepare(ProcessTable& table, base::MetricsRegistry& metrics) {
-  ASSIGN_OR_RETURN(sideband_, SideBand::Open(SideBandOptions(), metrics));
-  RETURN_IF_ERROR(table.PrimeFromProc());
-  ASSIGN_OR_RETURN(sampler_, Sampler::Open(options_.sampler, metrics));
+  ASSIGN_OR_RETURN(opened_, OpenSource({.choice = options_.source, .sampler = options_.sampler},
+                                       table, metrics));
+  if (opened_.sideband == nullptr) {
+    CHECK(opened_.source->DeliverEventsTo(
+        [this](const ProcessEvent& event) { DeliverEvent(event); }));
+  }
   if (!options_.record_events_path.empty()) {
     const ReplayHeader header = {
         .hz = options_.sampler.hz,
@@ -76,8 +80,10 @@ absl::Status Profiler::Prepare(ProcessTable& table, base::MetricsRegistry& metri
   ASSIGN_OR_RETURN(window_timer_, MakeTimer());
   ASSIGN_OR_RETURN(names_timer_, MakeTimer());
   ASSIGN_OR_RETURN(tick_timer_, MakeTimer());
-  for (int fd : {sampler_->WaitFd(), sideband_->WaitFd(), stop_event_.get(), window_timer_.get(),
-                 names_timer_.get(), tick_timer_.get()}) {
+  std::vector<int> waits = {opened_.source->WaitFd(), stop_event_.get(), window_timer_.get(),
+                            names_timer_.get(), tick_timer_.get()};
+  if (opened_.sideband != nullptr) waits.push_back(opened_.sideband->WaitFd());
+  for (const int fd : waits) {
     epoll_event event{};
     event.events = EPOLLIN;
     event.data.fd = fd;
@@ -94,11 +100,14 @@ void Profiler::Stop() {
   [[maybe_unused]] const ssize_t written = ::write(stop_event_.get(), &one, sizeof(one));
 }
 
+void Profiler::DeliverEvent(const ProcessEvent& event) {
+  if (recorder_ != nullptr) recorder_->Write(event);
+  collector_.OnEvent(event);
+}
+
 void Profiler::DeliverEvents(uint64_t until_ns) {
-  sideband_->Drain(until_ns, [this](const ProcessEvent& event) {
-    if (recorder_ != nullptr) recorder_->Write(event);
-    collector_.OnEvent(event);
-  });
+  if (opened_.sideband == nullptr) return;
+  opened_.sideband->Drain(until_ns, [this](const ProcessEvent& event) { DeliverEvent(event); });
 }
 
 void Profiler::DeliverSample(const SampleRecord& sample) {
@@ -111,7 +120,7 @@ void Profiler::Drain() {
   // Taken before the samples: whatever comes later than this may still be followed by an older
   // sample of another CPU, so its events wait in their ring for the next round.
   const uint64_t until_ns = clock_.MonotonicNs();
-  sampler_->Drain([this](const SampleRecord& sample) { DeliverSample(sample); });
+  opened_.source->Drain([this](const SampleRecord& sample) { DeliverSample(sample); });
   DeliverEvents(until_ns);
   collector_.CollectNames();
 }
@@ -134,7 +143,7 @@ void Profiler::FinishClosed() {
 
 void Profiler::RunFinalWindow() {
   if (collector_.has_closed()) collector_.FinishClosed(true, kFinalNamesMs);
-  sampler_->Stop([this](const SampleRecord& sample) { DeliverSample(sample); });
+  opened_.source->Stop([this](const SampleRecord& sample) { DeliverSample(sample); });
   collector_.CloseWindow(window_start_, clock_.Now());
   collector_.FinishClosed(true, kFinalNamesMs);
 }

@@ -7,12 +7,13 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "agent/cpu/collector.h"
+#include "agent/cpu/open_source.h"
 #include "agent/cpu/replay.h"
-#include "agent/cpu/sampler.h"
-#include "agent/cpu/sideband.h"
 #include "base/clock.h"
 #include "base/unique_fd.h"
 
@@ -20,6 +21,7 @@ namespace firewatch::agent {
 
 struct ProfilerOptions {
   SamplerOptions sampler;
+  SourceChoice source = SourceChoice::kAuto;
   WindowOptions window;         // its hz is set from the sampler's
   uint64_t window_ms = 10'000;  // 100 ms and more
   // A window whose files are still being read is delivered after this time, with what is known.
@@ -34,8 +36,7 @@ struct ProfilerOptions {
 // handler.
 class Profiler {
  public:
-  // Opens side-band, primes the table from /proc, then starts sampling, in this order: no process
-  // can fall between. The references must outlive the profiler.
+  // Samples from now on (open_source.h). The references must outlive the profiler.
   static absl::StatusOr<std::unique_ptr<Profiler>> Open(
       ProfilerOptions options, ProcessTable& table, symbolizer::Symbolizer& symbolizer,
       const base::Clock& clock, base::MetricsRegistry& metrics, Collector::Sink sink);
@@ -44,14 +45,16 @@ class Profiler {
   absl::Status Run();
   void Stop();
 
-  const Sampler& sampler() const { return *sampler_; }
-  const SideBand& sideband() const { return *sideband_; }
+  const SampleSource& source() const { return *opened_.source; }
+  // Why it is not a better one, one line per refusal; empty when it is the best.
+  const std::vector<std::string>& refusals() const { return opened_.refusals; }
   Collector& collector() { return collector_; }
 
  private:
   Profiler(ProfilerOptions options, ProcessTable& table, symbolizer::Symbolizer& symbolizer,
            const base::Clock& clock, base::MetricsRegistry& metrics, Collector::Sink sink);
   absl::Status Prepare(ProcessTable& table, base::MetricsRegistry& metrics);
+  void DeliverEvent(const ProcessEvent& event);
   void DeliverEvents(uint64_t until_ns);
   void DeliverSample(const SampleRecord& sample);
   void Drain();
@@ -62,8 +65,7 @@ class Profiler {
   ProfilerOptions options_;
   const base::Clock& clock_;
   Collector collector_;
-  std::unique_ptr<SideBand> sideband_;
-  std::unique_ptr<Sampler> sampler_;
+  OpenedSource opened_;
   std::unique_ptr<ReplayWriter> recorder_;
   base::UniqueFd epoll_, stop_event_, window_timer_, names_timer_, tick_timer_;
   base::WallTime window_start_;

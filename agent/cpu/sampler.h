@@ -11,12 +11,11 @@
 #include <string>
 #include <vector>
 
-#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "agent/core/events.h"
 #include "agent/cpu/bpf_info.h"
-#include "agent/cpu/sample.h"
+#include "agent/cpu/sample_source.h"
 #include "base/metrics.h"
 #include "bpf/include/losses.h"
 
@@ -38,30 +37,26 @@ struct SamplerOptions {
 };
 
 // One home thread, the one that calls Drain.
-class Sampler {
+class Sampler : public SampleSource {
  public:
-  using SampleCallback = absl::FunctionRef<void(const SampleRecord&)>;
-
   // Sampling runs when this returns. PermissionDenied, FailedPrecondition (no BTF, no BPF) or
   // InvalidArgument (options) with a text that says what is missing. `metrics` must outlive it.
   static absl::StatusOr<std::unique_ptr<Sampler>> Open(const SamplerOptions& options,
                                                        base::MetricsRegistry& metrics);
-  ~Sampler();
+  ~Sampler() override;
   Sampler(const Sampler&) = delete;
   Sampler& operator=(const Sampler&) = delete;
 
-  // Readable when Drain has something to do. For poll or an outer epoll set; owned by the sampler.
-  int WaitFd() const;
+  SourceKind kind() const override { return SourceKind::kEbpf; }
+  int WaitFd() const override;
 
   // Hands every sample that is in the ring to `callback`, nearly ordered by time (two CPUs may swap
   // neighbours by microseconds), follows CPUs that came or went, and refreshes the metrics at most
   // once a second; losses are added to the LossCounters of agent/core. Never blocks. Call it also
   // when a window closes: up to a second of samples may wait there without a wake-up. Returns the
   // number of samples.
-  size_t Drain(SampleCallback callback);
-
-  // Ends sampling, then hands out everything that was taken before: a stop loses nothing.
-  size_t Stop(SampleCallback callback);
+  size_t Drain(SampleCallback callback) override;
+  size_t Stop(SampleCallback callback) override;
 
   // Adds a process and its living descendants to the filter. FailedPrecondition without a filter.
   absl::Status Follow(Pid pid);
@@ -70,12 +65,12 @@ class Sampler {
   void FollowCpus();
 
   // Totals since Open, indexed by enum fw_loss: the kernel's and the sampler's own.
-  std::array<uint64_t, FW_LOSS_COUNT> Losses() const;
+  std::array<uint64_t, FW_LOSS_COUNT> Losses() const override;
 
-  uint32_t hz() const;
-  bool hardware_cycles() const;  // else cpu-clock
-  size_t cpu_count() const;      // CPUs that are being sampled now
-  uint64_t map_bytes() const;    // what the kernel charges for our BPF maps
+  uint32_t hz() const override;
+  bool hardware_cycles() const override;
+  size_t cpu_count() const override;
+  uint64_t map_bytes() const override;
   std::vector<BpfProgramStats> ProgramStats() const;
 
  private:

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+// Chooses and opens the source of samples: the best that this machine and these rights allow.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "agent/core/process_table.h"
+#include "agent/cpu/sample_source.h"
+#include "agent/cpu/sampler.h"
+#include "agent/cpu/sideband.h"
+#include "base/metrics.h"
+
+namespace firewatch::agent {
+
+enum class SourceChoice : uint8_t { kAuto, kEbpf, kPerf, kPtrace };
+
+// "auto", "ebpf", "perf", "ptrace".
+absl::StatusOr<SourceChoice> ParseSourceChoice(std::string_view text);
+
+struct SourceOptions {
+  SourceChoice choice = SourceChoice::kAuto;
+  SamplerOptions sampler;
+};
+
+struct OpenedSource {
+  std::unique_ptr<SampleSource> source;
+  std::unique_ptr<SideBand> sideband;  // null when the source delivers process events itself
+  // One line for each better source that was tried: "ebpf: load the BPF sampler: …". Empty when the
+  // source is the best there is, or was asked for by name.
+  std::vector<std::string> refusals;
+};
+
+// Opens what hears of processes, primes the table from /proc, then starts sampling, in this order:
+// no process can fall between. kAuto tries ebpf, perf, ptrace, and fails with the reasons of all.
+// The references must outlive the source.
+absl::StatusOr<OpenedSource> OpenSource(const SourceOptions& options, ProcessTable& table,
+                                        base::MetricsRegistry& metrics);
+
+}  // namespace firewatch::agent

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+// Where samples come from. The best source that this machine allows is chosen at start
+// (OpenSource in profiler.cc); everything behind it sees the same records whatever it is, and the
+// kind and the reason are shown wherever a profile is.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+
+#include "absl/functional/function_ref.h"
+#include "agent/core/events.h"
+#include "agent/cpu/sample.h"
+#include "bpf/include/losses.h"
+
+namespace firewatch::agent {
+
+enum class SourceKind : uint8_t {
+  kEbpf,    // BPF programs unwind in the kernel: the whole machine, all of it
+  kPerf,    // fallback: the kernel copies registers and stack, libunwind unwinds here
+  kPtrace,  // fallback: threads are stopped one after the other; own processes only
+};
+
+constexpr std::string_view SourceKindName(SourceKind kind) {
+  switch (kind) {
+    case SourceKind::kEbpf:
+      return "ebpf";
+    case SourceKind::kPerf:
+      return "perf";
+    case SourceKind::kPtrace:
+      return "ptrace";
+  }
+  return "?";
+}
+
+// How long the watched threads stood still because of us (kPtrace; else all zeros).
+struct PauseStats {
+  uint64_t stops = 0;
+  uint64_t median_ns = 0;
+  uint64_t max_ns = 0;
+  uint64_t total_ns = 0;
+  double share = 0;  // total of the pauses / total CPU time of the sampled threads
+};
+
+// One home thread, the one that calls Drain.
+class SampleSource {
+ public:
+  using SampleCallback = absl::FunctionRef<void(const SampleRecord&)>;
+  using EventSink = std::function<void(const ProcessEvent&)>;
+
+  virtual ~SampleSource() = default;
+
+  virtual SourceKind kind() const = 0;
+
+  // Readable when Drain has something to do. For poll or an outer epoll set; owned by the source.
+  virtual int WaitFd() const = 0;
+
+  // True for a source that hears of processes by itself: it then calls `sink` during Drain and
+  // Stop, in time order with its samples. False (and `sink` is dropped): open a SideBand.
+  virtual bool DeliverEventsTo(EventSink /*sink*/) { return false; }
+
+  // Hands every sample that waits to `callback`, nearly ordered by time. Never blocks. Call it also
+  // when a window closes. Returns the number of samples.
+  virtual size_t Drain(SampleCallback callback) = 0;
+
+  // Ends sampling, then hands out everything that was taken before: a stop loses nothing.
+  virtual size_t Stop(SampleCallback callback) = 0;
+
+  // Totals since it was opened, indexed by enum fw_loss.
+  virtual std::array<uint64_t, FW_LOSS_COUNT> Losses() const = 0;
+
+  virtual uint32_t hz() const = 0;
+  virtual bool hardware_cycles() const { return false; }  // else cpu-clock
+  virtual size_t cpu_count() const = 0;                   // CPUs that are being sampled now
+  virtual uint64_t map_bytes() const { return 0; }  // what the kernel charges for our BPF maps
+  virtual PauseStats Pauses() const { return {}; }
+};
+
+}  // namespace firewatch::agent
