@@ -22,6 +22,7 @@ pkg_check_modules(LIBDW REQUIRED IMPORTED_TARGET libdw)
 pkg_check_modules(SECCOMP REQUIRED IMPORTED_TARGET libseccomp)
 pkg_check_modules(YAML_CPP REQUIRED IMPORTED_TARGET yaml-cpp)
 pkg_check_modules(CURL REQUIRED IMPORTED_TARGET libcurl)
+pkg_check_modules(LIBUNWIND REQUIRED libunwind-ptrace)
 if(FIREWATCH_TESTS OR FIREWATCH_FUZZERS)
   find_package(GTest REQUIRED)
 endif()
@@ -38,6 +39,16 @@ find_library(LLVM_DEMANGLE LLVMDemangle PATHS /usr/lib/llvm-19/lib REQUIRED NO_D
 add_library(firewatch_llvm_demangle INTERFACE)
 target_link_libraries(firewatch_llvm_demangle INTERFACE ${LLVM_DEMANGLE})
 target_include_directories(firewatch_llvm_demangle SYSTEM INTERFACE /usr/lib/llvm-19/include)
+
+# Unwinding of other processes only: libunwind.so itself, which pkg-config adds, brings an
+# _Unwind_RaiseException of its own that must not stand in front of the compiler's.
+find_library(LIBUNWIND_PTRACE unwind-ptrace REQUIRED)
+find_library(LIBUNWIND_REMOTE unwind-x86_64 REQUIRED)
+find_library(LIBLZMA lzma REQUIRED)  # libunwind-ptrace.so needs it without saying so
+add_library(firewatch_libunwind_remote INTERFACE)
+add_library(firewatch::libunwind_remote ALIAS firewatch_libunwind_remote)
+target_link_libraries(firewatch_libunwind_remote INTERFACE ${LIBUNWIND_PTRACE} ${LIBUNWIND_REMOTE}
+  ${LIBLZMA})
 
 find_program(CCACHE ccache)
 if(CCACHE)
