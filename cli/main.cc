@@ -60,6 +60,16 @@ int Main(int argc, char** argv) {
   record_command->add_option("--hz", record.hz, "Samples per second and CPU")
       ->check(CLI::Range(1, 999))
       ->capture_default_str();
+  record_command
+      ->add_option("--sampler", record.sampler,
+                   "auto, ebpf, perf (copies stacks) or ptrace (stops threads); auto takes the "
+                   "first that is allowed")
+      ->check(CLI::IsMember({"auto", "ebpf", "perf", "ptrace"}))
+      ->capture_default_str();
+  record_command
+      ->add_option("--stack-bytes", record.stack_bytes, "perf: bytes of stack copied per sample")
+      ->check(CLI::Range(1024, 65'528))
+      ->capture_default_str();
   record_command->add_option("-o,--output", record.output, "File to write; - is standard output")
       ->capture_default_str();
   record_command->add_flag("--folded", record.folded,

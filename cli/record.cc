@@ -160,8 +160,10 @@ class EndCondition {
   const std::chrono::steady_clock::time_point start_;
 };
 
-agent::ProfilerOptions MakeProfilerOptions(const RecordOptions& options) {
+absl::StatusOr<agent::ProfilerOptions> MakeProfilerOptions(const RecordOptions& options) {
   agent::ProfilerOptions out;
+  ASSIGN_OR_RETURN(out.source, agent::ParseSourceChoice(options.sampler));
+  out.stack_bytes = options.stack_bytes & ~7u;
   out.sampler.hz = options.hz;
   for (uint32_t pid : options.pids) out.sampler.pids.push_back(agent::Pid{pid});
   out.window.single_profile = true;
@@ -200,7 +202,7 @@ absl::StatusOr<int> RunRecord(const RecordOptions& options) {
   }
 
   Recording recording;
-  agent::ProfilerOptions profiler_options = MakeProfilerOptions(watched);
+  ASSIGN_OR_RETURN(agent::ProfilerOptions profiler_options, MakeProfilerOptions(watched));
   std::unique_ptr<agent::Profiler> profiler;
   std::optional<EndCondition> end;
   Progress progress(options.quiet);

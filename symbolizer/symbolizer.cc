@@ -93,6 +93,8 @@ class SymbolizerImpl final : public Symbolizer {
                                                                          uint32_t parent_pid,
                                                                          uint64_t map_start,
                                                                          uint64_t map_end) override;
+  absl::StatusOr<base::UniqueFd> OpenFile(FileId file, uint32_t pid, uint32_t parent_pid,
+                                          uint64_t map_start, uint64_t map_end) override;
   size_t Poll(int timeout_ms) override;
   FileInfo Info(FileId file) const override;
   bool Lookup(FileId file, uint64_t file_offset, Symbol* symbol) override;
@@ -262,6 +264,23 @@ void SymbolizerImpl::Request(FileId file, uint32_t pid, uint32_t parent_pid, uin
   if (const absl::Status asked = OpenAndAsk(id); !asked.ok()) {
     SetUnreadable(id, base::Message(asked), true);
   }
+}
+
+absl::StatusOr<base::UniqueFd> SymbolizerImpl::OpenFile(FileId file, uint32_t pid,
+                                                        uint32_t parent_pid, uint64_t map_start,
+                                                        uint64_t map_end) {
+  const auto id = static_cast<uint32_t>(file);
+  CHECK(id < files_.size());
+  const FileIdentity& identity = At(id).identity;
+  if (const auto why = WhyNotAFile(identity.path); !why.empty()) return base::NotFound("{}", why);
+  if (IsVdso(identity.path)) return CopyOwnVdso();
+  ASSIGN_OR_RETURN(
+      OpenedObject opened,
+      OpenMappedObject(
+          identity,
+          {.pid = pid, .parent_pid = parent_pid, .map_start = map_start, .map_end = map_end},
+          options_.proc_root));
+  return std::move(opened.fd);
 }
 
 absl::Status SymbolizerImpl::OpenAndAsk(uint32_t id) {

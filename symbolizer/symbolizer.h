@@ -15,6 +15,7 @@
 #include "absl/status/statusor.h"
 #include "base/mapped_file.h"
 #include "base/metrics.h"
+#include "base/unique_fd.h"
 #include "symbolizer/file_identity.h"
 #include "symbolizer/unwind/unwind_table.h"
 
@@ -94,6 +95,11 @@ class Symbolizer {
   // after Poll. Any other error is final and says why the file has none.
   virtual absl::StatusOr<std::shared_ptr<const MappedUnwindTable>> UnwindTableOf(
       FileId file, uint32_t pid, uint32_t parent_pid, uint64_t map_start, uint64_t map_end) = 0;
+
+  // The file itself, opened as Request does (the vdso as a copy), for readers that cannot wait for
+  // the helper: the fallback samplers. Its bytes are a stranger's.
+  virtual absl::StatusOr<base::UniqueFd> OpenFile(FileId file, uint32_t pid, uint32_t parent_pid,
+                                                  uint64_t map_start, uint64_t map_end) = 0;
 
   // Takes what the helper has answered; waits up to `timeout_ms` for outstanding requests (0: does
   // not wait). Returns how many are still outstanding.

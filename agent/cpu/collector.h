@@ -36,8 +36,8 @@ class Collector {
   // Waits up to `wait_ms` for files. True when nothing is left to finish.
   bool FinishClosed(bool force, int wait_ms = 0);
 
-  // Takes the names that are ready and lets the helper go on with the next files: once per drain, so
-  // that most files of a window have been read before it closes. Never waits.
+  // Takes the names that are ready and lets the helper go on with the next files: once per drain,
+  // so that most files of a window have been read before it closes. Never waits.
   void CollectNames() { symbolizer_.Poll(0); }
 
   uint64_t samples_total() const { return samples_->value(); }

@@ -3,6 +3,7 @@
 
 #include <utility>
 
+#include "agent/cpu/fallback_sampler.h"
 #include "base/status.h"
 
 namespace firewatch::agent {
@@ -17,6 +18,18 @@ absl::StatusOr<OpenedSource> OpenEbpf(const SourceOptions& options, ProcessTable
   return opened;
 }
 
+// Opened first, primed afterwards: its rings hold what happens meanwhile.
+absl::StatusOr<OpenedSource> OpenPerf(const SourceOptions& options, ProcessTable& table,
+                                      symbolizer::Symbolizer& symbolizer,
+                                      base::MetricsRegistry& metrics) {
+  OpenedSource opened;
+  ASSIGN_OR_RETURN(opened.source, FallbackSampler::Open({.sampler = options.sampler,
+                                                         .stack_bytes = options.stack_bytes},
+                                                        table, symbolizer, metrics));
+  RETURN_IF_ERROR(table.PrimeFromProc());
+  return opened;
+}
+
 }  // namespace
 
 absl::StatusOr<SourceChoice> ParseSourceChoice(std::string_view text) {
@@ -28,11 +41,46 @@ absl::StatusOr<SourceChoice> ParseSourceChoice(std::string_view text) {
 }
 
 absl::StatusOr<OpenedSource> OpenSource(const SourceOptions& options, ProcessTable& table,
+                                        symbolizer::Symbolizer& symbolizer,
                                         base::MetricsRegistry& metrics) {
-  if (options.choice != SourceChoice::kAuto && options.choice != SourceChoice::kEbpf) {
-    return base::FailedPrecondition("this sampler is not part of this build");
+  const auto open = [&](SourceKind kind) -> absl::StatusOr<OpenedSource> {
+    switch (kind) {
+      case SourceKind::kEbpf:
+        return OpenEbpf(options, table, metrics);
+      case SourceKind::kPerf:
+        return OpenPerf(options, table, symbolizer, metrics);
+      case SourceKind::kPtrace:
+        break;
+    }
+    return base::FailedPrecondition("not part of this build");
+  };
+  switch (options.choice) {
+    case SourceChoice::kEbpf:
+      return open(SourceKind::kEbpf);
+    case SourceChoice::kPerf:
+      return open(SourceKind::kPerf);
+    case SourceChoice::kPtrace:
+      return open(SourceKind::kPtrace);
+    case SourceChoice::kAuto:
+      break;
   }
-  return OpenEbpf(options, table, metrics);
+  std::vector<std::string> refusals;
+  absl::Status first;
+  for (const SourceKind kind : {SourceKind::kEbpf, SourceKind::kPerf, SourceKind::kPtrace}) {
+    auto opened = open(kind);
+    if (opened.ok()) {
+      opened->refusals = std::move(refusals);
+      return opened;
+    }
+    // A wrong option is wrong for all of them.
+    if (absl::IsInvalidArgument(opened.status())) return opened.status();
+    if (first.ok()) first = opened.status();
+    refusals.push_back(fmt::format("{}: {}", SourceKindName(kind), base::Message(opened.status())));
+  }
+  std::string all;
+  for (const std::string& refusal : refusals) all += (all.empty() ? "" : "; ") + refusal;
+  return absl::IsPermissionDenied(first) ? base::PermissionDenied("{}", all)
+                                         : base::FailedPrecondition("{}", all);
 }
 
 }  // namespace firewatch::agent

@@ -13,6 +13,7 @@
 #include "agent/cpu/sampler.h"
 #include "agent/cpu/sideband.h"
 #include "base/metrics.h"
+#include "symbolizer/symbolizer.h"
 
 namespace firewatch::agent {
 
@@ -24,6 +25,7 @@ absl::StatusOr<SourceChoice> ParseSourceChoice(std::string_view text);
 struct SourceOptions {
   SourceChoice choice = SourceChoice::kAuto;
   SamplerOptions sampler;
+  uint32_t stack_bytes = 16'384;  // kPerf: copied per sample
 };
 
 struct OpenedSource {
@@ -38,6 +40,7 @@ struct OpenedSource {
 // no process can fall between. kAuto tries ebpf, perf, ptrace, and fails with the reasons of all.
 // The references must outlive the source.
 absl::StatusOr<OpenedSource> OpenSource(const SourceOptions& options, ProcessTable& table,
+                                        symbolizer::Symbolizer& symbolizer,
                                         base::MetricsRegistry& metrics);
 
 }  // namespace firewatch::agent

@@ -54,13 +54,16 @@ absl::StatusOr<std::unique_ptr<Profiler>> Profiler::Open(
   options.window.hz = options.sampler.hz;
   std::unique_ptr<Profiler> profiler(
       new Profiler(std::move(options), table, symbolizer, clock, metrics, std::move(sink)));
-  RETURN_IF_ERROR(profiler->Prepare(table, metrics));
+  RETURN_IF_ERROR(profiler->Prepare(table, symbolizer, metrics));
   return profiler;
 }
 
-absl::Status Profiler::Prepare(ProcessTable& table, base::MetricsRegistry& metrics) {
-  ASSIGN_OR_RETURN(opened_, OpenSource({.choice = options_.source, .sampler = options_.sampler},
-                                       table, metrics));
+absl::Status Profiler::Prepare(ProcessTable& table, symbolizer::Symbolizer& symbolizer,
+                               base::MetricsRegistry& metrics) {
+  ASSIGN_OR_RETURN(opened_, OpenSource({.choice = options_.source,
+                                        .sampler = options_.sampler,
+                                        .stack_bytes = options_.stack_bytes},
+                                       table, symbolizer, metrics));
   if (opened_.sideband == nullptr) {
     CHECK(opened_.source->DeliverEventsTo(
         [this](const ProcessEvent& event) { DeliverEvent(event); }));

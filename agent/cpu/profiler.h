@@ -22,8 +22,9 @@ namespace firewatch::agent {
 struct ProfilerOptions {
   SamplerOptions sampler;
   SourceChoice source = SourceChoice::kAuto;
-  WindowOptions window;         // its hz is set from the sampler's
-  uint64_t window_ms = 10'000;  // 100 ms and more
+  uint32_t stack_bytes = 16'384;  // copied per sample where BPF may not be used
+  WindowOptions window;           // its hz is set from the sampler's
+  uint64_t window_ms = 10'000;    // 100 ms and more
   // A window whose files are still being read is delivered after this time, with what is known.
   uint64_t names_deadline_ms = 1'000;
   // Called about every tick_ms on the loop's thread when set; false stops the loop.
@@ -53,7 +54,8 @@ class Profiler {
  private:
   Profiler(ProfilerOptions options, ProcessTable& table, symbolizer::Symbolizer& symbolizer,
            const base::Clock& clock, base::MetricsRegistry& metrics, Collector::Sink sink);
-  absl::Status Prepare(ProcessTable& table, base::MetricsRegistry& metrics);
+  absl::Status Prepare(ProcessTable& table, symbolizer::Symbolizer& symbolizer,
+                       base::MetricsRegistry& metrics);
   void DeliverEvent(const ProcessEvent& event);
   void DeliverEvents(uint64_t until_ns);
   void DeliverSample(const SampleRecord& sample);

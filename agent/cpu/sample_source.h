@@ -54,6 +54,8 @@ class SampleSource {
   virtual ~SampleSource() = default;
 
   virtual SourceKind kind() const = 0;
+  // What this source cannot do, for the reader: "stacks deeper than 16384 bytes are cut; …".
+  virtual std::string limits() const { return ""; }
 
   // Readable when Drain has something to do. For poll or an outer epoll set; owned by the source.
   virtual int WaitFd() const = 0;

@@ -44,6 +44,9 @@ class FakeSymbolizer final : public Symbolizer {
     if (table == tables.end()) return base::NotFound("no unwind table");
     return table->second;
   }
+  absl::StatusOr<base::UniqueFd> OpenFile(FileId, uint32_t, uint32_t, uint64_t, uint64_t) override {
+    return base::NotFound("files of a fake have no bytes");
+  }
   size_t Poll(int) override { return pending; }
   FileInfo Info(FileId file) const override {
     const auto index = static_cast<size_t>(file);
