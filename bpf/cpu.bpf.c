@@ -2,39 +2,62 @@
 /* The CPU sampler. A tick of a timer or of the cycle counter comes in, one record goes out:
  *
  *   skip idle -> filter (filter.h) -> kernel stack -> user registers (registers.h)
- *   -> user stack (user_stack.h) -> record (output.h)
+ *   -> user stack (unwind.h; mapping.h: which file; unwind_maps.h: its table) -> record (output.h)
  *
- * Unwinding by tables made from .eh_frame will stand beside the frame-pointer walk: one more
- * header, and frames of kind FILE. Features are chosen when the object is loaded: user space sets
- * read-only data (settings.h) and loads one of the two ticks.
+ * Features are chosen when the object is loaded: user space sets read-only data (settings.h) and
+ * loads one of the two ticks.
  */
 #include "bpf/counters.h"
 #include "bpf/filter.h"
 #include "bpf/kernel.h"
 #include "bpf/pid_namespace.h"
-#include "bpf/registers.h"
 #include "bpf/settings.h"
+
+/* Parts of the walk that are functions of their own. Not static: the verifier then checks each once
+ * by itself, and not again at each call. No arguments, because before 5.13 those of a global
+ * function cannot be pointers. No bpf_loop (5.17) is needed. */
+long find_mapping(void);
+long search_rule(void);
+long rare_step(void);
+#define FW_USE_TABLES use_tables
+#define FW_FIND_MAPPING(walk) find_mapping()
+#define FW_SEARCH_RULE(walk) search_rule()
+#define FW_RARE_STEP(walk) rare_step()
+#include "bpf/mapping.h"
+#include "bpf/output.h"
+#include "bpf/registers.h"
+#include "bpf/unwind.h"
+#include "bpf/unwind_maps.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 static __always_inline long fw_read_user(void* to, fw_u32 size, fw_u64 address) {
   return bpf_probe_read_user(to, size, (const void*)address);
 }
-#include "bpf/output.h"
-#include "bpf/user_stack.h"
 
-char LICENSE[] SEC("license") = "Dual BSD/GPL";
+__noinline long find_mapping(void) {
+  struct scratch* scratch = held_scratch();
+  return scratch ? fw_find_mapping(&scratch->walk) : 1;
+}
+
+__noinline long search_rule(void) {
+  struct scratch* scratch = held_scratch();
+  return scratch ? fw_search_rule(&scratch->walk) : 1;
+}
+
+__noinline long rare_step(void) {
+  struct scratch* scratch = held_scratch();
+  return scratch ? fw_rare_step(&scratch->walk) : 1;
+}
 
 #define STEPS_PER_CALL 8
 
-/* Not static: the verifier then checks this function once, by itself, and not again at each of its
- * 129 calls. As one loop of 257 steps inside the tick, the walk took 203,203 verified instructions
- * on 6.18; so 1,024 steps take 7,264, and no kernel needs bpf_loop (5.17) for them. No arguments,
- * because before 5.13 those of a global function cannot be pointers. */
 __noinline long walk_some_steps(void) {
-  fw_u32 zero = 0;
-  struct scratch* scratch = bpf_map_lookup_elem(&scratches, &zero);
+  struct scratch* scratch = held_scratch();
   if (!scratch) return 1;
+  struct fw_rule_cache* cache = fw_rule_cache_here();
   for (int i = 0; i < STEPS_PER_CALL; i++) {
-    if (fw_walk_step(&scratch->walk, scratch->frames)) return 1;
+    if (fw_walk_step(&scratch->walk, scratch->frames, cache)) return 1;
   }
   return 0;
 }
@@ -64,7 +87,7 @@ static __always_inline bool find_user_registers(const struct pt_regs* tick, stru
                                                 struct user_registers* out) {
   struct fw_sample* sample = &scratch->sample;
   if (tick && registers_are_user(tick)) {
-    take_registers(out, tick);
+    *out = take_registers(&scratch->walk, tick);
     return true;
   }
   struct task_struct* task = (struct task_struct*)bpf_get_current_task();
@@ -72,7 +95,7 @@ static __always_inline bool find_user_registers(const struct pt_regs* tick, stru
     sample->flags |= FW_SAMPLE_KERNEL_THREAD;
     return false;
   }
-  if (take_saved_registers(out, task)) {
+  if (take_saved_registers(&scratch->walk, task, out)) {
     sample->stack_end = FW_STACK_END_NO_REGISTERS;
     count_loss(FW_LOSS_NO_USER_REGISTERS);
     return false;
@@ -84,16 +107,18 @@ static __always_inline bool find_user_registers(const struct pt_regs* tick, stru
 static __always_inline void collect_user_stack(struct scratch* scratch,
                                                const struct user_registers* registers) {
   struct fw_sample* sample = &scratch->sample;
+  struct fw_walk* walk = &scratch->walk;
   const fw_u32 first = sample->kernel_frames;
-  const bool done = fw_walk_begin(&scratch->walk, scratch->frames, first, FW_MAX_USER_FRAMES,
-                                  registers->ip, registers->sp, registers->fp);
   if (registers->compat) {
+    if (first < FW_WALK_FRAMES) scratch->frames[first] = walk->ip;
+    sample->user_frames = 1;
     sample->stack_end = FW_STACK_END_COMPAT;
-  } else {
-    if (!done) walk_user_stack();
-    sample->stack_end = (fw_u8)scratch->walk.end;
+    return;
   }
-  sample->user_frames = (fw_u16)(scratch->walk.next - first);
+  fw_walk_begin(walk, first, FW_MAX_USER_FRAMES);
+  walk_user_stack();
+  sample->stack_end = (fw_u8)walk->end;
+  sample->user_frames = (fw_u16)(walk->next - first);
   if (sample->stack_end == FW_STACK_END_TRUNCATED) count_loss(FW_LOSS_USER_TRUNCATED);
   if (sample->stack_end == FW_STACK_END_BAD_READ) count_loss(FW_LOSS_USER_READ_FAILED);
 }
@@ -112,6 +137,10 @@ static __always_inline void begin_sample(struct scratch* scratch, struct task_id
   sample->cpu = bpf_get_smp_processor_id();
   sample->stack_end = FW_STACK_END_NONE;
   sample->flags = in_kernel ? FW_SAMPLE_IN_KERNEL : 0;
+  sample->file_notes = 0;
+  sample->padding = 0;
+  scratch->new_note = 0;
+  scratch->now_s = (fw_u32)(sample->time_ns / 1000000000);
   bpf_get_current_comm(sample->comm, sizeof(sample->comm));
 }
 
@@ -130,7 +159,7 @@ static __always_inline int take_sample(void* ctx, const struct pt_regs* regs) {
   if (find_user_registers(regs, scratch, &registers)) {
     collect_user_stack(scratch, &registers);
   }
-  send_sample(scratch, (fw_u32)scratch->sample.kernel_frames + scratch->sample.user_frames);
+  send_sample(scratch);
   release_scratch(scratch);
   return 0;
 }
@@ -142,6 +171,23 @@ int tick(struct bpf_perf_event_data* ctx) { return take_sample(ctx, &ctx->regs);
  * the caller in the kernel, inside its bpf system call. */
 SEC("raw_tp")
 int test_tick(void* ctx) { return take_sample(ctx, NULL); }
+
+/* For tests: a record with one frame, the state of the mapping of args[0] in current, and its note.
+ */
+SEC("?raw_tp")
+int test_look_up(struct bpf_raw_tracepoint_args* ctx) {
+  struct scratch* scratch = take_scratch();
+  if (!scratch) return 0;
+  begin_sample(scratch, current_ids(), true);
+  fw_walk_begin(&scratch->walk, 0, FW_MAX_USER_FRAMES);
+  scratch->walk.address = ctx->args[0];
+  find_mapping();
+  scratch->frames[0] = fw_current_mapping(&scratch->walk)->state;
+  scratch->sample.user_frames = 1;
+  send_sample(scratch);
+  release_scratch(scratch);
+  return 0;
+}
 
 /* Loaded only while a filter by process is set. */
 SEC("tp_btf/sched_process_fork")

@@ -38,11 +38,74 @@ struct pid {
   struct upid numbers[1]; /* level + 1 of them: use bpf_core_field_offset */
 } CORE;
 
+struct super_block {
+  unsigned int s_dev;
+} CORE;
+
+struct inode {
+  unsigned long i_ino;
+  unsigned int i_generation;
+  struct super_block* i_sb;
+} CORE;
+
+struct file {
+  struct inode* f_inode;
+} CORE;
+
+struct rb_node {
+  struct rb_node* rb_right;
+  struct rb_node* rb_left;
+} CORE;
+
+struct rb_root {
+  struct rb_node* rb_node;
+} CORE;
+
+/* vm_start and vm_end are neighbours on every kernel (the first two words). */
+struct vm_area_struct {
+  unsigned long vm_start;
+  unsigned long vm_end;
+  unsigned long vm_flags;
+  unsigned long vm_pgoff;
+  struct file* vm_file;
+  struct rb_node vm_rb; /* until 6.0 */
+} CORE;
+
+/* include/linux/mm.h: the same since there is a git history. */
+#define VM_EXEC 0x4
+
+/* The tree of mappings since 6.1; bits of an entry: lib/maple_tree.c, include/linux/maple_tree.h.
+ */
+struct maple_tree {
+  void* ma_root;
+} CORE;
+
+struct maple_range_64 {
+  unsigned long pivot[15];
+  void* slot[16];
+} CORE;
+
+struct maple_arange_64 {
+  unsigned long pivot[9];
+  void* slot[10];
+} CORE;
+
+typedef struct {
+  void* vdso;
+} CORE mm_context_t; /* x86 */
+
+struct mm_struct {
+  struct maple_tree mm_mt; /* since 6.1 */
+  struct rb_root mm_rb;    /* until 6.0 */
+  mm_context_t context;
+} CORE;
+
 struct task_struct {
   unsigned int flags;
   int pid;
   int tgid;
   void* stack;
+  struct mm_struct* mm;
   unsigned long long start_time;
   struct task_struct* group_leader;
   struct pid* thread_pid;

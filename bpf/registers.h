@@ -3,17 +3,15 @@
 #pragma once
 
 #include "bpf/kernel.h"
+#include "bpf/unwind.h"
 
 #if !defined(__TARGET_ARCH_x86)
 #error "add the registers of this architecture here"
 #endif
 
 struct user_registers {
-  fw_u64 ip;
-  fw_u64 sp;
-  fw_u64 fp;
-  fw_u64 valid;  /* saved by an entry from user mode */
-  fw_u64 compat; /* 32-bit code */
+  bool valid;  /* saved by an entry from user mode */
+  bool compat; /* 32-bit code */
 };
 
 /* Selectors: arch/x86/include/asm/segment.h. Privilege level in the low two bits. */
@@ -27,17 +25,35 @@ static __always_inline bool registers_are_user(const struct pt_regs* regs) {
   return (regs->cs & 3) == USER_PRIVILEGE;
 }
 
-static __always_inline void take_registers(struct user_registers* out, const struct pt_regs* regs) {
-  out->ip = regs->rip;
-  out->sp = regs->rsp;
-  out->fp = regs->rbp;
-  out->valid = registers_are_user(regs);
-  out->compat = (regs->cs & 0xffff) == USER_CODE_32;
+/* All of them go into the walk: a rule may begin with any. After a system call entry rcx and r11
+ * are the ones that it overwrote, for the program, too. */
+static __always_inline struct user_registers take_registers(struct fw_walk* walk,
+                                                            const struct pt_regs* regs) {
+  fw_u64* to = walk->registers;
+  walk->ip = regs->rip;
+  to[FW_REGISTER_RAX] = regs->rax;
+  to[FW_REGISTER_RDX] = regs->rdx;
+  to[FW_REGISTER_RCX] = regs->rcx;
+  to[FW_REGISTER_RBX] = regs->rbx;
+  to[FW_REGISTER_RSI] = regs->rsi;
+  to[FW_REGISTER_RDI] = regs->rdi;
+  to[FW_REGISTER_RBP] = regs->rbp;
+  to[FW_REGISTER_RSP] = regs->rsp;
+  to[8] = regs->r8;
+  to[9] = regs->r9;
+  to[10] = regs->r10;
+  to[11] = regs->r11;
+  to[12] = regs->r12;
+  to[13] = regs->r13;
+  to[14] = regs->r14;
+  to[15] = regs->r15;
+  return (struct user_registers){.valid = registers_are_user(regs),
+                                 .compat = (regs->cs & 0xffff) == USER_CODE_32};
 }
 
 /* The registers that current left user mode with. */
-static __always_inline long take_saved_registers(struct user_registers* out,
-                                                 struct task_struct* task) {
+static __always_inline long take_saved_registers(struct fw_walk* walk, struct task_struct* task,
+                                                 struct user_registers* out) {
   struct pt_regs saved;
   const void* address;
   if (HAS_HELPER(task_pt_regs)) { /* 5.15 */
@@ -47,6 +63,6 @@ static __always_inline long take_saved_registers(struct user_registers* out,
   }
   const long error = bpf_probe_read_kernel(&saved, sizeof(saved), address);
   if (error) return error;
-  take_registers(out, &saved);
+  *out = take_registers(walk, &saved);
   return 0;
 }

@@ -13,6 +13,10 @@ const volatile __u32 wanted_cgroup_count = 0;
 const volatile __u32 excluded_pid = 0;
 /* The inode number of the agent's pid namespace; 0: the initial one, where every pid is itself. */
 const volatile __u32 pid_namespace = 0;
+/* 0: frame pointers only; files still get their ids. */
+const volatile __u8 use_tables = 1;
 /* A reader is woken when so many bytes wait for it, or when it was woken so long ago. */
 const volatile __u64 wake_backlog_bytes = 64 * 1024;
 const volatile __u64 wake_interval_ns = 1000000000;
+/* A sample with the first note on a file wakes at once, but not more often than this. */
+const volatile __u64 note_wake_interval_ns = 5000000;
