@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <string>
 
 #include "base/status.h"
 
@@ -68,13 +69,17 @@ absl::Status ElfReader::ReadHeaders() {
   if (source_->size() < sizeof(header)) return base::InvalidArgument("not an ELF file: too short");
   RETURN_IF_ERROR(ReadStruct(*source_, 0, &header));
   RETURN_IF_ERROR(CheckIdentification(header));
+  entry_ = header.e_entry;
+  names_section_ = header.e_shstrndx;
 
   // More than 65,534 program headers or 65,279 sections: the counts move into section 0.
   uint64_t segment_count = header.e_phnum;
   uint64_t section_count = header.e_shnum;
-  if (header.e_shoff != 0 && (section_count == 0 || segment_count == PN_XNUM)) {
+  if (header.e_shoff != 0 &&
+      (section_count == 0 || segment_count == PN_XNUM || names_section_ == SHN_XINDEX)) {
     Elf64_Shdr first;
     if (ReadStruct(*source_, header.e_shoff, &first).ok()) {
+      if (names_section_ == SHN_XINDEX) names_section_ = first.sh_link;
       if (section_count == 0) section_count = first.sh_size;
       if (segment_count == PN_XNUM) segment_count = first.sh_info;
     }
@@ -102,6 +107,9 @@ absl::Status ElfReader::ReadSegments(uint64_t offset, uint64_t count) {
                            .file_size = std::min(entry.p_filesz, entry.p_memsz),
                            .vaddr = entry.p_vaddr,
                            .executable = (entry.p_flags & PF_X) != 0});
+    } else if (entry.p_type == PT_GNU_EH_FRAME && !eh_frame_header_) {
+      eh_frame_header_ = ElfSegment{
+          .file_offset = entry.p_offset, .file_size = entry.p_filesz, .vaddr = entry.p_vaddr};
     } else if (entry.p_type == PT_NOTE && build_id_.empty()) {
       ReadNotes(entry.p_offset, entry.p_filesz, entry.p_align);
     }
@@ -116,7 +124,8 @@ absl::Status ElfReader::ReadSections(uint64_t offset, uint64_t count) {
   ASSIGN_OR_RETURN(auto table, ReadTable<Elf64_Shdr>(*source_, offset, count));
   sections_.reserve(table.size());
   for (const Elf64_Shdr& entry : table) {
-    sections_.push_back({.type = entry.sh_type,
+    sections_.push_back({.name = entry.sh_name,
+                         .type = entry.sh_type,
                          .flags = entry.sh_flags,
                          .vaddr = entry.sh_addr,
                          .file_offset = entry.sh_offset,
@@ -243,6 +252,23 @@ absl::StatusOr<std::vector<char>> ElfReader::ReadStringsOf(const ElfSection& sym
   RETURN_IF_ERROR(
       source_->Read(section.file_offset, std::as_writable_bytes(std::span<char>(strings))));
   return strings;
+}
+
+const ElfSection* ElfReader::SectionNamed(std::string_view name) const {
+  if (names_section_ >= sections_.size()) return nullptr;
+  const ElfSection& names = sections_[names_section_];
+  if (names.type != SHT_STRTAB) return nullptr;
+  std::string found(name.size() + 1, '\0');
+  for (const ElfSection& section : sections_) {
+    if (section.name >= names.size || names.size - section.name < found.size()) continue;
+    if (names.file_offset > UINT64_MAX - section.name) return nullptr;
+    const auto bytes = std::as_writable_bytes(std::span<char>(found));
+    if (!source_->Read(names.file_offset + section.name, bytes).ok()) continue;
+    if (found.back() == '\0' && std::string_view(found.data(), name.size()) == name) {
+      return &section;
+    }
+  }
+  return nullptr;
 }
 
 std::string_view StringAt(const std::vector<char>& strings, uint32_t offset) {

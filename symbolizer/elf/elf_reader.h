@@ -42,6 +42,7 @@ struct ElfSegment {  // PT_LOAD
 };
 
 struct ElfSection {
+  uint32_t name = 0;  // offset in the section names: SectionNamed
   uint32_t type = 0;
   uint64_t flags = 0;
   uint64_t vaddr = 0;
@@ -69,6 +70,12 @@ class ElfReader {
 
   const std::vector<ElfSegment>& segments() const { return segments_; }
   const std::vector<ElfSection>& sections() const { return sections_; }
+  // e_entry: where the kernel or the dynamic linker jumps to; 0: nowhere.
+  uint64_t entry() const { return entry_; }
+  // PT_GNU_EH_FRAME: where the unwinder finds .eh_frame when there are no section headers.
+  const std::optional<ElfSegment>& eh_frame_header() const { return eh_frame_header_; }
+  // The first section of that name; nullptr when there is none or the names cannot be read.
+  const ElfSection* SectionNamed(std::string_view name) const;
   // The GNU build id; its first 20 bytes when it is longer. Empty when there is none.
   const BuildId& build_id() const { return build_id_; }
   const ByteSource& source() const { return *source_; }
@@ -100,6 +107,9 @@ class ElfReader {
   ElfLimits limits_;
   std::vector<ElfSegment> segments_;
   std::vector<ElfSection> sections_;
+  uint64_t entry_ = 0;
+  uint32_t names_section_ = 0;
+  std::optional<ElfSegment> eh_frame_header_;
   BuildId build_id_;
 };
 
