@@ -6,8 +6,9 @@
 //     -> else the helper builds it -> check, publish, map -> kReady | kNoSymbols
 //
 // A file whose build id the kernel has told skips the first question, and when the index is in the
-// cache it is not even opened. Files with one id share one index. Everything slow or dangerous is
-// elsewhere: helper/ parses, index/ checks and maps, process/ opens.
+// cache it is not even opened. Files with one id share one index. Unwind tables take a way of their
+// own beside it (unwind_tables.h), through the same helper and the same cache. Everything slow or
+// dangerous is elsewhere: helper/ parses, index/ checks and maps, process/ opens.
 #include "symbolizer/symbolizer.h"
 
 #include <algorithm>
@@ -25,6 +26,7 @@
 #include "symbolizer/index/index_cache.h"
 #include "symbolizer/process/kernel_symbols.h"
 #include "symbolizer/process/mapped_object.h"
+#include "symbolizer/unwind_tables.h"
 
 namespace firewatch::symbolizer {
 namespace {
@@ -76,10 +78,6 @@ struct IdentityEqual {
   bool operator()(uint32_t a, const FileIdentity& b) const { return (*files)[a].identity == b; }
   bool operator()(const FileIdentity& a, uint32_t b) const { return a == (*files)[b].identity; }
 };
-
-std::string KeyOf(const BuildId& id, bool is_pseudo) {
-  return is_pseudo ? "pseudo-" + id.ToHex() : id.ToHex();
-}
 
 class SymbolizerImpl final : public Symbolizer {
  public:
@@ -137,6 +135,7 @@ class SymbolizerImpl final : public Symbolizer {
   const std::unique_ptr<IndexCache> cache_;
   KernelSymbols kernel_;
   HelperQueue queue_;
+  UnwindTables tables_;
 
   std::deque<FileRecord> files_;  // by FileId; addresses are stable
   absl::flat_hash_set<uint32_t, IdentityHash, IdentityEqual> ids_;
@@ -183,6 +182,7 @@ SymbolizerImpl::SymbolizerImpl(SymbolizerOptions options, std::unique_ptr<IndexC
               .max_cpu_seconds = options_.helper_max_seconds,
               .max_bytes = options_.helper_max_bytes},
              clock_, metrics),
+      tables_(options_.proc_root, *cache_, queue_, clock_, metrics),
       ids_(0, IdentityHash{&files_}, IdentityEqual{&files_}),
       lookups_{LookupCounter(metrics, "user", "hit"), LookupCounter(metrics, "user", "miss"),
                LookupCounter(metrics, "user", "not_ready")},
@@ -300,7 +300,7 @@ absl::Status SymbolizerImpl::OpenAndAsk(uint32_t id) {
   queue_.Submit({.operation = HelperOperation::kIdentify,
                  .ticket = id,
                  .elf = std::move(opened.fd),
-                 .index = {}});
+                 .output = {}});
   SetState(id, FileState::kPending, "");
   return absl::OkStatus();
 }
@@ -312,15 +312,18 @@ absl::Status SymbolizerImpl::AskToBuild(uint32_t id, const std::string& key, bas
   queue_.Submit({.operation = HelperOperation::kBuild,
                  .ticket = id,
                  .elf = std::move(elf),
-                 .index = std::move(scratch)});
+                 .output = std::move(scratch)});
   if (At(id).state != FileState::kPending) SetState(id, FileState::kPending, "");
   return absl::OkStatus();
 }
 
 absl::StatusOr<std::shared_ptr<const MappedUnwindTable>> SymbolizerImpl::UnwindTableOf(
-    FileId file, uint32_t, uint32_t, uint64_t, uint64_t) {
-  CHECK(static_cast<uint32_t>(file) < files_.size());
-  return base::NotFound("unwind tables are not built yet");
+    FileId file, uint32_t pid, uint32_t parent_pid, uint64_t map_start, uint64_t map_end) {
+  const auto id = static_cast<uint32_t>(file);
+  CHECK(id < files_.size());
+  return tables_.Get(
+      id, At(id).identity,
+      {.pid = pid, .parent_pid = parent_pid, .map_start = map_start, .map_end = map_end});
 }
 
 size_t SymbolizerImpl::Poll(int timeout_ms) {
@@ -340,6 +343,7 @@ size_t SymbolizerImpl::Poll(int timeout_ms) {
 }
 
 void SymbolizerImpl::OnResult(HelperResult result) {
+  if (result.job.for_table) return tables_.OnResult(std::move(result));
   const auto id = static_cast<uint32_t>(result.job.ticket);
   if (!result.failure.empty()) {
     return EndBuild(id, result.helper_died ? FileState::kRefused : FileState::kUnreadable,
@@ -391,7 +395,7 @@ void SymbolizerImpl::OnIdentified(uint32_t id, const BuildId& found, bool is_pse
 
 void SymbolizerImpl::OnBuilt(uint32_t id, const BuildId& found, bool is_pseudo, HelperJob job) {
   const std::string key = KeyOf(found, is_pseudo);
-  auto index = cache_->Adopt(key, found, job.index.get());
+  auto index = cache_->Adopt(key, found, job.output.get());
   if (!index.ok()) {
     const bool bad = index.status().code() == absl::StatusCode::kDataLoss;
     return EndBuild(id, bad ? FileState::kRefused : FileState::kUnreadable,

@@ -13,7 +13,6 @@
 #include <string_view>
 
 #include "absl/status/statusor.h"
-#include "base/mapped_file.h"
 #include "base/metrics.h"
 #include "base/unique_fd.h"
 #include "symbolizer/file_identity.h"
@@ -52,13 +51,6 @@ struct KernelSymbol {
   bool found = false;
 };
 
-// A table and the mapping it lives in. Immutable, shared by everybody who uses it: files with one
-// build id have one.
-struct MappedUnwindTable {
-  base::MappedFile file;
-  UnwindTable table;
-};
-
 struct SymbolizerOptions {
   // Symbol indexes by build id; made if missing. "" = a temporary one, removed at the end.
   std::string cache_directory;
@@ -90,9 +82,10 @@ class Symbolizer {
   virtual void Request(FileId file, uint32_t pid, uint32_t parent_pid, uint64_t map_start,
                        uint64_t map_end) = 0;
 
-  // The file's unwind table. The first call asks for it as Request does for symbols (the helper
-  // reads both at once, from one descriptor). Unavailable while the helper is at it: ask again
-  // after Poll. Any other error is final and says why the file has none.
+  // The file's unwind table. The first call asks for it as Request does for symbols (tables go
+  // before names in the helper's queue). Unavailable while the helper is at it, or when the file
+  // may be had later (another process may show it): ask again after Poll. Any other error is final
+  // and says why the file has none.
   virtual absl::StatusOr<std::shared_ptr<const MappedUnwindTable>> UnwindTableOf(
       FileId file, uint32_t pid, uint32_t parent_pid, uint64_t map_start, uint64_t map_end) = 0;
 

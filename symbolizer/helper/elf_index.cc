@@ -12,6 +12,7 @@
 #include "symbolizer/elf/elf_reader.h"
 #include "symbolizer/elf/function_symbols.h"
 #include "symbolizer/index/index_writer.h"
+#include "symbolizer/unwind/table_builder.h"
 
 namespace firewatch::symbolizer {
 namespace {
@@ -76,7 +77,25 @@ void Build(const ElfReader& elf, const Identity& identity, int index_fd, HelperA
   answer->symbol_count = *count;
 }
 
-void Answer(HelperOperation operation, const ByteSource& source, int index_fd,
+void BuildTable(const ElfReader& elf, const Identity& identity, int table_fd,
+                HelperAnswer* answer) {
+  auto build = BuildUnwindTable(elf);
+  if (!build.ok()) return SetError(build.status(), StatusForReading(build.status()), answer);
+  build->source.id = identity.id;
+  build->source.pseudo_id = identity.is_pseudo;
+  static_assert(kCfiReasonCount <= kHelperReasons);
+  for (size_t i = 0; i < kCfiReasonCount; ++i) {
+    answer->fde_reasons[i] =
+        static_cast<uint32_t>(std::min<uint64_t>(build->reasons[i], UINT32_MAX));
+  }
+  answer->fdes = build->source.counts.fdes;
+  answer->rows = build->source.counts.rows_merged;
+  answer->rows_no_rule = build->source.counts.rows_no_rule;
+  const auto written = WriteUnwindTable(build->source, table_fd);
+  if (!written.ok()) SetError(written.status(), HelperStatus::kNotWritten, answer);
+}
+
+void Answer(HelperOperation operation, const ByteSource& source, int output_fd,
             HelperAnswer* answer) {
   answer->file_bytes = source.size();
   auto elf = ElfReader::Open(source);
@@ -86,15 +105,16 @@ void Answer(HelperOperation operation, const ByteSource& source, int index_fd,
   answer->has_pseudo_id = identity->is_pseudo ? 1 : 0;
   answer->id_size = identity->id.size;
   std::memcpy(answer->id, identity->id.bytes.data(), sizeof(answer->id));
-  if (operation == HelperOperation::kBuild) Build(*elf, *identity, index_fd, answer);
+  if (operation == HelperOperation::kBuild) Build(*elf, *identity, output_fd, answer);
+  if (operation == HelperOperation::kTable) BuildTable(*elf, *identity, output_fd, answer);
 }
 
 }  // namespace
 
-HelperAnswer AnswerForElf(HelperOperation operation, const ByteSource& elf, int index_fd) {
+HelperAnswer AnswerForElf(HelperOperation operation, const ByteSource& elf, int output_fd) {
   HelperAnswer answer;
   try {
-    Answer(operation, elf, index_fd, &answer);
+    Answer(operation, elf, output_fd, &answer);
   } catch (const std::bad_alloc&) {
     SetError(base::ResourceExhausted("needs more memory than the helper may have"),
              HelperStatus::kRefused, &answer);

@@ -8,7 +8,8 @@
 
 namespace firewatch::symbolizer {
 
-// Fills everything but `magic`, `operation` and `sequence`. `index_fd` is used by kBuild only.
-HelperAnswer AnswerForElf(HelperOperation operation, const ByteSource& elf, int index_fd);
+// Fills everything but `magic`, `operation` and `sequence`. `output_fd` is used by kBuild
+// and kTable.
+HelperAnswer AnswerForElf(HelperOperation operation, const ByteSource& elf, int output_fd);
 
 }  // namespace firewatch::symbolizer

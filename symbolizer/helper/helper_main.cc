@@ -72,7 +72,7 @@ bool Serve(int socket, uint32_t max_cpu_seconds) {
   Question question;
   if (!Receive(socket, &question)) return false;
   AllowCpuSeconds(max_cpu_seconds);
-  const size_t needed = question.request.operation == HelperOperation::kBuild ? 2 : 1;
+  const size_t needed = question.request.operation == HelperOperation::kIdentify ? 1 : 2;
   if (question.fd_count != needed) return false;
   HelperAnswer answer = AnswerForElf(question.request.operation,
                                      FdByteSource(question.fds[0].get()), question.fds[1].get());

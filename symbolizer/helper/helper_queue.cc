@@ -13,7 +13,8 @@ namespace firewatch::symbolizer {
 namespace {
 
 constexpr uint64_t kSecond = 1'000'000'000;
-constexpr size_t kMaxInFlight = 32;
+// Few: a table that is asked for waits for those that are on their way.
+constexpr size_t kMaxInFlight = 4;
 constexpr uint64_t kHelloTimeoutNs = 20 * kSecond;  // a cold start of a sanitized binary takes 2 s
 constexpr uint64_t kIdleNs = 30 * kSecond;
 constexpr uint64_t kRetryNs = kSecond;
@@ -119,24 +120,28 @@ void HelperQueue::OnStartFailure(const std::string& why, std::vector<HelperResul
   spdlog::warn("no symbol helper: {}", why);
   start_failures_ = 0;
   retry_at_ns_ = clock_.MonotonicNs() + kGiveUpNs;
-  for (HelperJob& job : waiting_) {
-    results->push_back({.job = std::move(job), .answer = {}, .failure = why});
+  for (std::deque<HelperJob>* jobs : {&urgent_, &waiting_}) {
+    for (HelperJob& job : *jobs) {
+      results->push_back({.job = std::move(job), .answer = {}, .failure = why});
+    }
+    jobs->clear();
   }
-  waiting_.clear();
 }
 
 void HelperQueue::SendWaiting(std::vector<HelperResult>* results) {
-  while (!waiting_.empty() && in_flight_.size() < kMaxInFlight) {
-    HelperJob& job = waiting_.front();
+  while (in_flight_.size() < kMaxInFlight) {
+    std::deque<HelperJob>& jobs = urgent_.empty() ? waiting_ : urgent_;
+    if (jobs.empty()) return;
+    HelperJob& job = jobs.front();
     const HelperRequest request = {.operation = job.operation, .sequence = next_sequence_};
-    const int fds[] = {job.elf.get(), job.index.get()};
-    const size_t count = job.operation == HelperOperation::kBuild ? 2 : 1;
+    const int fds[] = {job.elf.get(), job.output.get()};
+    const size_t count = job.operation == HelperOperation::kIdentify ? 1 : 2;
     const auto transfer = helper_->Send(request, std::span(fds).first(count));
     if (transfer == HelperProcess::Transfer::kLater) return;
     if (transfer == HelperProcess::Transfer::kDead) return OnDeath("", crashes_, results);
     if (in_flight_.empty()) last_event_ns_ = clock_.MonotonicNs();
     in_flight_.push_back({.job = std::move(job), .sequence = next_sequence_++});
-    waiting_.pop_front();
+    jobs.pop_front();
   }
 }
 
@@ -184,7 +189,8 @@ void HelperQueue::OnDeath(std::string why, base::Counter& counter,
                       .helper_died = true});
   in_flight_.pop_front();
   while (!in_flight_.empty()) {
-    waiting_.push_front(std::move(in_flight_.back().job));
+    HelperJob& job = in_flight_.back().job;
+    (job.for_table ? urgent_ : waiting_).push_front(std::move(job));
     in_flight_.pop_back();
   }
 }

@@ -21,9 +21,10 @@ namespace firewatch::symbolizer {
 
 struct HelperJob {
   HelperOperation operation = HelperOperation::kIdentify;
-  uint64_t ticket = 0;   // the caller's
-  base::UniqueFd elf;    // O_RDONLY
-  base::UniqueFd index;  // kBuild: empty file
+  uint64_t ticket = 0;     // the caller's
+  bool for_table = false;  // the question is on the way to an unwind table: it goes first
+  base::UniqueFd elf;      // O_RDONLY
+  base::UniqueFd output;   // kBuild, kTable: empty file
 };
 
 struct HelperResult {
@@ -49,11 +50,11 @@ class HelperQueue {
   HelperQueue(HelperQueueOptions options, const base::Clock& clock, base::MetricsRegistry& metrics);
 
   bool full() const { return outstanding() >= kMaxOutstanding; }
-  size_t outstanding() const { return waiting_.size() + in_flight_.size(); }
+  size_t outstanding() const { return urgent_.size() + waiting_.size() + in_flight_.size(); }
 
   // Does no work; Poll does. Ask full() first, except for the second half of a job that was
   // admitted already.
-  void Submit(HelperJob job) { waiting_.push_back(std::move(job)); }
+  void Submit(HelperJob job) { (job.for_table ? urgent_ : waiting_).push_back(std::move(job)); }
 
   // Sends, receives, restarts. Returns as soon as there is a result, nothing is outstanding, or
   // `timeout_ms` has passed (0: does not wait).
@@ -82,7 +83,8 @@ class HelperQueue {
   base::Counter& start_failures_total_;
 
   std::unique_ptr<HelperProcess> helper_;
-  bool greeted_ = false;  // hello received: it is inside the sandbox
+  bool greeted_ = false;          // hello received: it is inside the sandbox
+  std::deque<HelperJob> urgent_;  // sent before what waits
   std::deque<HelperJob> waiting_;
   std::deque<InFlight> in_flight_;
   uint64_t next_sequence_ = 1;

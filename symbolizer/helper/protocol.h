@@ -26,6 +26,7 @@ struct HelperHello {
 enum class HelperOperation : uint32_t {
   kIdentify = 1,  // one descriptor: the ELF file. Reads headers and notes only
   kBuild = 2,     // two descriptors: the ELF file and an empty file for its index
+  kTable = 3,     // two descriptors: the ELF file and an empty file for its unwind table
 };
 
 struct HelperRequest {
@@ -41,6 +42,9 @@ enum class HelperStatus : uint32_t {
   kNotWritten = 3,  // the index could not be written
 };
 
+// kTable: why FDEs have no rows, by CfiReason of unwind/cfi_reader.h.
+inline constexpr uint32_t kHelperReasons = 24;
+
 struct HelperAnswer {
   uint32_t magic = kHelperMagic;
   HelperOperation operation = HelperOperation::kIdentify;
@@ -53,7 +57,11 @@ struct HelperAnswer {
   uint64_t file_bytes = 0;
   uint64_t symbol_count = 0;
   char reason[128] = {};  // NUL-padded text when the status is not kOk
+  uint64_t fdes = 0;      // kTable
+  uint64_t rows = 0;
+  uint64_t rows_no_rule = 0;
+  uint32_t fde_reasons[kHelperReasons] = {};
 };
-static_assert(sizeof(HelperAnswer) == 192);
+static_assert(sizeof(HelperAnswer) == 192 + 24 + 4 * kHelperReasons);
 
 }  // namespace firewatch::symbolizer

@@ -11,6 +11,7 @@
 #include <ctime>
 #include <filesystem>
 #include <system_error>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -19,19 +20,41 @@
 namespace firewatch::symbolizer {
 namespace {
 
-constexpr std::string_view kSuffix = ".fwsym";
+constexpr std::string_view kIndexSuffix = ".fwsym";
+constexpr std::string_view kTableSuffix = ".fwunw";
 constexpr std::string_view kTemporary = ".tmp-";
 constexpr time_t kTemporaryMaxAgeSeconds = 3600;
 constexpr size_t kCopyBytes = size_t{256} << 10;
 
-absl::StatusOr<MappedIndex> Map(int fd, const std::string& name) {
-  MappedIndex mapped;
+// What the two kinds of file differ in.
+struct IndexKind {
+  static constexpr std::string_view kSuffix = kIndexSuffix;
+  static absl::Status Parse(MappedIndex* mapped) {
+    ASSIGN_OR_RETURN(mapped->index, SymbolIndex::Parse(mapped->file.bytes()));
+    // The check touched every page; lookups need few of them.
+    const auto bytes = mapped->file.bytes();
+    ::madvise(const_cast<std::byte*>(bytes.data()), bytes.size(), MADV_DONTNEED);
+    ::madvise(const_cast<std::byte*>(bytes.data()), bytes.size(), MADV_RANDOM);
+    return absl::OkStatus();
+  }
+  static const BuildId& IdOf(const MappedIndex& mapped) { return mapped.index.id(); }
+};
+struct TableKind {
+  static constexpr std::string_view kSuffix = kTableSuffix;
+  static absl::Status Parse(MappedUnwindTable* mapped) {
+    ASSIGN_OR_RETURN(mapped->table, UnwindTable::Parse(mapped->file.bytes()));
+    return absl::OkStatus();
+  }
+  static const BuildId& IdOf(const MappedUnwindTable& mapped) { return mapped.table.build_id(); }
+};
+template <typename T>
+using KindOf = std::conditional_t<std::is_same_v<T, MappedIndex>, IndexKind, TableKind>;
+
+template <typename T>
+absl::StatusOr<T> Map(int fd, const std::string& name) {
+  T mapped;
   ASSIGN_OR_RETURN(mapped.file, base::MappedFile::FromFd(fd, name));
-  ASSIGN_OR_RETURN(mapped.index, SymbolIndex::Parse(mapped.file.bytes()));
-  // The check touched every page; lookups need few of them.
-  const auto bytes = mapped.file.bytes();
-  ::madvise(const_cast<std::byte*>(bytes.data()), bytes.size(), MADV_DONTNEED);
-  ::madvise(const_cast<std::byte*>(bytes.data()), bytes.size(), MADV_RANDOM);
+  RETURN_IF_ERROR(KindOf<T>::Parse(&mapped));
   return mapped;
 }
 
@@ -41,7 +64,7 @@ absl::Status Copy(int from, int to) {
   for (off_t offset = 0;;) {
     const ssize_t got = ::pread(from, buffer.data(), buffer.size(), offset);
     if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return base::ErrnoStatus(errno, "read the helper's index");
+    if (got < 0) return base::ErrnoStatus(errno, "read what the helper wrote");
     if (got == 0) return absl::OkStatus();
     for (ssize_t done = 0; done < got;) {
       const ssize_t put =
@@ -107,15 +130,12 @@ IndexCache::~IndexCache() {
   if (private_) std::filesystem::remove_all(directory_, ignored);
 }
 
-std::string IndexCache::PathOf(std::string_view key) const {
-  return fmt::format("{}/{}{}", directory_, key, kSuffix);
-}
-
-absl::StatusOr<MappedIndex> IndexCache::Find(std::string_view key) {
-  const std::string path = PathOf(key);
+template <typename T>
+absl::StatusOr<T> IndexCache::FindFile(std::string_view key) {
+  const std::string path = fmt::format("{}/{}{}", directory_, key, KindOf<T>::kSuffix);
   base::UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
   if (!fd.valid()) return base::ErrnoStatus(errno, fmt::format("open {}", path));
-  auto mapped = Map(fd.get(), path);
+  auto mapped = Map<T>(fd.get(), path);
   if (!mapped.ok()) {
     ++corrupt_files_;
     ::unlink(path.c_str());
@@ -136,8 +156,8 @@ absl::StatusOr<base::UniqueFd> IndexCache::NewScratch() {
   return fd;
 }
 
-absl::StatusOr<MappedIndex> IndexCache::Adopt(std::string_view key, const BuildId& id,
-                                              int scratch_fd) {
+template <typename T>
+absl::StatusOr<T> IndexCache::AdoptFile(std::string_view key, const BuildId& id, int scratch_fd) {
   std::string temporary = fmt::format("{}/{}XXXXXX", directory_, kTemporary);
   base::UniqueFd fd(::mkostemp(temporary.data(), O_CLOEXEC));
   if (!fd.valid()) return base::ErrnoStatus(errno, fmt::format("make {}", temporary));
@@ -146,17 +166,33 @@ absl::StatusOr<MappedIndex> IndexCache::Adopt(std::string_view key, const BuildI
     return status;
   };
   if (absl::Status copied = Copy(scratch_fd, fd.get()); !copied.ok()) return give_up(copied);
-  auto mapped = Map(fd.get(), temporary);
+  auto mapped = Map<T>(fd.get(), temporary);
   if (!mapped.ok()) return give_up(mapped.status());
-  if (mapped->index.id() != id) return give_up(base::DataLoss("symbol index: wrong id"));
+  if (KindOf<T>::IdOf(*mapped) != id) return give_up(base::DataLoss("{}: wrong id", key));
   // No fsync: after a power failure the checksums find a torn file and it is built again.
-  const std::string path = PathOf(key);
+  const std::string name = fmt::format("{}{}", key, KindOf<T>::kSuffix);
+  const std::string path = fmt::format("{}/{}", directory_, name);
   if (::rename(temporary.c_str(), path.c_str()) != 0) {
     return give_up(base::ErrnoStatus(errno, fmt::format("rename to {}", path)));
   }
   total_bytes_ += mapped->file.bytes().size();
-  if (total_bytes_ > max_bytes_) Evict(fmt::format("{}{}", key, kSuffix));
+  if (total_bytes_ > max_bytes_) Evict(name);
   return mapped;
+}
+
+absl::StatusOr<MappedIndex> IndexCache::Find(std::string_view key) {
+  return FindFile<MappedIndex>(key);
+}
+absl::StatusOr<MappedUnwindTable> IndexCache::FindTable(std::string_view key) {
+  return FindFile<MappedUnwindTable>(key);
+}
+absl::StatusOr<MappedIndex> IndexCache::Adopt(std::string_view key, const BuildId& id,
+                                              int scratch_fd) {
+  return AdoptFile<MappedIndex>(key, id, scratch_fd);
+}
+absl::StatusOr<MappedUnwindTable> IndexCache::AdoptTable(std::string_view key, const BuildId& id,
+                                                         int scratch_fd) {
+  return AdoptFile<MappedUnwindTable>(key, id, scratch_fd);
 }
 
 void IndexCache::Evict(const std::string& keep) {
@@ -178,7 +214,8 @@ void IndexCache::Evict(const std::string& keep) {
   const uint64_t goal = max_bytes_ - max_bytes_ / 10;
   for (const CacheFile& file : files) {
     if (total_bytes_ <= goal) break;
-    if (!file.name.ends_with(kSuffix) || file.name == keep) continue;
+    const bool ours = file.name.ends_with(kIndexSuffix) || file.name.ends_with(kTableSuffix);
+    if (!ours || file.name == keep) continue;
     if (::unlink(fmt::format("{}/{}", directory_, file.name).c_str()) != 0) continue;
     total_bytes_ -= std::min(total_bytes_, file.bytes);
     ++evicted_files_;

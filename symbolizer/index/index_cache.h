@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The directory of symbol index files, one per content:
-//   <build id>.fwsym      ELF files with a build id
-//   pseudo-<hash>.fwsym   ELF files without one: hash of size, first and last 4 KiB
+// The directory of symbol indexes and unwind tables, one of each per content:
+//   <build id>.fwsym, .fwunw      ELF files with a build id
+//   pseudo-<hash>.fwsym, .fwunw   ELF files without one: hash of size, first and last 4 KiB
 //   kernel-<boot id>.fwsym
 //   .tmp-<random>         being written; removed when an hour old
 // Files appear by rename and never change afterwards, so a mapped one is stable. Several processes
@@ -17,6 +17,7 @@
 #include "base/mapped_file.h"
 #include "base/unique_fd.h"
 #include "symbolizer/index/symbol_index.h"
+#include "symbolizer/unwind/unwind_table.h"
 
 namespace firewatch::symbolizer {
 
@@ -39,14 +40,17 @@ class IndexCache {
 
   // NotFound when there is none. A corrupt file is unlinked, counted, and not found.
   absl::StatusOr<MappedIndex> Find(std::string_view key);
+  absl::StatusOr<MappedUnwindTable> FindTable(std::string_view key);
 
   // An empty unnamed file in the directory, for the helper to write.
   absl::StatusOr<base::UniqueFd> NewScratch();
 
   // Takes over what was written to `scratch_fd`: copies it (the helper still holds a descriptor of
   // the scratch file and could truncate it under our mapping), checks the copy, publishes it.
-  // DataLoss when the copy is not a sound index or not of `id`. Evicts when the directory is full.
+  // DataLoss when the copy is not sound or not of `id`. Evicts when the directory is full.
   absl::StatusOr<MappedIndex> Adopt(std::string_view key, const BuildId& id, int scratch_fd);
+  absl::StatusOr<MappedUnwindTable> AdoptTable(std::string_view key, const BuildId& id,
+                                               int scratch_fd);
 
   uint64_t total_bytes() const { return total_bytes_; }
   uint64_t corrupt_files() const { return corrupt_files_; }
@@ -55,9 +59,12 @@ class IndexCache {
  private:
   IndexCache(std::string directory, uint64_t max_bytes, bool is_private)
       : directory_(std::move(directory)), max_bytes_(max_bytes), private_(is_private) {}
-  std::string PathOf(std::string_view key) const;
-  // Measures the directory; removes stale temporary files and, least recently used first, index
-  // files until `max_bytes_` holds. `keep` is the file that was just added.
+  template <typename T>
+  absl::StatusOr<T> FindFile(std::string_view key);
+  template <typename T>
+  absl::StatusOr<T> AdoptFile(std::string_view key, const BuildId& id, int scratch_fd);
+  // Measures the directory; removes stale temporary files and, least recently used first,
+  // files of ours until `max_bytes_` holds. `keep` is the file that was just added.
   void Evict(const std::string& keep);
 
   const std::string directory_;

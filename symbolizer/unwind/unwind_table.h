@@ -2,9 +2,9 @@
 // One file's unwind table as the helper wrote it and the cache keeps it: where callers are, for
 // every byte of code. Bytes in docs/formats.md, rules and pages in bpf/include/unwind_table.h.
 //
-// Reading order of this folder: cfi_reader (entries of .eh_frame and .debug_frame) -> cfi_rows
-// (the state machine: entries to rows) -> rules (rows to 8-byte rules) -> table_writer (rows to
-// pages) -> this.
+// Reading order of this folder: cfi_sections (finds .eh_frame and .debug_frame) -> cfi_reader
+// (entries) -> cfi_rows, cfi_expressions (the state machine: entries to rows) -> rules (rows to
+// 8-byte rules) -> table_builder (a file's rows, in order) -> table_writer (rows to pages) -> this.
 #pragma once
 
 #include <cstddef>
@@ -13,6 +13,7 @@
 #include <string_view>
 
 #include "absl/status/statusor.h"
+#include "base/mapped_file.h"
 #include "bpf/include/unwind_table.h"
 #include "symbolizer/file_identity.h"
 
@@ -64,6 +65,13 @@ class UnwindTable {
   std::span<const fw_page_entry> directory_;
   std::span<const fw_unwind_rule> rules_;
   std::span<const std::byte> pages_;
+};
+
+// A table and the mapping it lives in. Immutable, shared by everybody who uses it: files with one
+// build id have one.
+struct MappedUnwindTable {
+  base::MappedFile file;
+  UnwindTable table;
 };
 
 }  // namespace firewatch::symbolizer

@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "symbolizer/unwind/table_builder.h"
+
+#include <algorithm>
+#include <array>
+#include <optional>
+#include <utility>
+
+#include "absl/container/flat_hash_map.h"
+#include "base/status.h"
+#include "symbolizer/unwind/cfi_sections.h"
+
+namespace firewatch::symbolizer {
+namespace {
+
+constexpr uint64_t kMaxFileOffset = uint64_t{1} << FW_FRAME_FILE_OFFSET_BITS;
+constexpr uint32_t kNoFde = UINT32_MAX;
+
+// Addresses to file offsets. A segment that begins inside another is asked first.
+class CodeMap {
+ public:
+  explicit CodeMap(std::span<const CodeSegment> segments)
+      : segments_(segments.begin(), segments.end()) {
+    std::sort(segments_.begin(), segments_.end(),
+              [](const CodeSegment& a, const CodeSegment& b) { return a.vaddr < b.vaddr; });
+  }
+  // The segment with the byte at `vaddr`, or nullptr.
+  const CodeSegment* Find(uint64_t vaddr) const {
+    auto behind = std::upper_bound(
+        segments_.begin(), segments_.end(), vaddr,
+        [](uint64_t value, const CodeSegment& segment) { return value < segment.vaddr; });
+    if (behind == segments_.begin()) return nullptr;
+    --behind;
+    const bool covers = vaddr - behind->vaddr < behind->size &&
+                        behind->file_offset < kMaxFileOffset - (vaddr - behind->vaddr);
+    return covers ? &*behind : nullptr;
+  }
+
+ private:
+  std::vector<CodeSegment> segments_;
+};
+
+// A range of the file with one FDE, or a root of ours.
+struct Function {
+  uint64_t offset = 0;
+  uint64_t end = 0;
+  uint32_t section = 0;
+  uint32_t fde = kNoFde;
+};
+
+bool ComesBefore(const Function& a, const Function& b) {
+  return std::tuple(a.offset, a.section, a.fde) < std::tuple(b.offset, b.section, b.fde);
+}
+
+class RowBuilder {
+ public:
+  RowBuilder(std::span<const CfiSection> sections, std::span<const CodeSegment> code)
+      : sections_(sections), code_(code) {
+    build_.source.rules.emplace_back();  // NONE
+  }
+
+  UnwindBuild Run(uint64_t entry) {
+    std::vector<Function> functions;
+    for (size_t i = 0; i < sections_.size(); ++i) AddSection(static_cast<uint32_t>(i), &functions);
+    ResolveOverlaps(&functions);
+    if (entry != 0) AddEntry(entry, &functions);
+    build_.source.rows.reserve(functions.size() * 4);
+    for (const Function& function : functions) AddRows(function);
+    if (!functions.empty()) Push(functions.back().end, 0);
+    Count();
+    return std::move(build_);
+  }
+
+ private:
+  void AddSection(uint32_t number, std::vector<Function>* functions) {
+    const CfiSection& section = sections_[number];
+    build_.source.counts.cfi_bytes += section.bytes.size();
+    CfiEntries& entries = entries_.emplace_back(ReadCfiEntries(section));
+    build_.source.counts.fdes += entries.fde_count;
+    for (size_t i = 0; i < kCfiReasonCount; ++i) build_.reasons[i] += entries.reasons[i];
+    RunCies(section, entries.cies);
+    const size_t known = functions->size();
+    for (size_t i = 0; i < entries.fdes.size(); ++i) {
+      AddFunction(entries.fdes[i], number, static_cast<uint32_t>(i), known, functions);
+    }
+    if (!std::is_sorted(functions->begin(), functions->end(), ComesBefore)) {
+      std::sort(functions->begin(), functions->end(), ComesBefore);
+    }
+  }
+
+  void RunCies(const CfiSection& section, std::vector<Cie>& cies) {
+    std::vector<CfiState>& states = initial_.emplace_back(cies.size());
+    for (size_t i = 0; i < cies.size(); ++i) {
+      if (cies[i].reason == CfiReason::kNone) {
+        cies[i].reason = RunCie(section, cies[i], &states[i]);
+      }
+    }
+  }
+
+  // `known`: so many functions, sorted, are those of sections before.
+  void AddFunction(const Fde& fde, uint32_t section, uint32_t number, size_t known,
+                   std::vector<Function>* functions) {
+    const CodeSegment* segment = code_.Find(fde.start);
+    if (segment == nullptr) return Refuse(CfiReason::kNoCode);
+    const uint64_t distance = fde.start - segment->vaddr;
+    const Function function = {
+        .offset = segment->file_offset + distance,
+        .end = segment->file_offset + distance + std::min(fde.size, segment->size - distance),
+        .section = section,
+        .fde = number};
+    const auto before = functions->begin() + static_cast<std::ptrdiff_t>(known);
+    const auto next = std::lower_bound(functions->begin(), before, function, ComesBefore);
+    const bool covered =
+        (next != before && next->offset < function.end) ||
+        (next != functions->begin() && known > 0 && std::prev(next)->end > function.offset);
+    if (covered) return Refuse(CfiReason::kCovered);
+    functions->push_back(function);
+  }
+
+  void ResolveOverlaps(std::vector<Function>* functions) {
+    size_t kept = 0;
+    for (const Function& function : *functions) {
+      if (kept > 0) {
+        Function& last = (*functions)[kept - 1];
+        if (last.offset == function.offset) {
+          Refuse(CfiReason::kCovered);
+          continue;
+        }
+        last.end = std::min(last.end, function.offset);
+      }
+      (*functions)[kept++] = function;
+    }
+    functions->resize(kept);
+  }
+
+  void AddEntry(uint64_t entry, std::vector<Function>* functions) {
+    const CodeSegment* segment = code_.Find(entry);
+    if (segment == nullptr) return;
+    const uint64_t distance = entry - segment->vaddr;
+    Function root = {.offset = segment->file_offset + distance, .end = 0};
+    root.end = root.offset + std::min(kEntryRootBytes, segment->size - distance);
+    const auto next =
+        std::upper_bound(functions->begin(), functions->end(), root,
+                         [](const Function& a, const Function& b) { return a.offset < b.offset; });
+    if (next != functions->begin() && std::prev(next)->end > root.offset) return;
+    if (next != functions->end()) root.end = std::min(root.end, next->offset);
+    functions->insert(next, root);
+    build_.entry_is_root = true;
+  }
+
+  void AddRows(const Function& function) {
+    std::vector<TableRow>& rows = build_.source.rows;
+    if (!rows.empty() && last_end_ < function.offset) Push(last_end_, 0);
+    last_end_ = function.end;
+    if (function.fde == kNoFde) return Push(function.offset, NumberOf(RootRule()));
+    const Fde& fde = entries_[function.section].fdes[function.fde];
+    const Cie& cie = entries_[function.section].cies[fde.cie];
+    rows_.clear();
+    CfiReason reason = cie.reason;
+    if (reason == CfiReason::kNone) {
+      reason = RunFde(sections_[function.section], cie, initial_[function.section][fde.cie], fde,
+                      &rows_);
+    }
+    if (reason == CfiReason::kNone && rows.size() + rows_.size() > kMaxTableRows) {
+      reason = CfiReason::kLimit;
+    }
+    if (reason != CfiReason::kNone) {
+      Refuse(reason);
+      return Push(function.offset, 0);
+    }
+    uint32_t bases_met = 0;
+    for (const CfiRow& row : rows_) {
+      const uint64_t offset = function.offset + (row.vaddr - fde.start);
+      if (offset >= function.end) break;
+      ++build_.source.counts.rows_read;
+      CountBase(row.state.cfa, &bases_met);
+      UnsaidPart unsaid{};
+      const RuleWords words = MakeRule(row.state, &unsaid);
+      ++build_.unsaid[static_cast<size_t>(unsaid)];
+      Push(offset, NumberOf(words));
+    }
+  }
+
+  void CountBase(const CfaRule& cfa, uint32_t* met) {
+    if (cfa.kind != CfaRule::Kind::kOffset) return;
+    CfaBaseUse& use = build_.bases[cfa.reg & 0xf];
+    ++use.rows;
+    if ((*met >> cfa.reg & 1) == 0) ++use.functions;
+    *met |= 1U << cfa.reg;
+  }
+
+  // Rows come in ascending order; a second one at an offset replaces the first.
+  void Push(uint64_t offset, uint16_t rule) {
+    std::vector<TableRow>& rows = build_.source.rows;
+    if (!rows.empty() && rows.back().offset == offset) rows.pop_back();
+    const uint16_t last = rows.empty() ? uint16_t{0} : static_cast<uint16_t>(rows.back().rule);
+    if (last == rule) return;
+    rows.push_back({.offset = offset & (kMaxFileOffset - 1), .rule = rule});
+  }
+
+  // Most rows use one of few rules: a small table in front of the hash map.
+  uint16_t NumberOf(const RuleWords& words) {
+    if (words.none()) return 0;
+    const uint64_t mixed = (words.rule ^ words.slot) * 0x9e3779b97f4a7c15;
+    auto& [key, number] = recent_[mixed >> 56];
+    if (key == words) return number;
+    auto& rules = build_.source.rules;
+    const auto [found, is_new] = numbers_.try_emplace(words, static_cast<uint16_t>(rules.size()));
+    if (is_new) {
+      if (rules.size() == kMaxDistinctRules) {
+        numbers_.erase(found);
+        ++build_.source.counts.rows_no_rule;
+        return 0;
+      }
+      rules.push_back(words);
+    }
+    key = words;
+    number = found->second;
+    return number;
+  }
+
+  void Refuse(CfiReason reason) { ++build_.reasons[static_cast<size_t>(reason)]; }
+
+  void Count() {
+    UnwindTableCounts& counts = build_.source.counts;
+    for (size_t i = 0; i < kCfiReasonCount; ++i) {
+      if (IsRefusal(static_cast<CfiReason>(i))) counts.fdes_refused += build_.reasons[i];
+    }
+    counts.rows_merged = build_.source.rows.size();
+    for (size_t part = 1; part < std::size(build_.unsaid); ++part) {
+      counts.rows_no_rule += build_.unsaid[part];
+    }
+  }
+
+  const std::span<const CfiSection> sections_;
+  const CodeMap code_;
+  std::vector<CfiEntries> entries_;             // by section
+  std::vector<std::vector<CfiState>> initial_;  // by section and CIE
+  UnwindBuild build_;
+  std::vector<CfiRow> rows_;  // of one FDE
+  uint64_t last_end_ = 0;
+  std::array<std::pair<RuleWords, uint16_t>, 256> recent_{};
+  absl::flat_hash_map<RuleWords, uint16_t> numbers_;
+};
+
+}  // namespace
+
+UnwindBuild BuildRows(std::span<const CfiSection> sections, std::span<const CodeSegment> code,
+                      uint64_t entry) {
+  return RowBuilder(sections, code).Run(entry);
+}
+
+absl::StatusOr<UnwindBuild> BuildUnwindTable(const ElfReader& elf) {
+  ASSIGN_OR_RETURN(const CfiSections cfi, ReadCfiSections(elf, kMaxCfiBytes));
+  std::vector<CodeSegment> code;
+  for (const ElfSegment& segment : elf.segments()) {
+    if (!segment.executable) continue;
+    code.push_back(
+        {.vaddr = segment.vaddr, .size = segment.file_size, .file_offset = segment.file_offset});
+  }
+  UnwindBuild build = BuildRows(cfi.sections, code, elf.entry());
+  build.source.file_bytes = elf.source().size();
+  if (build.source.counts.fdes == 0) return base::NotFound("no function in .eh_frame");
+  return build;
+}
+
+}  // namespace firewatch::symbolizer

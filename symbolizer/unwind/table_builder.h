@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+// From an ELF file to the rows of its unwind table:
+//
+// 1. Find .eh_frame (by section headers, or through PT_GNU_EH_FRAME when they are stripped) and
+//    .debug_frame. The search table of .eh_frame_hdr is not used: it may be absent or wrong.
+// 2. FDEs to ranges of file offsets by the executable PT_LOADs, sorted.
+// 3. Overlaps: an FDE of .debug_frame that meets one of .eh_frame is dropped; of FDEs with one
+// start
+//    the first in the section stays; any other ends where the next begins.
+// 4. The entry point, where no FDE covers it (old crt files, musl's, ld.so's _start): a proven
+// root,
+//    up to the next FDE or 128 bytes.
+// 5. Each FDE to rows, rows to rules, equal neighbours merged, a NONE row behind a function unless
+//    the next one starts there.
+//
+// Time and memory are linear in the bytes of the sections (about 8 bytes per row, 64 per FDE).
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "symbolizer/elf/elf_reader.h"
+#include "symbolizer/unwind/cfi_reader.h"
+#include "symbolizer/unwind/table_writer.h"
+
+namespace firewatch::symbolizer {
+
+inline constexpr uint64_t kMaxCfiBytes = uint64_t{256} << 20;
+inline constexpr size_t kMaxTableRows = size_t{1} << 25;
+inline constexpr uint64_t kEntryRootBytes = 128;
+
+struct CodeSegment {
+  uint64_t vaddr = 0;
+  uint64_t size = 0;
+  uint64_t file_offset = 0;
+};
+
+// How often a CFA is based on a register, other than by *(reg + n): which ones matter.
+struct CfaBaseUse {
+  uint64_t rows = 0;
+  uint64_t functions = 0;
+};
+
+struct UnwindBuild {
+  TableSource source;  // without id and size of the file
+  uint64_t reasons[kCfiReasonCount] = {};
+  uint64_t unsaid[static_cast<size_t>(UnsaidPart::kCount)] = {};
+  CfaBaseUse bases[FW_REGISTER_COUNT];
+  bool entry_is_root = false;  // step 4 applied
+};
+
+// NotFound: no CFI at all; else as ElfReader, ResourceExhausted past the limits above. Broken CFI
+// is no error: what is refused is counted.
+absl::StatusOr<UnwindBuild> BuildUnwindTable(const ElfReader& elf);
+
+// Steps 2 to 5. `sections`: .eh_frame before .debug_frame. `entry` 0: none.
+UnwindBuild BuildRows(std::span<const CfiSection> sections, std::span<const CodeSegment> code,
+                      uint64_t entry);
+
+}  // namespace firewatch::symbolizer
