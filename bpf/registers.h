@@ -54,15 +54,18 @@ static __always_inline struct user_registers take_registers(struct fw_walk* walk
 /* The registers that current left user mode with. */
 static __always_inline long take_saved_registers(struct fw_walk* walk, struct task_struct* task,
                                                  struct user_registers* out) {
-  struct pt_regs saved;
+  /* In the walk's buffer, which is not used yet: the 168 bytes would bring the stacks of tick, step
+   * and look-up to 576, and kernels up to 6.1 allow 512 together. */
+  struct pt_regs* saved = (void*)walk->chunk;
+  _Static_assert(sizeof(*saved) <= sizeof(walk->chunk), "the buffer holds them");
   const void* address;
   if (HAS_HELPER(task_pt_regs)) { /* 5.15 */
     address = (const void*)bpf_task_pt_regs((void*)bpf_get_current_task_btf());
   } else {
     address = BPF_CORE_READ(task, stack) + KERNEL_STACK_SIZE - sizeof(struct pt_regs);
   }
-  const long error = bpf_probe_read_kernel(&saved, sizeof(saved), address);
+  const long error = bpf_probe_read_kernel(saved, sizeof(*saved), address);
   if (error) return error;
-  *out = take_registers(walk, &saved);
+  *out = take_registers(walk, saved);
   return 0;
 }
