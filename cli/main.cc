@@ -11,6 +11,7 @@
 #include "base/status.h"
 #include "cli/doctor.h"
 #include "cli/record.h"
+#include "cli/stacks.h"
 #include "symbolizer/symbolizer.h"
 
 namespace firewatch::cli {
@@ -39,6 +40,28 @@ int Record(const RecordOptions& options) {
         "  go tool pprof, the page, the server  need none either\n");
   }
   return 1;
+}
+
+void AddStacksOptions(CLI::App* doctor, StacksOptions* stacks) {
+  CLI::Option* pid =
+      doctor
+          ->add_option("--stacks", stacks->pid,
+                       "Compare our unwinder with libunwind on this process: stops its threads at "
+                       "random moments, for about a millisecond each")
+          ->type_name("PID")
+          ->check(CLI::PositiveNumber);
+  doctor->add_option("--stops", stacks->stops, "How often to stop a thread")
+      ->needs(pid)
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  doctor->add_flag("--children", stacks->children, "Its descendants, too")->needs(pid);
+  doctor
+      ->add_flag("--judge", stacks->judge,
+                 "Ask gdb where the two disagree: the process stands still for seconds")
+      ->needs(pid);
+  doctor->add_flag("--functions", stacks->functions, "Folded stacks in the JSON form")->needs(pid);
+  doctor->add_flag("--json", stacks->json, "For programs to read")->needs(pid);
+  doctor->add_option("--seed", stacks->seed, "Of the random moments")->needs(pid);
 }
 
 int Main(int argc, char** argv) {
@@ -85,8 +108,12 @@ int Main(int argc, char** argv) {
   doctor_command->add_flag("-q,--quiet", doctor_quiet,
                            "Only the exit code: 0 can sample, 1 cannot");
 
+  StacksOptions stacks;
+  AddStacksOptions(doctor_command, &stacks);
+
   CLI11_PARSE(app, argc, argv);
   if (record_command->parsed()) return Record(record);
+  if (stacks.pid != 0) return RunStacks(stacks);
   return RunDoctor(doctor_quiet);
 }
 

@@ -16,7 +16,7 @@ import sys
 import tempfile
 
 # "may use", as in ARCHITECTURE.md. Of bpf/, user space sees only bpf/include/ and, in the agent, the
-# loaded programs themselves (skeletons, bpf/*.skel.h); of web/, the server sees only the table of
+# loaded programs themselves (skeletons, bpf/*.skel.h) and the walk as a host program (bpf/unwind.h); of web/, the server sees only the table of
 # built files (web/assets.h). A room may always use itself.
 MAY_USE = {
     "bpf": set(),
@@ -55,7 +55,8 @@ def judge_include(root, path, room, included):
     if target not in MAY_USE[room]:
         return f"{room} may not use {target}"
     if target == "bpf" and not included.startswith("bpf/include/"):
-        if not (included.endswith(".skel.h") and room in LOADS_BPF):
+        if not (room in LOADS_BPF and
+                (included.endswith(".skel.h") or included == "bpf/unwind.h")):
             return "of bpf/, user space may include bpf/include/ only"
     if target == "web" and included != "web/assets.h":
         return "of web/, the server may include web/assets.h only"
@@ -132,6 +133,7 @@ SELF_TEST = [
     ("symbolizer/elf/c.cc", '#include "profile/profile.h"', True),
     ("agent/cpu/a.cc", '#include "bpf/cpu.skel.h"', False),
     ("agent/cpu/b.cc", '#include "bpf/walk.h"', True),
+    ("agent/stacks/a.cc", '#include "bpf/unwind.h"', False),
     ("agent/cpu/c.cc", '#include "server/ingest/ingest.h"', True),
     ("server/a.cc", '#include "agent/core/events.h"', True),
     ("server/b.cc", '#include <bpf/libbpf.h>', False),
