@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs every test of the project and closes with one line: N passed, N failed, N skipped.
 
-usage: tests/run.py [STAGE,STAGE...]      stages: arrows unit fuzz web e2e browser (default: all)
+usage: tests/run.py [STAGE,STAGE...]      stages: arrows unit kernels fuzz web e2e browser
+(default: all)
 
 Everything runs the binaries of the asan preset. A test that this machine cannot run is skipped with
 its reason in the list at the end; a skip is never a pass.
@@ -95,6 +96,10 @@ def stage_unit(results):
         print(f"unit {binary.name} {time.time() - started:.1f} s", flush=True)
 
 
+def stage_kernels(results):
+    harness_stage("kernels", [sys.executable, "tests/kernels/run.py", "--bin-dir", str(BIN)], results, 1200)
+
+
 def fuzz_target(line):
     name, corpus = line.split(" ", 1)
     with tempfile.TemporaryDirectory() as scratch:
@@ -166,7 +171,7 @@ def stage_browser(results):
     harness_stage("browser", [sys.executable, "tests/browser/run.py", "--bin-dir", str(BIN)], results, 600)
 
 
-STAGES = {"arrows": stage_arrows, "unit": stage_unit, "web": stage_web, "e2e": stage_e2e,
+STAGES = {"arrows": stage_arrows, "unit": stage_unit, "kernels": stage_kernels, "web": stage_web, "e2e": stage_e2e,
           "browser": stage_browser, "fuzz": stage_fuzz}
 
 

@@ -18,20 +18,23 @@ SAMPLE_TIME, SAMPLE_PID, SAMPLE_COMM = 8, 24, 40   # offsets in struct fw_sample
 EVENT_PID, EVENT_COMM_SIZE, EVENT_COMM = 56, 76, 104  # offsets in an event's payload
 
 
-def read(path):
+def records(data):
     """(header fields, [(type, payload)]). Fails on a file that is cut short."""
-    with open(path, "rb") as file:
-        data = file.read()
     header = HEADER.unpack_from(data)
-    records, at = [], HEADER.size
+    found, at = [], HEADER.size
     while at < len(data):
         kind, size = RECORD.unpack_from(data, at)
         at += RECORD.size
         payload = data[at:at + size]
         assert len(payload) == size, "cut short"
-        records.append((kind, payload))
+        found.append((kind, payload))
         at += (size + 7) // 8 * 8
-    return header, records
+    return header, found
+
+
+def read(path):
+    with open(path, "rb") as file:
+        return records(file.read())
 
 
 def write(path, header, records):

@@ -1,0 +1,75 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Process 1 of a guest. Runs the steps one after another, leaves what each printed in /out, and sends
+# /out to the host as one tar over the second serial port. It judges nothing: judge.py does.
+# The console, the first serial port, says how far it is.
+export PATH=/bin
+/bin/busybox --install -s /bin 2> /dev/null
+mount -t devtmpfs dev /dev
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t tmpfs tmp /tmp
+mount -t tmpfs out /out
+mount -t cgroup2 cgroup /sys/fs/cgroup
+# No tracefs and no debugfs: Firewatch needs neither.
+mkdir -p /dev/shm /var/cache
+ip link set lo up
+hostname guest
+
+seconds() { cut -d' ' -f1 /proc/uptime; }
+say() { echo "FIREWATCH $*" > /dev/console; }
+say userspace "$(uname -r)" "$(seconds)"
+
+# step NAME COMMAND…: its output in /out/NAME.txt, its exit code on the console; ended when it hangs.
+step() {
+  name=$1; shift
+  before=$(seconds)
+  timeout -s KILL 120 "$@" > "/out/$name.txt" 2>&1
+  say step "$name" $? "$before" "$(seconds)"
+}
+
+# record NAME HZ COMMAND…: a profile of a command that ends by itself.
+record() {
+  name=$1 hz=$2; shift 2
+  step "$name" firewatch record --hz "$hz" -o "/out/$name.pb.gz" -- "$@"
+}
+
+export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1
+step doctor firewatch doctor
+
+. /etc/workloads
+
+# The agent, with a server that is not there, and its own view of two workloads.
+before=$(seconds)
+firewatch-agent --hz 49 --window 2s --server 127.0.0.1:1 --spool /tmp/spool --cache /tmp/cache \
+  --http 127.0.0.1:7172 --log-level warn --record-events /tmp/events > /out/agent.txt 2>&1 &
+agent=$!
+tries=0
+# It answers before its programs are loaded; their maps have a size then.
+while [ $tries -lt 100 ] && ! wget -q -O - http://127.0.0.1:7172/metrics 2> /dev/null |
+  grep -q '^firewatch_sampler_bpf_map_bytes [1-9]'; do
+  tries=$((tries + 1))
+  usleep 200000
+done
+say step agent_start $([ $tries -lt 100 ]; echo $?) "$before" "$(seconds)"
+step agent_shares workload_shares --seconds 3
+step agent_syscalls workload_syscalls --seconds 2
+step metrics wget -q -O - http://127.0.0.1:7172/metrics
+before=$(seconds)
+kill -TERM $agent
+wait $agent
+say step agent $? "$before" "$(seconds)"
+gzip -1 -c /tmp/events > /out/events.gz
+
+# Left out: what expects a share of the ticks that a CPU's time explains. The emulator's CPU stands
+# still, unseen by the guest, while the machine does something else.
+step tests agent_cpu_bpf_test --gtest_output=json:/out/tests.json --gtest_filter=-\
+SamplerTest.FollowsChildrenAndGrandchildrenFromTheirStart:\
+SamplerTest.StopHandsOutWhatNobodyWasWokenFor
+
+dmesg | tail -c 20000 > /out/dmesg.txt
+say sending
+stty -F /dev/ttyS1 raw
+tar cz -C /out . > /dev/ttyS1
+say done
+poweroff -f

@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a guest sent, compared with what is known: which checks there are and what each expects."""
+import collections
+import gzip
+import json
+import os
+import re
+import struct
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
+import events  # noqa: E402
+import guest  # noqa: E402
+from pprof import Profile  # noqa: E402
+
+SANITIZER_REPORT = re.compile(r"ERROR: \w+Sanitizer|runtime error: |CHECK failed|Check failed")
+SHARES = {"burn_10": 10, "burn_20": 20, "burn_30": 30, "burn_40": 40}
+GROWTH = 1.10  # of verified instructions, before it is a failure
+# An emulated CPU that waits for the machine misses ticks: 400 come on an idle machine, 80 have come
+# on a busy one. Fewer say nothing.
+FEW = 30
+SAMPLE_STACK_END = 36  # offset in struct fw_sample
+
+# enum fw_stack_end of bpf/include/frame.h, in its order.
+with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../bpf/include/frame.h"),
+          encoding="utf-8") as header:
+    STACK_ENDS = re.findall(r'^  X\(\w+,[\s\\]*"(\w+)"\)', header.read(), re.M)
+
+
+class Verdict:
+    """Checks by name, in the order they were made. `figures` go into the table."""
+
+    def __init__(self):
+        self.passed, self.failed, self.figures = [], {}, {}
+
+    def check(self, name, good, detail):
+        if good:
+            self.passed.append(name)
+        else:
+            self.failed[name] = detail
+
+    def attempt(self, name, function, *arguments):
+        """A check that cannot be made (a file is missing, or does not parse) has failed."""
+        try:
+            function(*arguments)
+        except (AssertionError, KeyError, IndexError, ValueError, OSError, StopIteration,
+                struct.error, ZeroDivisionError) as error:
+            self.failed[name] = f"cannot be judged: {error!r}"
+
+
+# ---- one step each -------------------------------------------------------------------------------
+
+def judge_steps(verdict, outcome):
+    for name, (code, seconds) in guest.steps(outcome).items():
+        verdict.check(f"step {name}", code == 0,
+                      f"exit code {code} after {seconds:.0f} s\n{outcome.text(name + '.txt')[-3000:]}")
+    for name in outcome.files:
+        found = SANITIZER_REPORT.search(outcome.text(name)) if name.endswith(".txt") else None
+        if found:
+            verdict.check(f"sanitizer {name}", False, outcome.text(name)[found.start():][:4000])
+    oops = re.search(r"(?:BUG:|WARNING:|Oops|general protection).*", outcome.text("dmesg.txt"))
+    verdict.check("kernel log", not oops, oops and outcome.text("dmesg.txt")[oops.start():][:2000])
+
+
+def judge_tests(verdict, outcome):
+    """The gtest binary: programs load, samplers sample, side-band events arrive."""
+    report = json.loads(outcome.text("tests.json"))
+    bad, skipped, count = [], [], 0
+    for suite in report["testsuites"]:
+        for case in suite["testsuite"]:
+            count += 1
+            name = f"{suite['name']}.{case['name']}"
+            if case.get("failures"):
+                text = "\n".join(failure["failure"] for failure in case["failures"])
+                bad.append(name + ":\n" + "\n".join(text.splitlines()[-25:]))
+            elif case.get("result") == "SKIPPED":
+                skipped.append(name)
+    verdict.check("tests", not bad and count > 10, "\n".join(bad) or f"only {count} tests")
+    verdict.figures["tests"] = f"{count - len(bad) - len(skipped)}/{count}"
+    verdict.check("no test skipped", not skipped, ", ".join(skipped))
+
+
+def verified(outcome):
+    """{program: verified instructions}, as the tests recorded them."""
+    report = json.loads(outcome.text("tests.json"))
+    return {key.removeprefix("verified_"): int(value)
+            for suite in report["testsuites"] for case in suite["testsuite"]
+            for key, value in case.items() if key.startswith("verified_")}
+
+
+def judge_verified(verdict, outcome, known):
+    """`known`: {program: count} of this very kernel, or None."""
+    counts = verified(outcome)
+    verdict.check("verified instructions", counts and all(counts.values()), f"no counts: {counts}")
+    for program, count in counts.items():
+        was = (known or {}).get(program)
+        verdict.figures[f"verified {program}"] = f"{count}" + ("" if was else " new")
+        verdict.check(f"verified {program}", not was or count <= was * GROWTH,
+                      f"{count} instructions, {was} in tests/kernels/verified.json; if that is meant: "
+                      "./dev kernels --accept")
+    return counts
+
+
+# ---- profiles ------------------------------------------------------------------------------------
+
+def profile(outcome, name):
+    return Profile(outcome.files[f"{name}.pb.gz"])
+
+
+def count_where(recorded, condition):
+    at = recorded.index("samples")
+    return sum(values[at] for frames, values, _, _ in recorded.samples if condition(frames))
+
+
+def percent(part, whole):
+    return 100.0 * part / whole
+
+
+def judge_depth(verdict, outcome, whole):
+    """A recursion of 900 is kept whole (`whole` frames at least)."""
+    recorded = profile(outcome, "depth")
+    at_bottom = count_where(recorded, lambda frames: "burn_leaf" in frames)
+    deep = count_where(recorded, lambda frames: "burn_leaf" in frames
+                       and frames.count("recurse") >= whole
+                       and (whole < 900 or "main" in frames))
+    verdict.figures["depth whole"] = f"{percent(deep, at_bottom):.1f} %"
+    verdict.check("depth", at_bottom >= FEW and deep >= 0.97 * at_bottom,
+                  f"{deep} of {at_bottom} samples have {whole} levels")
+
+
+def judge_shares(verdict, outcome):
+    recorded = profile(outcome, "shares")
+    burned = collections.Counter()
+    at, reaching = recorded.index("samples"), 0
+    for frames, values, _, _ in recorded.samples:
+        # An interrupt's kernel frames may lie above the function that was interrupted.
+        leaf = next((frame for frame in frames if frame in SHARES), None)
+        if leaf:
+            burned[leaf] += values[at]
+            reaching += values[at] if "main" in frames else 0
+    total = sum(burned.values())
+    shares = {name: percent(burned[name], total) for name in SHARES}
+    verdict.figures["shares"] = "/".join(f"{share:.0f}" for share in shares.values())
+    verdict.figures["reach main"] = f"{percent(reaching, total):.1f} %"
+    verdict.check("shares", total >= FEW and all(
+        abs(shares[name] - wanted) < 500 * (wanted / 100 * (1 - wanted / 100) / total) ** 0.5
+        for name, wanted in SHARES.items()), f"{shares} of {total} samples: over five standard deviations")
+    verdict.check("shares reach main", reaching >= 0.99 * total, f"{reaching} of {total}")
+
+
+def judge_syscalls(verdict, outcome):
+    recorded = profile(outcome, "syscalls")
+    total = count_where(recorded, lambda frames: True)
+    # A sample during a system call has one of its entry's names, which differ by kernel.
+    kernel = count_where(recorded, lambda frames: any("syscall_64" in frame for frame in frames))
+    joined = count_where(recorded, lambda frames: "main" in frames
+                         and any("syscall_64" in frame for frame in frames))
+    verdict.figures["kernel frames"] = f"{percent(kernel, total):.0f} %"
+    verdict.check("kernel frames", total >= FEW and kernel >= 0.4 * total, f"{kernel} of {total}")
+    verdict.check("kernel joins user", joined >= 0.6 * kernel, f"{joined} of {kernel} reach main")
+
+
+def judge_threads(verdict, outcome):
+    recorded = profile(outcome, "threads")
+    names = {labels.get("thread") for frames, _, labels, _ in recorded.samples if "ThreadMain" in " ".join(frames)}
+    wanted = {"worker-1", "worker-2", "worker-3"}
+    verdict.check("thread names", wanted <= names, f"{sorted(map(str, names))}")
+
+
+# ---- the agent -----------------------------------------------------------------------------------
+
+def judge_agent(verdict, outcome):
+    text = gzip.decompress(outcome.files["events.gz"])
+    ends, frames = collections.defaultdict(collections.Counter), collections.Counter()
+    for kind, payload in events.records(text)[1]:
+        if kind != events.SAMPLE:
+            continue
+        _, comm = events.pid_and_comm(kind, payload)
+        kernel, user = struct.unpack_from("<HH", payload, 4)
+        ends[comm][STACK_ENDS[payload[SAMPLE_STACK_END]]] += 1
+        frames["kernel"] += kernel
+        frames["user"] += user
+    samples = sum(sum(counts.values()) for counts in ends.values())
+    verdict.figures["agent samples"] = samples
+    verdict.check("agent samples", samples >= FEW and frames["kernel"] and frames["user"],
+                  f"{samples} samples, frames {dict(frames)}")
+    judge_ends(verdict, ends)
+    metrics = outcome.text("metrics.txt")
+    lost = {name: float(value) for name, value in
+            re.findall(r"^firewatch_agent_lost_total\{[^}]*\"(\w+)\"\} (\S+)$", metrics, re.M)}
+    verdict.check("agent metrics", lost, metrics[:500])
+    for name in ("ring_full", "scratch_busy", "record_malformed", "kernel_stack_failed",
+                 "no_user_registers"):
+        verdict.check(f"lost {name}", not lost.get(name), f"{lost.get(name)} {name}")
+
+
+def judge_ends(verdict, ends):
+    # libc has no frame pointers: while its table is not there, a sample in open() has no caller.
+    for comm, wanted in (("workload_shares", 0.97), ("workload_syscalls", 0.7)):
+        counts = ends[comm[:15]]  # TASK_COMM_LEN
+        total = sum(counts.values())
+        whole = counts["root"] + counts["frame_pointer_end"]
+        verdict.figures[f"whole {comm.removeprefix('workload_')}"] = f"{percent(whole, max(total, 1)):.1f} %"
+        verdict.check(f"whole {comm}", total >= FEW and whole >= wanted * total, f"{dict(counts)}")
+
+
+def judge(outcome, release, known):
+    """(Verdict, verified-instruction counts)."""
+    verdict, counts = Verdict(), {}
+    verdict.check("guest", not outcome.why, outcome.why)
+    if outcome.why:
+        return verdict, counts
+    judge_steps(verdict, outcome)
+    # Before 5.17 there is no bpf_loop; 256 frames are the least that is promised there.
+    old = tuple(int(part) for part in release.split(".")[:2]) < (5, 17)
+    for name, function, *arguments in (
+            ("tests", judge_tests), ("depth", judge_depth, 250 if old else 900),
+            ("shares", judge_shares), ("syscalls", judge_syscalls), ("threads", judge_threads),
+            ("agent", judge_agent)):
+        verdict.attempt(name, function, verdict, outcome, *arguments)
+    try:
+        counts = judge_verified(verdict, outcome, known)
+    except (KeyError, ValueError) as error:
+        verdict.failed["verified instructions"] = repr(error)
+    return verdict, counts
