@@ -61,6 +61,7 @@ void AddStacksOptions(CLI::App* doctor, StacksOptions* stacks) {
       ->needs(pid);
   doctor->add_flag("--functions", stacks->functions, "Folded stacks in the JSON form")->needs(pid);
   doctor->add_flag("--json", stacks->json, "For programs to read")->needs(pid);
+  doctor->add_option("--cache", stacks->cache_directory, "Where tables are kept")->needs(pid);
   doctor->add_option("--seed", stacks->seed, "Of the random moments")->needs(pid);
 }
 

@@ -179,8 +179,7 @@ absl::Status HostUnwinderImpl::Update(std::chrono::milliseconds timeout) {
       mappings.push_back(mapping);
     }
     if (std::chrono::steady_clock::now() > end) break;
-    // Names, too: they come from the same helper.
-    waiting |= symbolizer_.Poll(waiting ? kPollMs : 0) > 0;
+    waiting |= symbolizer_.Poll(kPollMs) > 0;  // for names, too: the same helper finds them
   }
   entries_ = std::move(entries);
   mappings_ = std::move(mappings);

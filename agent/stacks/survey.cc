@@ -159,11 +159,12 @@ Verdict Survey::Judge(const Subject& subject, const Moment& moment) {
   if (!moment.left_stopped) return verdicts.empty() ? Verdict::kNotJudged : verdicts.back();
   const auto stack = GdbStack(subject.pid, moment.tid, kJudgeTimeout);
   ::kill(subject.pid, SIGCONT);
-  if (!stack.ok()) return Verdict::kNotJudged;
-  const std::vector<uint64_t> judge = InOurForm(*subject.ours, *stack);
-  const Verdict verdict = JudgeStacks(moment.ours.frames, moment.theirs, judge);
+  // A signal that was on its way makes another moment of it.
+  const Verdict verdict =
+      stack.ok() ? JudgeStacks(moment.ours.frames, moment.theirs, InOurForm(*subject.ours, *stack))
+                 : Verdict::kNotJudged;
   if (verdict != Verdict::kNotJudged) verdicts.push_back(verdict);
-  return verdict;
+  return verdicts.empty() ? verdict : verdicts.back();
 }
 
 absl::Status Survey::StopOnce(ThreadId thread) {
