@@ -65,6 +65,8 @@ void PrintText(const StacksOptions& options, const SurveyReport& report) {
   for (const auto& [path, why] : report.files_without_table) {
     fmt::print("  no table: {}: {}\n", path, why);
   }
+  if (!report.open_ends.empty()) fmt::print("stacks without a proven root:\n");
+  for (const auto& [place, stops] : report.open_ends) fmt::print("  {:>5} {}\n", stops, place);
   if (!report.classes.empty()) fmt::print("where they differ:\n");
   for (const SurveyClass& entry : report.classes) PrintClass(entry);
 }
@@ -97,6 +99,7 @@ void PrintJson(const StacksOptions& options, const SurveyReport& report) {
                          {"their_roots", report.their_roots},
                          {"jit_stops", report.jit_stops},
                          {"ends", report.ends},
+                         {"open_ends", report.open_ends},
                          {"files_without_table", report.files_without_table},
                          {"pause_median_ns", report.pause_median_ns},
                          {"pause_max_ns", report.pause_max_ns},

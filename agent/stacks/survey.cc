@@ -34,6 +34,7 @@ constexpr std::chrono::seconds kJudgeTimeout{120};
 // Stops of one place and one difference that the judge sees; it says the same of the others.
 constexpr int kJudgedPerPlace = 3;
 constexpr int kMaxPauseUs = 4000;
+constexpr size_t kMaxOpenEnds = 100;
 // Attempts per stop asked for: a process of short-lived children loses many.
 constexpr uint32_t kAttempts = 5;
 
@@ -193,7 +194,13 @@ absl::Status Survey::StopOnce(ThreadId thread) {
 void Survey::Count(Subject& subject, const Moment& moment, Verdict verdict) {
   ++report_.stops;
   ++report_.ends[std::string(EndName(moment.ours.end))];
-  report_.our_roots += moment.ours.end == FW_STACK_END_ROOT ? 1 : 0;
+  if (moment.ours.end == FW_STACK_END_ROOT) {
+    ++report_.our_roots;
+  } else if (!moment.ours.frames.empty() && report_.open_ends.size() < kMaxOpenEnds) {
+    ++report_.open_ends[fmt::format(
+        "{} after {}", EndName(moment.ours.end),
+        FrameText(subject, moment.ours.frames, moment.ours.frames.size() - 1))];
+  }
   report_.their_roots += moment.their_end == LibunwindEnd::kRoot ? 1 : 0;
   report_.frames_compared += moment.comparison.compared;
   report_.frames_agreed += moment.comparison.agreed;

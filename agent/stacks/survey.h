@@ -48,8 +48,10 @@ struct SurveyReport {
   uint64_t frames_against_us = 0;  // of stops where gdb sides against us, from the difference on
   uint64_t our_roots = 0;          // stops whose stack ends at a proven root
   uint64_t their_roots = 0;
-  uint64_t jit_stops = 0;                                  // compared only up to JIT code
-  std::map<std::string, uint64_t> ends;                    // of our stacks, by the metric's labels
+  uint64_t jit_stops = 0;                // compared only up to JIT code
+  std::map<std::string, uint64_t> ends;  // of our stacks, by the metric's labels
+  // Where stacks ended that have no proven root: "no_rule after lib.so+0x1234 function".
+  std::map<std::string, uint64_t> open_ends;
   std::vector<SurveyClass> classes;                        // by stops, most first
   std::map<std::string, std::string> files_without_table;  // path, why
   uint64_t pause_median_ns = 0;

@@ -256,7 +256,7 @@ def check_chains(subject, report, row):
                             "end of the chain")
     if report["our_roots"] < COMPLETE_PERCENT / 100 * report["stops"]:
         row.problems.append(f"{subject.name}: {report['our_roots']} of {report['stops']} stacks end "
-                            f"at a root: {report['ends']}")
+                            f"at a root: {report['open_ends']}")
 
 
 def run_subject(subject, bin_dir, stops, judge, cache, row, verbose):
