@@ -213,7 +213,9 @@ TEST_F(UnwindBpfTest, FindsMappingsAsProcHasThem) {
       EXPECT_EQ(note.device, line.device);
       EXPECT_EQ(note.inode_address != 0, !vdso);
       if (vdso) continue;
-      if (const auto generation = Generation(line.path)) EXPECT_EQ(note.generation, *generation);
+      if (const auto generation = Generation(line.path)) {
+        EXPECT_EQ(note.generation, *generation);
+      }
     }
   }
   EXPECT_GE(files, 9u);  // at least this program, libc and the vdso
