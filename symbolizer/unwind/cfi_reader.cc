@@ -268,7 +268,7 @@ CfiEntries ReadCfiEntries(const CfiSection& section) {
   const auto refuse = [&entries](CfiReason reason) {
     ++entries.reasons[static_cast<size_t>(reason)];
   };
-  uint64_t last_cie_offset = UINT64_MAX;
+  std::optional<uint64_t> last_cie_offset;
   uint32_t last_cie = 0;
   EntryWalk walk(section);
   for (Entry entry; walk.Next(&entry);) {

@@ -11,7 +11,7 @@
 // root,
 //    up to the next FDE or 128 bytes.
 // 5. Each FDE to rows, rows to rules, equal neighbours merged, a NONE row behind a function unless
-//    the next one starts there.
+//    the next one starts there, or up to 8 bytes later at a multiple of 16.
 //
 // Time and memory are linear in the bytes of the sections (about 8 bytes per row, 64 per FDE).
 #pragma once
