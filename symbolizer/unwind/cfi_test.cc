@@ -150,7 +150,7 @@ INSTANTIATE_TEST_SUITE_P(
         Refused{"OffsetOfAnExpression",
                 {0x0f, 2, 0x77, 8, 0x41, 0x0f, 3, 0x77, 8, 6, 0x0e, 16},
                 CfiReason::kExpressionOnly}),
-    [](const auto& info) { return std::string(info.param.name); });
+    [](const auto& test) { return std::string(test.param.name); });
 
 TEST(CfiTest, RefusedFunctionAfterRowsLeavesNone) {
   CfiBuilder builder;
@@ -246,7 +246,7 @@ INSTANTIATE_TEST_SUITE_P(
                   {1, 'z', 'P', 0, 1, 0x78, 16, 2, 0x0f, 0},
                   CfiReason::kPointer},
         BrokenCie{"BadInstruction", {1, 0, 1, 0x78, 16, 0x3f}, CfiReason::kInstruction}),
-    [](const auto& info) { return std::string(info.param.name); });
+    [](const auto& test) { return std::string(test.param.name); });
 
 TEST(CfiTest, CiePointersThatHitNoCieAreRefused) {
   CfiBuilder builder;

@@ -163,7 +163,7 @@ TEST_P(UnwindFixtureTest, LibdwReadsTheSame) {
 INSTANTIATE_TEST_SUITE_P(Linked, UnwindFixtureTest,
                          testing::Values("unwind_rules", "unwind_rules_stripped",
                                          "unwind_rules_no_sections", "unwind_rules_debug_frame"),
-                         [](const auto& info) { return std::string(info.param); });
+                         [](const auto& test) { return std::string(test.param); });
 
 // 10,000 functions of at least 200 files of this machine, drawn with a fixed seed.
 TEST(UnwindOracleTest, LibdwReadsTheSameOnThisMachine) {
