@@ -70,6 +70,12 @@ void MetricsRegistry::AddCallback(std::string_view name, std::string_view help,
   FindOrAdd(name, help, type, std::move(labels)).read = std::move(read);
 }
 
+void MetricsRegistry::AddSeries(std::string_view name, std::string_view help, std::string_view type,
+                                std::function<Series()> read) {
+  MutexLock lock(mutex_);
+  FindOrAdd(name, help, type, {}).read_series = std::move(read);
+}
+
 std::string MetricsRegistry::Expose() const {
   MutexLock lock(mutex_);
   // Grouped by name (the format wants one block per name), names sorted so that a diff is readable.
@@ -81,7 +87,11 @@ std::string MetricsRegistry::Expose() const {
                    group.front()->help, name, group.front()->type);
     for (const Metric* metric : group) {
       const std::string labels = FormatLabels(metric->labels);
-      if (metric->read) {
+      if (metric->read_series) {
+        for (const auto& [series, value] : metric->read_series()) {
+          fmt::format_to(std::back_inserter(out), "{}{} {}\n", name, FormatLabels(series), value);
+        }
+      } else if (metric->read) {
         fmt::format_to(std::back_inserter(out), "{}{} {}\n", name, labels, metric->read());
       } else if (metric->type == "counter") {
         fmt::format_to(std::back_inserter(out), "{}{} {}\n", name, labels, metric->counter.value());

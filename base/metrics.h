@@ -48,6 +48,11 @@ class MetricsRegistry {
   void AddCallback(std::string_view name, std::string_view help, std::string_view type,
                    MetricLabels labels, std::function<double()> read) ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // Samples whose labels change in the course of time; replaces what had the name. As `read` above.
+  using Series = std::vector<std::pair<MetricLabels, double>>;
+  void AddSeries(std::string_view name, std::string_view help, std::string_view type,
+                 std::function<Series()> read) ABSL_LOCKS_EXCLUDED(mutex_);
+
   // Prometheus text format 0.0.4: one HELP and TYPE line per name, label values escaped.
   std::string Expose() const ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -58,6 +63,7 @@ class MetricsRegistry {
     Counter counter;
     Gauge gauge;
     std::function<double()> read;
+    std::function<Series()> read_series;
   };
   Metric& FindOrAdd(std::string_view name, std::string_view help, std::string_view type,
                     MetricLabels labels) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -32,5 +32,15 @@ TEST(MetricsTest, CallbackIsReadAtExposition) {
   EXPECT_EQ(registry.Expose(), "# HELP y Y.\n# TYPE y gauge\ny 2\n");
 }
 
+TEST(MetricsTest, SeriesMayHaveOtherLabelsAtEachExposition) {
+  MetricsRegistry registry;
+  MetricsRegistry::Series now = {{{{"program", "a"}}, 1}};
+  registry.AddSeries("z_total", "Z.", "counter", [&now] { return now; });
+  now = {{{{"program", "b"}}, 2}, {{{"program", "c"}}, 3}};
+  EXPECT_EQ(registry.Expose(),
+            "# HELP z_total Z.\n# TYPE z_total counter\n"
+            "z_total{program=\"b\"} 2\nz_total{program=\"c\"} 3\n");
+}
+
 }  // namespace
 }  // namespace firewatch::base
