@@ -3,10 +3,67 @@
 
 #include <fmt/format.h>
 
+#include <array>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
+#include <vector>
 
 namespace firewatch::agent {
+namespace {
+
+// Error texts may quote what a peer sent, paths are any bytes: never throw on what is not UTF-8.
+std::string Dump(const nlohmann::json& json) {
+  return json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+void AddStackEnds(const std::vector<ProgramStackEnds>& programs, nlohmann::json* out) {
+  std::array<uint64_t, FW_STACK_END_COUNT> total{};
+  nlohmann::json list = nlohmann::json::array();
+  for (const ProgramStackEnds& program : programs) {
+    nlohmann::json ends = nlohmann::json::object();
+    for (size_t i = 0; i < total.size(); ++i) {
+      total[i] += program.counts[i];
+      if (program.counts[i] != 0) {
+        ends[StackEndName(static_cast<fw_stack_end>(i))] = program.counts[i];
+      }
+    }
+    list.push_back({{"program", program.program},
+                    {"complete_stacks", CompleteShare(program.counts)},
+                    {"stack_ends", std::move(ends)}});
+  }
+  (*out)["complete_stacks"] = CompleteShare(total);
+  (*out)["programs"] = std::move(list);
+}
+
+nlohmann::json ToJson(const TableReport& report) {
+  nlohmann::json tables = nlohmann::json::array();
+  for (const TableListing::Row& row : report.listing.rows) {
+    tables.push_back({{"path", row.path},
+                      {"build_id", row.build_id},
+                      {"rows", row.rows},
+                      {"bytes", row.bytes},
+                      {"rules", row.rules},
+                      {"last_used_s", row.last_used_s},
+                      {"uses", row.uses},
+                      {"state", row.state},
+                      {"reason", row.reason}});
+  }
+  nlohmann::json maps = nlohmann::json::object();
+  for (const auto& [name, bytes] : report.maps) maps[name] = bytes;
+  return {{"now_s", report.now_s},
+          {"tables", std::move(tables)},
+          {"rows_loaded", report.listing.rows_loaded},
+          {"table_bytes", report.listing.table_bytes},
+          {"slab_bytes", report.listing.slab_bytes},
+          {"slabs", report.listing.slabs},
+          {"evictions", report.listing.evictions},
+          {"map_bytes", std::move(maps)},
+          {"rss_anon_bytes", report.rss_anon_bytes},
+          {"memory_limit_bytes", report.memory_limit_bytes}};
+}
+
+}  // namespace
 
 void Health::Started(uint64_t window_ms) {
   base::MutexLock lock(mutex_);
@@ -14,11 +71,21 @@ void Health::Started(uint64_t window_ms) {
   last_window_ns_ = clock_.MonotonicNs();
 }
 
-void Health::WindowClosed(uint64_t samples) {
+void Health::WindowClosed(const ClosedWindow& window) {
   base::MutexLock lock(mutex_);
   last_window_ns_ = clock_.MonotonicNs();
   ++windows_;
-  samples_ += samples;
+  samples_ += window.samples;
+}
+
+void Health::SetProgramEnds(std::shared_ptr<const StackEndsByProgram> ends) {
+  base::MutexLock lock(mutex_);
+  program_ends_ = std::move(ends);
+}
+
+void Health::SetTables(TableReport report) {
+  base::MutexLock lock(mutex_);
+  tables_ = std::move(report);
 }
 
 void Health::SetUploader(const Uploader* uploader) {
@@ -40,6 +107,7 @@ std::string Health::Problem() const {
 std::string Health::StatusJson() const {
   base::MutexLock lock(mutex_);
   nlohmann::json out = {{"windows", windows_}, {"samples", samples_}};
+  if (program_ends_ != nullptr) AddStackEnds(program_ends_->Programs(), &out);
   if (uploader_ != nullptr) {
     const UploaderStatus upload = uploader_->Status();
     out["upload"] = {{"connected", upload.connected},
@@ -49,8 +117,12 @@ std::string Health::StatusJson() const {
                      {"uploaded_windows", upload.uploaded_windows},
                      {"dropped_windows", upload.dropped_windows}};
   }
-  // Error texts may quote what a peer sent: never throw on bytes that are not UTF-8.
-  return out.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  return Dump(out);
+}
+
+std::string Health::TablesJson() const {
+  base::MutexLock lock(mutex_);
+  return tables_.has_value() ? Dump(ToJson(*tables_)) : "";
 }
 
 transport::HttpResponse HandleAgentRequest(const transport::HttpRequest& request,
@@ -76,7 +148,13 @@ transport::HttpResponse HandleAgentRequest(const transport::HttpRequest& request
     response.body = health.StatusJson();
     return response;
   }
-  return transport::ErrorResponse(404, "there is /metrics, /healthz and /status");
+  if (request.path == "/tables") {
+    response.content_type = "application/json";
+    response.body = health.TablesJson();
+    if (!response.body.empty()) return response;
+    return transport::ErrorResponse(404, "this agent has not unwound by tables so far");
+  }
+  return transport::ErrorResponse(404, "there is /metrics, /healthz, /status and /tables");
 }
 
 }  // namespace firewatch::agent

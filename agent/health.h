@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// The agent's own HTTP page: /metrics, /healthz and /status.
+// The agent's own HTTP page: /metrics, /healthz, /status and /tables.
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
 
+#include "agent/cpu/profiler.h"
 #include "agent/upload/uploader.h"
 #include "base/clock.h"
 #include "base/metrics.h"
@@ -18,15 +22,20 @@ class Health {
   explicit Health(const base::Clock& clock) : clock_(clock) {}
 
   void Started(uint64_t window_ms) ABSL_LOCKS_EXCLUDED(mutex_);
-  void WindowClosed(uint64_t samples) ABSL_LOCKS_EXCLUDED(mutex_);
+  void WindowClosed(const ClosedWindow& window) ABSL_LOCKS_EXCLUDED(mutex_);
+  void SetProgramEnds(std::shared_ptr<const StackEndsByProgram> ends) ABSL_LOCKS_EXCLUDED(mutex_);
+  void SetTables(TableReport report) ABSL_LOCKS_EXCLUDED(mutex_);
   // nullptr before the uploader ends.
   void SetUploader(const Uploader* uploader) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // "" when sampling runs and windows close in time, else what is wrong. A server that is away is
   // no ill health: the spool takes the windows.
   std::string Problem() const ABSL_LOCKS_EXCLUDED(mutex_);
-  // {"windows":…,"samples":…,"upload":{…}}
+  // {"windows":…,"samples":…,"complete_stacks":0.998,"programs":[…],"upload":{…}}; complete: of the
+  // stacks with a user part, those that end at a proven root, since the start.
   std::string StatusJson() const ABSL_LOCKS_EXCLUDED(mutex_);
+  // The latest report; "" before the first one (no unwinding by tables here).
+  std::string TablesJson() const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
   const base::Clock& clock_;
@@ -36,6 +45,8 @@ class Health {
   uint64_t last_window_ns_ ABSL_GUARDED_BY(mutex_) = 0;  // monotonic
   uint64_t windows_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t samples_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::shared_ptr<const StackEndsByProgram> program_ends_ ABSL_GUARDED_BY(mutex_);
+  std::optional<TableReport> tables_ ABSL_GUARDED_BY(mutex_);
 };
 
 transport::HttpResponse HandleAgentRequest(const transport::HttpRequest& request,

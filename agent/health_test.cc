@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include "agent/core/memory.h"
 #include "agent/self_metrics.h"
 
 namespace firewatch::agent {
@@ -39,7 +40,7 @@ TEST_F(HealthTest, IsUnwellBeforeSamplingAndWhenWindowsStop) {
   EXPECT_EQ(Get("/healthz"), 200);
   clock_.AdvanceNs(2'000'000'000);
   EXPECT_EQ(health_.Problem(), "no window was closed for 41 s");
-  health_.WindowClosed(5);
+  health_.WindowClosed({});
   EXPECT_EQ(Get("/healthz"), 200);
 }
 
@@ -49,6 +50,33 @@ TEST_F(HealthTest, StatusSurvivesTextsThatAreNotUtf8) {
   std::string body;
   EXPECT_EQ(Get("/status", &body), 200);
   EXPECT_NE(body.find("\"spooled_windows\":3"), std::string::npos) << body;
+}
+
+TEST_F(HealthTest, StatusSaysHowStacksEndedByProgram) {
+  auto ends = std::make_shared<StackEndsByProgram>();
+  ProgramStackEnds app{"app", {}};
+  app.counts[FW_STACK_END_ROOT] = 3;
+  app.counts[FW_STACK_END_NO_TABLE] = 1;
+  ends->Add(std::span(&app, 1));
+  health_.SetProgramEnds(ends);
+  std::string body;
+  EXPECT_EQ(Get("/status", &body), 200);
+  EXPECT_NE(body.find("\"complete_stacks\":0.75"), std::string::npos) << body;
+  EXPECT_NE(body.find("\"stack_ends\":{\"no_table\":1,\"root\":3}"), std::string::npos) << body;
+}
+
+TEST_F(HealthTest, TablesAreListedOnceThereIsAReport) {
+  EXPECT_EQ(Get("/tables"), 404);
+  TableReport report;
+  report.memory_limit_bytes = 123;
+  report.maps = {{"tables", 77}};
+  report.listing.rows.push_back({.path = "/bin/\xff", .rows = 9, .state = "loaded"});
+  health_.SetTables(report);
+  std::string body;
+  EXPECT_EQ(Get("/tables", &body), 200);
+  for (const char* part : {"\"memory_limit_bytes\":123", "\"tables\":77", "\"rows\":9"}) {
+    EXPECT_NE(body.find(part), std::string::npos) << body;
+  }
 }
 
 TEST_F(HealthTest, AnswersOnlyWhatItHas) {

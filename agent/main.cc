@@ -58,7 +58,7 @@ void LogMissingFeatures() {
 // Hands windows to the uploader; what does not even reach the spool is counted and said.
 Collector::Sink MakeSink(Uploader& uploader, Health& health, const AgentConfig& config) {
   return [&uploader, &health, node = config.node](ClosedWindow window) {
-    health.WindowClosed(window.samples);
+    health.WindowClosed(window);
     auto request = MakeUploadRequest(window, node);
     absl::Status status = request.status();
     if (request.ok()) status = uploader.Submit(*std::move(request));
@@ -75,11 +75,17 @@ absl::Status RunLive(const AgentConfig& config, ProcessTable& table,
   options.sampler.cgroups = config.cgroups;
   options.window_ms = config.window_ms;
   options.record_events_path = config.record_events_path;
+  options.memory_limit_bytes = config.memory_limit_bytes;
+  options.on_tables = [&health](TableReport report) { health.SetTables(std::move(report)); };
   ASSIGN_OR_RETURN(const auto profiler,
                    Profiler::Open(std::move(options), table, symbolizer, clock, metrics,
                                   MakeSink(uploader, health, config)));
-  // By value: the page outlives the profiler, and our maps keep their size.
-  RegisterSelfMetrics(metrics, [bytes = profiler->source().map_bytes()] { return bytes; });
+  // By value: the page outlives the profiler. Our maps keep their size, all but the slabs.
+  RegisterSelfMetrics(metrics,
+                      [bytes = profiler->source().map_bytes(), slabs = &SlabBytesGauge(metrics)] {
+                        return bytes + static_cast<uint64_t>(slabs->value());
+                      });
+  health.SetProgramEnds(profiler->collector().program_ends());
   StopOnSignals(profiler.get());
   spdlog::info("sampling {} CPUs at {} Hz ({}), windows of {} ms, to {}",
                profiler->source().cpu_count(), config.hz,

@@ -3,32 +3,12 @@
 
 #include <sys/resource.h>
 
-#include <charconv>
-#include <fstream>
-#include <string>
-#include <string_view>
 #include <utility>
+
+#include "agent/core/memory.h"
 
 namespace firewatch::agent {
 namespace {
-
-// A field of /proc/self/status such as "RssAnon:     1234 kB", in bytes.
-uint64_t StatusBytes(std::string_view field) {
-  std::ifstream file("/proc/self/status");
-  for (std::string line; std::getline(file, line);) {
-    const std::string_view view = line;
-    if (!view.starts_with(field) || view.size() <= field.size() || view[field.size()] != ':') {
-      continue;
-    }
-    const size_t digits = view.find_first_of("0123456789", field.size());
-    uint64_t kib = 0;
-    if (digits != std::string_view::npos) {
-      std::from_chars(view.data() + digits, view.data() + view.size(), kib);
-    }
-    return kib * 1024;
-  }
-  return 0;
-}
 
 double CpuSeconds(int who) {
   rusage usage{};
@@ -40,8 +20,6 @@ double CpuSeconds(int who) {
 }
 
 }  // namespace
-
-uint64_t RssAnonBytes() { return StatusBytes("RssAnon"); }
 
 void RegisterSelfMetrics(base::MetricsRegistry& metrics, std::function<uint64_t()> map_bytes) {
   metrics.AddCallback("process_cpu_seconds_total", "User and system CPU time.", "counter", {},

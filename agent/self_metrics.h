@@ -10,9 +10,6 @@
 
 namespace firewatch::agent {
 
-// RssAnon of this process in bytes, 0 when /proc/self/status cannot be read.
-uint64_t RssAnonBytes();
-
 // Registers process_cpu_seconds_total, process_resident_memory_bytes, firewatch_agent_anon_bytes
 // and firewatch_agent_memory_bytes (RssAnon + map_bytes()). `metrics` must not outlive what
 // map_bytes reads.

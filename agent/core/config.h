@@ -21,6 +21,7 @@ struct AgentConfig {
   uint64_t window_ms = 10'000;  // 100 ms .. 1 h
   std::string spool_directory;  // /var/lib/firewatch/agent; without root below $HOME
   uint64_t spool_max_bytes = uint64_t{256} << 20;
+  uint64_t memory_limit_bytes = uint64_t{64} << 20;  // RssAnon and charged BPF maps
   std::string cache_directory;  // /var/cache/firewatch; without root below $HOME
   profile::LabelSet labels;     // --label k=v, added to every profile
   std::string service;          // "" = discover

@@ -33,6 +33,15 @@ const ProcessMapping* MappingSet::Find(uint64_t address) const {
   return &*after;
 }
 
+const ProcessMapping* MappingSet::FindFile(symbolizer::FileId file, uint64_t file_offset) const {
+  const auto found =
+      std::find_if(mappings_.begin(), mappings_.end(), [&](const ProcessMapping& mapping) {
+        return mapping.file == file && !mapping.anonymous && file_offset >= mapping.file_offset &&
+               file_offset - mapping.file_offset < mapping.end - mapping.start;
+      });
+  return found == mappings_.end() ? nullptr : &*found;
+}
+
 bool MappingSet::Add(const ProcessMapping& mapping) {
   if (mapping.start >= mapping.end) return true;
   // [first, last) are the mappings that the newcomer overlaps.

@@ -34,6 +34,8 @@ class MappingSet {
  public:
   // nullptr when no mapping covers the address. Binary search.
   const ProcessMapping* Find(uint64_t address) const;
+  // The first mapping of these bytes of the file, or nullptr.
+  const ProcessMapping* FindFile(symbolizer::FileId file, uint64_t file_offset) const;
   const std::vector<ProcessMapping>& all() const { return mappings_; }
   // A copy with one mapping added; whatever it overlaps is cut or removed (as mmap does).
   std::shared_ptr<const MappingSet> With(const ProcessMapping& mapping) const;

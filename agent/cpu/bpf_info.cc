@@ -36,16 +36,6 @@ int OnLibbpfLog(libbpf_print_level level, const char* format, va_list arguments)
   return size;
 }
 
-uint64_t MemlockOf(int map_fd) {
-  std::ifstream info(fmt::format("/proc/self/fdinfo/{}", map_fd));
-  for (std::string name; info >> name;) {
-    if (name != "memlock:") continue;
-    uint64_t bytes = 0;
-    return info >> bytes ? bytes : 0;
-  }
-  return 0;
-}
-
 // The least that a map takes: before Linux 6.4 its fdinfo leaves out the data of a ring and all but
 // one copy of per-CPU values.
 uint64_t LeastBytesOf(const bpf_map* map) {
@@ -62,6 +52,16 @@ uint64_t LeastBytesOf(const bpf_map* map) {
 }
 
 }  // namespace
+
+uint64_t MapChargedBytes(int map_fd) {
+  std::ifstream info(fmt::format("/proc/self/fdinfo/{}", map_fd));
+  for (std::string name; info >> name;) {
+    if (name != "memlock:") continue;
+    uint64_t bytes = 0;
+    return info >> bytes ? bytes : 0;
+  }
+  return 0;
+}
 
 LibbpfLog::LibbpfLog() {
   libbpf_set_print(OnLibbpfLog);
@@ -102,14 +102,20 @@ std::vector<BpfProgramStats> ReadProgramStats(const bpf_object* object) {
   return all;
 }
 
-uint64_t ReadMapBytes(const bpf_object* object) {
-  uint64_t total = 0;
+std::vector<std::pair<std::string, uint64_t>> ReadMapSizes(const bpf_object* object) {
+  std::vector<std::pair<std::string, uint64_t>> sizes;
   bpf_map* map = nullptr;
   bpf_object__for_each_map(map, object) {
     if (const int fd = bpf_map__fd(map); fd >= 0) {
-      total += std::max(MemlockOf(fd), LeastBytesOf(map));
+      sizes.emplace_back(bpf_map__name(map), std::max(MapChargedBytes(fd), LeastBytesOf(map)));
     }
   }
+  return sizes;
+}
+
+uint64_t ReadMapBytes(const bpf_object* object) {
+  uint64_t total = 0;
+  for (const auto& [name, bytes] : ReadMapSizes(object)) total += bytes;
   return total;
 }
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -29,6 +30,12 @@ absl::StatusOr<base::UniqueFd> EnableBpfStats();
 
 // Of the programs of `object` that are loaded.
 std::vector<BpfProgramStats> ReadProgramStats(const bpf_object* object);
+
+// Bytes that the kernel charges for one map; 0 when its fdinfo does not tell.
+uint64_t MapChargedBytes(int map_fd);
+
+// The maps of `object` by name, each with what the kernel charges for it.
+std::vector<std::pair<std::string, uint64_t>> ReadMapSizes(const bpf_object* object);
 
 // Bytes that the kernel charges for the maps of `object` (memlock in their fdinfo).
 uint64_t ReadMapBytes(const bpf_object* object);

@@ -13,6 +13,14 @@ namespace {
 // drained at least every second (bpf/output.h), so two seconds of event time cover them.
 constexpr uint64_t kExitedGraceNs = 2'000'000'000;
 
+std::array<uint64_t, FW_STACK_END_COUNT> Total(std::span<const ProgramStackEnds> programs) {
+  std::array<uint64_t, FW_STACK_END_COUNT> total{};
+  for (const ProgramStackEnds& program : programs) {
+    for (size_t i = 0; i < total.size(); ++i) total[i] += program.counts[i];
+  }
+  return total;
+}
+
 }  // namespace
 
 Collector::Collector(WindowOptions options, ProcessTable& table, symbolizer::Symbolizer& symbolizer,
@@ -22,25 +30,28 @@ Collector::Collector(WindowOptions options, ProcessTable& table, symbolizer::Sym
       sink_(std::move(sink)),
       windows_{Window(options, symbolizer), Window(options, symbolizer)},
       samples_(&metrics.AddCounter("firewatch_samples_total", "Samples taken into a window.")),
-      windows_closed_(&metrics.AddCounter("firewatch_windows_total", "Windows closed.")) {
-  static constexpr std::array<const char*, FW_STACK_END_COUNT> kNames = {
-#define FW_NAME(constant, name) name,
-      FW_STACK_ENDS(FW_NAME)
-#undef FW_NAME
-  };
+      windows_closed_(&metrics.AddCounter("firewatch_windows_total", "Windows closed.")),
+      complete_(&metrics.AddGauge("firewatch_complete_stacks_ratio",
+                                  "Stacks of the last window that end at a proven root, of those "
+                                  "with a user part.")),
+      program_ends_(std::make_shared<StackEndsByProgram>()) {
   for (size_t i = 0; i < losses_.size(); ++i) {
     losses_[i] = &LossCounter(metrics, static_cast<fw_loss>(i));
   }
   for (size_t i = 0; i < stack_ends_.size(); ++i) {
     stack_ends_[i] =
         &metrics.AddCounter("firewatch_stack_ends_total", "User stacks by how the walk ended.",
-                            {{"reason", kNames[i]}});
+                            {{"reason", StackEndName(static_cast<fw_stack_end>(i))}});
   }
+  metrics.AddSeries("firewatch_program_stack_ends_total",
+                    "User stacks by program and how the walk ended; the programs with the most "
+                    "samples, all others as other.",
+                    "counter", [ends = program_ends_] { return ends->Series(); });
 }
 
 void Collector::OnEvent(const ProcessEvent& event) { table_.Apply(event); }
 
-void Collector::OnSample(const SampleRecord& sample) {
+const Process& Collector::OnSample(const SampleRecord& sample) {
   const Process& process = table_.ForSample(sample.pid, sample.time_ns, sample.comm,
                                             sample.cgroup_id, sample.kernel_thread);
   Window& window = windows_[open_];
@@ -50,6 +61,10 @@ void Collector::OnSample(const SampleRecord& sample) {
   samples_->Add();
   stack_ends_[sample.stack_end]->Add();
   last_sample_ns_ = sample.time_ns;
+  if (known_files_ != nullptr && !sample.file_notes.empty()) {
+    known_files_->OnNotes(sample.file_notes, process);
+  }
+  return process;
 }
 
 void Collector::CloseWindow(base::WallTime start, base::WallTime end) {
@@ -79,6 +94,8 @@ bool Collector::FinishClosed(bool force, int wait_ms) {
   closing_active_ = false;
   ClosedWindow closed = windows_[1 - open_].Close(closing_start_, closing_end_);
   closed.losses = TakeNewLosses();
+  program_ends_->Add(closed.program_ends);
+  complete_->Set(CompleteShare(Total(closed.program_ends)));
   windows_closed_->Add();
   sink_(std::move(closed));
   return true;

@@ -7,8 +7,11 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <memory>
 
 #include "agent/core/process_table.h"
+#include "agent/cpu/known_files.h"
+#include "agent/cpu/stack_ends.h"
 #include "agent/cpu/window.h"
 #include "base/clock.h"
 #include "base/metrics.h"
@@ -26,7 +29,11 @@ class Collector {
 
   // In time order with OnSample.
   void OnEvent(const ProcessEvent& event);
-  void OnSample(const SampleRecord& sample);
+  // Returns the process that it was counted for; valid until the next event or sample.
+  const Process& OnSample(const SampleRecord& sample);
+
+  // Who answers notes; nullptr (as it begins): nobody, they are passed over.
+  void SetKnownFiles(KnownFiles* known_files) { known_files_ = known_files; }
 
   // Ends the open window and begins the next. The ended one waits for outstanding names: call
   // FinishClosed until it returns true. CHECKs that the one before is finished.
@@ -39,6 +46,9 @@ class Collector {
   // Takes the names that are ready and lets the helper go on with the next files: once per drain,
   // so that most files of a window have been read before it closes. Never waits.
   void CollectNames() { symbolizer_.Poll(0); }
+
+  // Lives as long as somebody holds it; safe on any thread.
+  std::shared_ptr<const StackEndsByProgram> program_ends() const { return program_ends_; }
 
   uint64_t samples_total() const { return samples_->value(); }
   uint64_t open_samples() const { return windows_[open_].samples(); }
@@ -59,7 +69,10 @@ class Collector {
   std::array<uint64_t, FW_LOSS_COUNT> losses_reported_{};
   base::Counter* samples_;
   base::Counter* windows_closed_;
+  base::Gauge* complete_;
   std::array<base::Counter*, FW_STACK_END_COUNT> stack_ends_{};
+  std::shared_ptr<StackEndsByProgram> program_ends_;  // shared with the page of metrics
+  KnownFiles* known_files_ = nullptr;
 };
 
 }  // namespace firewatch::agent

@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <utility>
 
+#include "agent/core/memory.h"
 #include "base/check.h"
 #include "base/status.h"
 
@@ -17,6 +18,11 @@ namespace {
 
 // How often a closed window asks whether its files have been read; only while some are outstanding.
 constexpr uint64_t kNamesIntervalMs = 25;
+// How often the helper is asked for unwind tables; only while some are being built.
+constexpr uint64_t kTablesIntervalMs = 10;
+// Of the memory limit, for what the heap grows by between two looks at it.
+constexpr uint64_t kHeapReserveShare = 16;
+constexpr uint64_t kSecondNs = 1'000'000'000;
 // At the end of a run there is no next window to wait in: names may take this long.
 constexpr int kFinalNamesMs = 5'000;
 
@@ -68,6 +74,13 @@ absl::Status Profiler::Prepare(ProcessTable& table, symbolizer::Symbolizer& symb
     CHECK(opened_.source->DeliverEventsTo(
         [this](const ProcessEvent& event) { DeliverEvent(event); }));
   }
+  fixed_map_bytes_ = opened_.source->map_bytes();
+  if (!options_.rss_anon_bytes) options_.rss_anon_bytes = RssAnonBytes;
+  if (TableMemory* memory = opened_.source->table_memory(); memory != nullptr) {
+    known_files_ = std::make_unique<KnownFiles>(
+        *memory, [this] { return TableBudget(); }, symbolizer, metrics);
+    collector_.SetKnownFiles(known_files_.get());
+  }
   if (!options_.record_events_path.empty()) {
     const ReplayHeader header = {
         .hz = options_.sampler.hz,
@@ -83,8 +96,9 @@ absl::Status Profiler::Prepare(ProcessTable& table, symbolizer::Symbolizer& symb
   ASSIGN_OR_RETURN(window_timer_, MakeTimer());
   ASSIGN_OR_RETURN(names_timer_, MakeTimer());
   ASSIGN_OR_RETURN(tick_timer_, MakeTimer());
+  ASSIGN_OR_RETURN(tables_timer_, MakeTimer());
   std::vector<int> waits = {opened_.source->WaitFd(), stop_event_.get(), window_timer_.get(),
-                            names_timer_.get(), tick_timer_.get()};
+                            names_timer_.get(),       tick_timer_.get(), tables_timer_.get()};
   if (opened_.sideband != nullptr) waits.push_back(opened_.sideband->WaitFd());
   for (const int fd : waits) {
     epoll_event event{};
@@ -115,8 +129,8 @@ void Profiler::DeliverEvents(uint64_t until_ns) {
 
 void Profiler::DeliverSample(const SampleRecord& sample) {
   DeliverEvents(sample.time_ns);
-  if (recorder_ != nullptr) recorder_->Write(sample);
-  collector_.OnSample(sample);
+  const Process& process = collector_.OnSample(sample);
+  if (recorder_ != nullptr) recorder_->Write(sample, *process.mappings);
 }
 
 void Profiler::Drain() {
@@ -126,6 +140,39 @@ void Profiler::Drain() {
   opened_.source->Drain([this](const SampleRecord& sample) { DeliverSample(sample); });
   DeliverEvents(until_ns);
   collector_.CollectNames();
+  AdvanceTables();
+}
+
+// Tables are wanted for the very next sample, so a helper that is at work is asked every few
+// milliseconds.
+void Profiler::AdvanceTables() {
+  if (known_files_ == nullptr) return;
+  const uint64_t now_s = clock_.MonotonicNs() / kSecondNs;
+  known_files_->Advance(now_s);
+  if (known_files_->building() != tables_timer_armed_) {
+    tables_timer_armed_ = known_files_->building();
+    ArmTimer(tables_timer_.get(), tables_timer_armed_ ? kTablesIntervalMs : 0);
+  }
+  if (now_s != tables_reported_s_ && known_files_->store().loads() != loads_reported_) {
+    tables_reported_s_ = now_s;
+    loads_reported_ = known_files_->store().loads();
+    ReportTables();
+  }
+}
+
+uint64_t Profiler::TableBudget() const {
+  const uint64_t limit = options_.memory_limit_bytes;
+  const uint64_t others = options_.rss_anon_bytes() + fixed_map_bytes_ + limit / kHeapReserveShare;
+  return others >= limit ? 0 : limit - others;
+}
+
+void Profiler::ReportTables() {
+  if (!options_.on_tables) return;
+  options_.on_tables({.listing = known_files_->List(),
+                      .maps = opened_.source->MapSizes(),
+                      .now_s = clock_.MonotonicNs() / kSecondNs,
+                      .rss_anon_bytes = options_.rss_anon_bytes(),
+                      .memory_limit_bytes = options_.memory_limit_bytes});
 }
 
 void Profiler::CloseWindow() {
@@ -136,6 +183,10 @@ void Profiler::CloseWindow() {
   collector_.CloseWindow(window_start_, now);
   window_start_ = now;
   closed_at_ns_ = clock_.MonotonicNs();
+  if (known_files_ != nullptr) {
+    known_files_->EndWindow(closed_at_ns_ / kSecondNs);
+    ReportTables();
+  }
   if (!collector_.FinishClosed(false)) ArmTimer(names_timer_.get(), kNamesIntervalMs);
 }
 
@@ -169,6 +220,10 @@ absl::Status Profiler::Run() {
       } else if (fd == names_timer_.get()) {
         ClearEvent(fd);
         FinishClosed();
+      } else if (fd == tables_timer_.get()) {
+        ClearEvent(fd);
+        collector_.CollectNames();
+        AdvanceTables();
       } else if (fd == tick_timer_.get()) {
         ClearEvent(fd);
         Drain();  // a tick shows progress, so it wants today's numbers
@@ -188,6 +243,7 @@ absl::StatusOr<uint64_t> RunReplay(const std::string& path, uint64_t window_ms,
                                    base::MetricsRegistry& metrics, Collector::Sink sink) {
   ASSIGN_OR_RETURN(const std::unique_ptr<ReplayReader> reader, ReplayReader::Open(path));
   window.hz = reader->header().hz;
+  window.file_frames = false;
   Collector collector(window, table, symbolizer, metrics, std::move(sink));
   const auto wall = [&reader](uint64_t time_ns) {
     return base::WallTime{static_cast<int64_t>(time_ns) + reader->header().unix_minus_monotonic_ns};

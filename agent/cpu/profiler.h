@@ -8,16 +8,27 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "agent/cpu/collector.h"
+#include "agent/cpu/known_files.h"
 #include "agent/cpu/open_source.h"
 #include "agent/cpu/replay.h"
 #include "base/clock.h"
 #include "base/unique_fd.h"
 
 namespace firewatch::agent {
+
+// Unwind tables and memory, for `firewatch doctor --tables`.
+struct TableReport {
+  TableListing listing;
+  std::vector<std::pair<std::string, uint64_t>> maps;  // charged, without slabs
+  uint64_t now_s = 0;                                  // CLOCK_MONOTONIC
+  uint64_t rss_anon_bytes = 0;
+  uint64_t memory_limit_bytes = 0;
+};
 
 struct ProfilerOptions {
   SamplerOptions sampler;
@@ -30,6 +41,12 @@ struct ProfilerOptions {
   // Called about every tick_ms on the loop's thread when set; false stops the loop.
   std::function<bool()> on_tick;
   uint64_t tick_ms = 200;
+  // Bound of RssAnon and charged BPF maps together; unwind tables get what is left.
+  uint64_t memory_limit_bytes = uint64_t{64} << 20;
+  std::function<uint64_t()> rss_anon_bytes;  // of this process unless set
+  // Called on the loop's thread when unwind tables have changed (at most once a second) and after
+  // each window.
+  std::function<void(TableReport)> on_tables;
   std::string record_events_path;  // also write the event stream there (replay.h)
 };
 
@@ -60,6 +77,9 @@ class Profiler {
   void DeliverEvents(uint64_t until_ns);
   void DeliverSample(const SampleRecord& sample);
   void Drain();
+  void AdvanceTables();
+  uint64_t TableBudget() const;
+  void ReportTables();
   void CloseWindow();
   void FinishClosed();
   void RunFinalWindow();
@@ -68,8 +88,13 @@ class Profiler {
   const base::Clock& clock_;
   Collector collector_;
   OpenedSource opened_;
+  std::unique_ptr<KnownFiles> known_files_;  // null when the source does not unwind by tables
+  uint64_t fixed_map_bytes_ = 0;
+  uint64_t tables_reported_s_ = 0;
+  uint64_t loads_reported_ = 0;
+  bool tables_timer_armed_ = false;
   std::unique_ptr<ReplayWriter> recorder_;
-  base::UniqueFd epoll_, stop_event_, window_timer_, names_timer_, tick_timer_;
+  base::UniqueFd epoll_, stop_event_, window_timer_, names_timer_, tick_timer_, tables_timer_;
   base::WallTime window_start_;
   uint64_t closed_at_ns_ = 0;  // monotonic
 };

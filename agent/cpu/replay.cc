@@ -96,6 +96,16 @@ absl::StatusOr<ProcessEvent> ParseEvent(std::string_view payload) {
   return event;
 }
 
+// 0, which is no user address, when the mapping is gone.
+fw_u64 WithoutFileId(fw_u64 frame, const MappingSet& mappings) {
+  if (frame >> FW_FRAME_KIND_SHIFT != FW_FRAME_FILE) return frame;
+  const uint64_t payload = frame & FW_FRAME_PAYLOAD_MASK;
+  const uint64_t offset = payload & ((uint64_t{1} << FW_FRAME_FILE_OFFSET_BITS) - 1);
+  const ProcessMapping* mapping = mappings.FindFile(
+      static_cast<symbolizer::FileId>(payload >> FW_FRAME_FILE_OFFSET_BITS), offset);
+  return mapping == nullptr ? 0 : mapping->start + (offset - mapping->file_offset);
+}
+
 }  // namespace
 
 // ---- writer -------------------------------------------------------------------------------------
@@ -115,6 +125,7 @@ struct ReplayWriter::Impl {
 
   std::string path;
   std::ofstream file;
+  std::vector<std::byte> record;  // scratch
 };
 
 ReplayWriter::ReplayWriter(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -131,9 +142,18 @@ absl::StatusOr<std::unique_ptr<ReplayWriter>> ReplayWriter::Create(const std::st
   return std::unique_ptr<ReplayWriter>(new ReplayWriter(std::move(impl)));
 }
 
-void ReplayWriter::Write(const SampleRecord& sample) {
-  impl_->Append(kSampleRecord,
-                {reinterpret_cast<const char*>(sample.bytes.data()), sample.bytes.size()});
+void ReplayWriter::Write(const SampleRecord& sample, const MappingSet& mappings) {
+  const std::span<const std::byte> frames = std::as_bytes(sample.user_frames);
+  std::vector<std::byte>& record = impl_->record;
+  record.assign(sample.bytes.begin(), sample.bytes.end());
+  record.resize(record.size() - sample.file_notes.size_bytes());
+  record[offsetof(fw_sample, file_notes)] = std::byte{0};
+  std::byte* const to = record.data() + (frames.data() - sample.bytes.data());
+  for (size_t i = 0; i < sample.user_frames.size(); ++i) {
+    const fw_u64 frame = WithoutFileId(sample.user_frames[i], mappings);
+    std::memcpy(to + i * sizeof(frame), &frame, sizeof(frame));
+  }
+  impl_->Append(kSampleRecord, {reinterpret_cast<const char*>(record.data()), record.size()});
 }
 
 void ReplayWriter::Write(const ProcessEvent& event) {

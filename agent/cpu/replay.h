@@ -14,6 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "agent/core/events.h"
+#include "agent/core/process_table.h"
 #include "agent/cpu/sample.h"
 
 namespace firewatch::agent {
@@ -33,7 +34,9 @@ class ReplayWriter {
   ReplayWriter(const ReplayWriter&) = delete;
   ReplayWriter& operator=(const ReplayWriter&) = delete;
 
-  void Write(const SampleRecord& sample);  // its `bytes`
+  // Its `bytes`, without notes; frames of kind FILE, whose ids end with this run, as the addresses
+  // that they are in `mappings`, those of the sample's process.
+  void Write(const SampleRecord& sample, const MappingSet& mappings);
   void Write(const ProcessEvent& event);
   absl::Status Close();
 

@@ -45,9 +45,9 @@ class ReplayTest : public testing::Test {
     std::vector<std::byte> bytes(sizeof(header) + sizeof(frames));
     std::memcpy(bytes.data(), &header, sizeof(header));
     std::memcpy(bytes.data() + sizeof(header), frames.data(), sizeof(frames));
-    SampleRecord sample;
-    sample.bytes = bytes;
-    writer.Write(sample);
+    const auto sample = ParseSample(bytes);
+    ASSERT_TRUE(sample.ok());
+    writer.Write(*sample, MappingSet());
   }
 
   std::string WriteFile() {

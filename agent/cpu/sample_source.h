@@ -10,10 +10,13 @@
 #include <functional>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "absl/functional/function_ref.h"
 #include "agent/core/events.h"
 #include "agent/cpu/sample.h"
+#include "agent/cpu/table_memory.h"
 #include "bpf/include/losses.h"
 
 namespace firewatch::agent {
@@ -78,6 +81,11 @@ class SampleSource {
   virtual bool hardware_cycles() const { return false; }  // else cpu-clock
   virtual size_t cpu_count() const = 0;                   // CPUs that are being sampled now
   virtual uint64_t map_bytes() const { return 0; }  // what the kernel charges for our BPF maps
+  // Where unwind tables go when the kernel side unwinds by them; else nullptr. Lives as long as the
+  // source.
+  virtual TableMemory* table_memory() { return nullptr; }
+  // Our BPF maps by name, each with what the kernel charges for it.
+  virtual std::vector<std::pair<std::string, uint64_t>> MapSizes() const { return {}; }
   virtual PauseStats Pauses() const { return {}; }
 };
 

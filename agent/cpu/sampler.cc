@@ -18,6 +18,7 @@
 #include <utility>
 
 #include "agent/cpu/bpf_handles.h"
+#include "agent/cpu/bpf_table_memory.h"
 #include "agent/cpu/cgroup_path.h"
 #include "agent/cpu/cpu_list.h"
 #include "agent/cpu/perf_event.h"
@@ -102,6 +103,7 @@ struct Sampler::Impl {
   absl::Status AddPids(const std::vector<Pid>& roots);
   absl::Status OpenRing();
   absl::Status OpenWaitSet();
+  absl::Status OpenTables();
   absl::Status OpenTick(uint32_t cpu);
   absl::Status UpdateTicks();
   void FollowCpuChanges();
@@ -113,6 +115,7 @@ struct Sampler::Impl {
   bool hardware_cycles = false;
 
   BpfSkeleton<cpu_bpf> skeleton;
+  std::unique_ptr<BpfTableMemory> tables;
   std::vector<BpfLink> links;
   std::map<uint32_t, base::UniqueFd> ticks;  // perf events by CPU, each holds the program
   BpfRingBuffer ring;
@@ -143,6 +146,7 @@ absl::Status Sampler::Impl::Load(const std::vector<base::UniqueFd>& cgroups, siz
   settings->wanted_cgroup_count = static_cast<uint32_t>(cgroups.size());
   settings->excluded_pid = options.exclude_self ? static_cast<uint32_t>(::getpid()) : 0;
   settings->pid_namespace = PidNamespace();
+  settings->use_tables = options.use_tables;
   settings->wake_backlog_bytes = ring_bytes / kWakeFraction;
   settings->wake_interval_ns = options.wake_interval_ns;
   bpf_map__set_max_entries(skeleton->maps.samples, ring_bytes);
@@ -191,6 +195,14 @@ absl::Status Sampler::Impl::AddPids(const std::vector<Pid>& roots) {
 absl::Status Sampler::Impl::OpenRing() {
   ring.reset(ring_buffer__new(bpf_map__fd(skeleton->maps.samples), OnRecord, this, nullptr));
   if (!ring) return base::ErrnoStatus(errno, "map the sample ring");
+  return absl::OkStatus();
+}
+
+absl::Status Sampler::Impl::OpenTables() {
+  ASSIGN_OR_RETURN(tables,
+                   BpfTableMemory::Open({.tables = bpf_map__fd(skeleton->maps.tables),
+                                         .slabs = bpf_map__fd(skeleton->maps.slabs),
+                                         .known_files = bpf_map__fd(skeleton->maps.known_files)}));
   return absl::OkStatus();
 }
 
@@ -304,6 +316,7 @@ absl::StatusOr<std::unique_ptr<Sampler>> Sampler::Open(const SamplerOptions& opt
     RETURN_IF_ERROR(impl->AddPids(options.pids));
   }
   RETURN_IF_ERROR(impl->OpenRing());
+  RETURN_IF_ERROR(impl->OpenTables());
   RETURN_IF_ERROR(impl->OpenWaitSet());
   impl->hardware_cycles = !options.prefer_cpu_clock && HasHardwareCycles();
   RETURN_IF_ERROR(impl->UpdateTicks());
@@ -367,6 +380,10 @@ uint32_t Sampler::hz() const { return impl_->options.hz; }
 bool Sampler::hardware_cycles() const { return impl_->hardware_cycles; }
 size_t Sampler::cpu_count() const { return impl_->ticks.size(); }
 uint64_t Sampler::map_bytes() const { return ReadMapBytes(impl_->skeleton->obj); }
+TableMemory* Sampler::table_memory() { return impl_->tables.get(); }
+std::vector<std::pair<std::string, uint64_t>> Sampler::MapSizes() const {
+  return ReadMapSizes(impl_->skeleton->obj);
+}
 std::vector<BpfProgramStats> Sampler::ProgramStats() const {
   return ReadProgramStats(impl_->skeleton->obj);
 }

@@ -29,6 +29,8 @@ struct SamplerOptions {
   // Only these cgroups and what is below them: directories of the cgroup v2 hierarchy, absolute or
   // relative to its mount; at most 64. Empty: every cgroup. Both filters given: both must match.
   std::vector<std::string> cgroups;
+  // Walk user stacks by the unwind tables that table_memory() holds, else by frame pointers alone.
+  bool use_tables = true;
   bool exclude_self = false;      // the agent profiles itself, too, unless told otherwise
   bool prefer_cpu_clock = false;  // even where the machine has a cycle counter
   uint64_t wake_interval_ns = 1'000'000'000;
@@ -71,6 +73,8 @@ class Sampler : public SampleSource {
   bool hardware_cycles() const override;
   size_t cpu_count() const override;
   uint64_t map_bytes() const override;
+  TableMemory* table_memory() override;
+  std::vector<std::pair<std::string, uint64_t>> MapSizes() const override;
   std::vector<BpfProgramStats> ProgramStats() const;
 
  private:

@@ -5,6 +5,7 @@
 
 #include <optional>
 
+#include "agent/cpu/stack_ends.h"
 #include "profile/builder.h"
 
 namespace firewatch::agent {
@@ -32,11 +33,12 @@ constexpr uint64_t kMaxFiles = uint64_t{1} << (FW_FRAME_KIND_SHIFT - FW_FRAME_FI
 // file offset; this is its limit when the file's size is not known.
 constexpr uint64_t kUnknownLimit = uint64_t{1} << FW_FRAME_FILE_OFFSET_BITS;
 
-constexpr std::array<std::string_view, FW_STACK_END_COUNT> kStackEndNames = {
-#define FW_NAME(constant, name) name,
-    FW_STACK_ENDS(FW_NAME)
-#undef FW_NAME
-};
+// What a person calls the process.
+std::string ProgramOf(const Process& process) {
+  const std::string_view path = process.exe_path;
+  const std::string_view base = path.substr(path.rfind('/') + 1);
+  return std::string(base.empty() ? std::string_view(process.comm) : base);
+}
 
 }  // namespace
 
@@ -171,8 +173,14 @@ uint32_t Window::OwnerOf(const Process& process) {
   const bool changed = !added && owners_[it->second].mappings != process.mappings;
   if (added || changed) {
     it->second = static_cast<uint32_t>(owners_.size());
-    owners_.push_back({process.incarnation, process.pid, process.parent, process.comm,
-                       process.mappings, process.labels});
+    owners_.push_back({process.incarnation,
+                       process.pid,
+                       process.parent,
+                       process.comm,
+                       ProgramOf(process),
+                       process.mappings,
+                       process.labels,
+                       {}});
   }
   return it->second;
 }
@@ -189,6 +197,7 @@ void Window::Add(const SampleRecord& sample, const Process& process) {
   ++samples_;
   ++stack_ends_[sample.stack_end];
   const uint32_t owner = OwnerOf(process);
+  ++owners_[owner].stack_ends[sample.stack_end];
   const uint32_t thread = ThreadOf(sample.comm);
   // 64 bits: with the 20,000 stacks that fit into a window, two of them meet once in 10^11 windows.
   const std::array<uint64_t, 4> key = {HashFrames(sample.kernel_frames),
@@ -219,7 +228,9 @@ void Window::AddStack(uint64_t hash, const SampleRecord& sample, uint32_t owner,
           MakeFrame(FW_FRAME_KERNEL, PayloadOf(sample.kernel_frames[i]) - (i == 0 ? 0 : 1)));
     }
     for (const fw_u64 frame : sample.user_frames) {
-      frames_.push_back(ResolveUser(owners_[owner], PayloadOf(frame)));
+      frames_.push_back(KindOf(frame) == FW_FRAME_FILE
+                            ? ResolveFile(owners_[owner], frame)
+                            : ResolveUser(owners_[owner], PayloadOf(frame)));
     }
     stack.frames = static_cast<uint32_t>(frames_.size()) - stack.first_frame;
   }
@@ -237,6 +248,34 @@ fw_u64 Window::ResolveUser(const Owner& owner, uint64_t pc) {
   symbolizer_.Request(mapping->file, static_cast<uint32_t>(owner.pid),
                       static_cast<uint32_t>(owner.parent), mapping->start, mapping->end);
   return MakeFrame(FW_FRAME_FILE, (file << FW_FRAME_FILE_OFFSET_BITS) | offset);
+}
+
+// The kernel side has found the file; what is missing are its names.
+fw_u64 Window::ResolveFile(const Owner& owner, fw_u64 frame) {
+  const uint64_t offset = PayloadOf(frame) & kFileOffsetMask;
+  if (!options_.file_frames) return MakeFrame(FW_FRAME_USER, offset);
+  const auto file = static_cast<symbolizer::FileId>(PayloadOf(frame) >> FW_FRAME_FILE_OFFSET_BITS);
+  if (requested_.contains(file)) return frame;
+  // Not there when events were lost: then another process will say where the file is.
+  if (const ProcessMapping* mapping = owner.mappings->FindFile(file, offset); mapping != nullptr) {
+    requested_.insert(file);
+    symbolizer_.Request(file, static_cast<uint32_t>(owner.pid), static_cast<uint32_t>(owner.parent),
+                        mapping->start, mapping->end);
+  }
+  return frame;
+}
+
+std::vector<ProgramStackEnds> Window::ProgramEnds() const {
+  base::StringMap<size_t> index;
+  std::vector<ProgramStackEnds> programs;
+  for (const Owner& owner : owners_) {
+    const auto [it, added] = index.try_emplace(owner.program, programs.size());
+    if (added) programs.push_back({owner.program, {}});
+    for (size_t i = 0; i < owner.stack_ends.size(); ++i) {
+      programs[it->second].counts[i] += owner.stack_ends[i];
+    }
+  }
+  return programs;
 }
 
 void Window::AddToGroup(const Stack& stack, GroupBuilder& group) {
@@ -275,8 +314,10 @@ ClosedWindow Window::Close(base::WallTime start, base::WallTime end) {
     closed.groups.push_back({labels, group->builder.Finish()});
   }
   for (size_t i = 0; i < stack_ends_.size(); ++i) {
-    if (stack_ends_[i] != 0) closed.stack_ends.emplace_back(kStackEndNames[i], stack_ends_[i]);
+    if (stack_ends_[i] == 0) continue;
+    closed.stack_ends.emplace_back(StackEndName(static_cast<fw_stack_end>(i)), stack_ends_[i]);
   }
+  closed.program_ends = ProgramEnds();
   owners_.clear();
   owner_of_incarnation_.clear();
   threads_.clear();
@@ -284,6 +325,7 @@ ClosedWindow Window::Close(base::WallTime start, base::WallTime end) {
   stacks_.clear();
   stack_of_hash_.clear();
   frames_.clear();
+  requested_.clear();
   stack_ends_.fill(0);
   samples_ = 0;
   stacks_full_ = 0;

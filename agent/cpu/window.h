@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "agent/core/process_table.h"
 #include "agent/cpu/sample.h"
 #include "base/clock.h"
@@ -30,6 +31,9 @@ struct WindowOptions {
   // All processes in one profile, told apart by the sample labels comm and pid (`firewatch
   // record`); else one profile per label set of a process.
   bool single_profile = false;
+  // Frames of kind FILE name files of `symbolizer`. False for a replay: the ids in its records are
+  // those of another run.
+  bool file_frames = true;
   // Beyond this many stored frames (8 bytes each) a new stack is kept as its process alone and
   // counted in `stacks_full`: 4 MiB is ten seconds of 800 distinct 57-frame stacks per second.
   size_t max_frames = size_t{512} << 10;
@@ -40,6 +44,12 @@ struct WindowGroup {
   profile::Profile profile;
 };
 
+// How the user stacks of one program ended.
+struct ProgramStackEnds {
+  std::string program;  // base name of the executable, else the name of the main thread
+  std::array<uint64_t, FW_STACK_END_COUNT> counts{};
+};
+
 struct ClosedWindow {
   base::WallTime start;
   base::WallTime end;
@@ -48,6 +58,7 @@ struct ClosedWindow {
   std::vector<WindowGroup> groups;
   std::vector<std::pair<std::string, uint64_t>> losses;      // by name, non-zero ones
   std::vector<std::pair<std::string, uint64_t>> stack_ends;  // by reason, non-zero ones
+  std::vector<ProgramStackEnds> program_ends;                // each program once
 };
 
 // One home thread. `symbolizer` must outlive it.
@@ -71,8 +82,10 @@ class Window {
     Pid pid;
     Pid parent;
     std::string comm;
+    std::string program;
     std::shared_ptr<const MappingSet> mappings;
     std::shared_ptr<const profile::LabelSet> labels;
+    std::array<uint32_t, FW_STACK_END_COUNT> stack_ends{};
   };
   struct Stack {
     uint32_t owner;
@@ -87,6 +100,8 @@ class Window {
   uint32_t ThreadOf(std::string_view comm);
   void AddStack(uint64_t hash, const SampleRecord& sample, uint32_t owner, uint32_t thread);
   fw_u64 ResolveUser(const Owner& owner, uint64_t pc);
+  fw_u64 ResolveFile(const Owner& owner, fw_u64 frame);
+  std::vector<ProgramStackEnds> ProgramEnds() const;
   void AddToGroup(const Stack& stack, GroupBuilder& group);
 
   const WindowOptions options_;
@@ -98,6 +113,7 @@ class Window {
   std::vector<Stack> stacks_;
   absl::flat_hash_map<uint64_t, uint32_t> stack_of_hash_;
   std::vector<fw_u64> frames_;
+  absl::flat_hash_set<symbolizer::FileId> requested_;  // files of FILE frames
   std::array<uint64_t, FW_STACK_END_COUNT> stack_ends_{};
   uint64_t samples_ = 0;
   uint64_t stacks_full_ = 0;

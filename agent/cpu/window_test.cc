@@ -8,6 +8,7 @@
 
 #include "agent/core/losses.h"
 #include "agent/cpu/collector.h"
+#include "agent/cpu/fake_table_memory.h"
 #include "profile/flame_tree.h"
 #include "profile/folded_codec.h"
 #include "symbolizer/testing/fake_symbolizer.h"
@@ -86,6 +87,53 @@ TEST_F(WindowTest, AddsEqualStacksAndKeepsUserFramesAsTheKernelSideWroteThem) {
   EXPECT_EQ(out.duration_ns, 10'000'000'000);
   EXPECT_THAT(closed.stack_ends, ElementsAre(Pair("frame_pointer_end", 2u)));
   EXPECT_THAT(names_.requested, ElementsAre("/bin/app"));
+}
+
+TEST_F(WindowTest, AFileFrameIsTheSameLocationAsItsAddress) {
+  Window window({.hz = 100}, names_);
+  const Process process = MakeProcess(1, "/bin/app", "a");
+  const auto file = static_cast<fw_u64>(process.mappings->all()[0].file);
+  const auto frame = [file](fw_u64 offset) {
+    return FW_FRAME_FILE << FW_FRAME_KIND_SHIFT | file << FW_FRAME_FILE_OFFSET_BITS | offset;
+  };
+  Add(window, process, {kText + 0x8, kText + 0x1f, kText + 0x27});
+  Add(window, process, {frame(0x1008), frame(0x101f), frame(0x1027)});
+  const ClosedWindow closed = window.Close({0}, {1});
+  EXPECT_THAT(Folded(closed), ElementsAre(Pair("a", "main;caller;leaf 2\n")));
+  EXPECT_EQ(closed.groups[0].profile.locations.size(), 3u);
+}
+
+TEST_F(WindowTest, AsksForTheNamesOfFileFrames) {
+  Window window({.hz = 100}, names_);
+  const Process process = MakeProcess(1, "/bin/app", "a");
+  const auto file = static_cast<fw_u64>(process.mappings->all()[0].file);
+  Add(window, process,
+      {FW_FRAME_FILE << FW_FRAME_KIND_SHIFT | file << FW_FRAME_FILE_OFFSET_BITS | 0x1008});
+  EXPECT_THAT(names_.requested, ElementsAre("/bin/app"));
+}
+
+TEST_F(WindowTest, FileIdsOfAnotherRunAreNotLookedUp) {
+  Window window({.hz = 100, .file_frames = false}, names_);
+  Add(window, MakeProcess(1, "/bin/app", "a"),
+      {FW_FRAME_FILE << FW_FRAME_KIND_SHIFT | fw_u64{77} << FW_FRAME_FILE_OFFSET_BITS | 0x1008});
+  EXPECT_THAT(Folded(window.Close({0}, {1})), ElementsAre(Pair("a", "[unknown]+0x1008 1\n")));
+}
+
+TEST_F(WindowTest, CountsHowStacksEndedByProgram) {
+  Window window({.hz = 100}, names_);
+  Process process = MakeProcess(1, "/bin/app", "a");
+  process.exe_path = "/usr/bin/web";
+  Add(window, process, {kText + 0x8});
+  process.incarnation = 2;
+  Add(window, process, {kText + 0x8});
+  process.incarnation = 3;
+  process.exe_path = "";
+  Add(window, process, {kText + 0x8});
+  std::map<std::string, uint64_t> by_program;
+  for (const ProgramStackEnds& ends : window.Close({0}, {1}).program_ends) {
+    by_program[ends.program] = ends.counts[FW_STACK_END_FRAME_POINTER];
+  }
+  EXPECT_THAT(by_program, ElementsAre(Pair("app", 1), Pair("web", 2)));
 }
 
 TEST_F(WindowTest, PutsKernelFramesAboveUserFramesWithTheirModule) {
@@ -213,6 +261,32 @@ TEST(CollectorTest, LossesGoIntoTheNextWindowOnce) {
   }
   EXPECT_THAT(closed[0].losses, ElementsAre(Pair("ring_full", 5u)));
   EXPECT_TRUE(closed[1].losses.empty());
+}
+
+TEST(CollectorTest, HandsNotesOnWithTheProcessOfTheSample) {
+  FakeSymbolizer names;
+  base::MetricsRegistry metrics;
+  ProcessTable table({.proc_root = "/nonexistent", .node = "n"}, names, metrics);
+  FakeTableMemory memory;
+  KnownFiles files(memory, [] { return uint64_t{1} << 20; }, names, metrics);
+  Collector collector({.hz = 100}, table, names, metrics, [](ClosedWindow) {});
+  ProcessEvent mapped;
+  mapped.kind = ProcessEventKind::kMmap;
+  mapped.pid = Pid{7};
+  mapped.start = kText;
+  mapped.end = kText + 0x1000;
+  mapped.file.path = "/bin/app";
+  collector.OnEvent(mapped);
+  const fw_file_note note = {.start = kText, .end = kText + 0x1000, .inode = 9};
+  SampleRecord sample;
+  sample.pid = Pid{7};
+  sample.time_ns = 1;
+  sample.file_notes = std::span(&note, 1);
+  collector.OnSample(sample);  // nobody answers
+  EXPECT_TRUE(memory.known_files.empty());
+  collector.SetKnownFiles(&files);
+  collector.OnSample(sample);
+  EXPECT_TRUE(memory.known_files.contains(9));
 }
 
 }  // namespace

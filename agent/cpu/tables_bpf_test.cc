@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+// Unwind tables in real maps, and the whole way from a child without frame pointers to stacks that
+// end at their root.
+#include <bpf/bpf.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstring>
+#include <vector>
+
+#include "agent/cpu/bpf_table_memory.h"
+#include "agent/cpu/fake_table_memory.h"
+#include "agent/cpu/profiler.h"
+#include "agent/cpu/table_store.h"
+#include "base/clock.h"
+#include "base/status.h"
+
+namespace firewatch::agent {
+namespace {
+
+// The maps of bpf/unwind_maps.h, smaller.
+class TableMapsTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    bpf_map_create_opts mapped{};
+    mapped.sz = sizeof(mapped);
+    mapped.map_flags = BPF_F_MMAPABLE;
+    tables_.Reset(
+        bpf_map_create(BPF_MAP_TYPE_ARRAY, "t_tables", 4, sizeof(fw_table), 1024, &mapped));
+    if (!tables_.valid()) GTEST_SKIP() << "bpf_map_create: " << std::strerror(errno);
+    known_.Reset(bpf_map_create(BPF_MAP_TYPE_HASH, "t_known", sizeof(fw_file_key),
+                                sizeof(fw_known_file), 2, nullptr));
+    const base::UniqueFd slab(
+        bpf_map_create(BPF_MAP_TYPE_ARRAY, "t_slab", 4, FW_SLAB_BYTES, 1, &mapped));
+    bpf_map_create_opts outer{};
+    outer.sz = sizeof(outer);
+    outer.inner_map_fd = static_cast<uint32_t>(slab.get());
+    slabs_.Reset(bpf_map_create(BPF_MAP_TYPE_ARRAY_OF_MAPS, "t_slabs", 4, 4, FW_SLABS_MAX, &outer));
+    ASSERT_TRUE(known_.valid() && slabs_.valid());
+    auto memory = BpfTableMemory::Open(
+        {.tables = tables_.get(), .slabs = slabs_.get(), .known_files = known_.get()});
+    ASSERT_TRUE(memory.ok()) << base::Message(memory.status());
+    memory_ = *std::move(memory);
+  }
+
+  // What a program would read; empty when there is no such slab.
+  std::vector<std::byte> ReadSlab(uint32_t slab) {
+    uint32_t id = 0;
+    if (bpf_map_lookup_elem(slabs_.get(), &slab, &id) != 0) return {};
+    const base::UniqueFd fd(bpf_map_get_fd_by_id(id));
+    std::vector<std::byte> bytes(FW_SLAB_BYTES);
+    const uint32_t zero = 0;
+    if (bpf_map_lookup_elem(fd.get(), &zero, bytes.data()) != 0) return {};
+    return bytes;
+  }
+
+  base::UniqueFd tables_, known_, slabs_;
+  std::unique_ptr<BpfTableMemory> memory_;
+};
+
+TEST_F(TableMapsTest, WhatIsWrittenIsWhatProgramsRead) {
+  ASSERT_TRUE(memory_->AddSlab(3).ok());
+  std::memset(memory_->Slab(3), 0x5a, FW_SLAB_BYTES);
+  EXPECT_THAT(ReadSlab(3), testing::Each(std::byte{0x5a}));
+  memory_->tables()[7].first_page = 99;
+  fw_table table{};
+  const uint32_t index = 7;
+  ASSERT_EQ(bpf_map_lookup_elem(tables_.get(), &index, &table), 0);
+  EXPECT_EQ(table.first_page, 99u);
+  memory_->RemoveSlab(3);
+  EXPECT_TRUE(ReadSlab(3).empty());
+}
+
+TEST_F(TableMapsTest, TheKernelChargesASlabAndLittleMore) {
+  ASSERT_TRUE(memory_->AddSlab(0).ok());
+  EXPECT_GE(memory_->SlabBytes(), FW_SLAB_BYTES);
+  EXPECT_LE(memory_->SlabBytes(), FW_SLAB_BYTES + 16 * 1024);
+}
+
+TEST_F(TableMapsTest, WaitingForProgramsLeavesTheSlabsAsTheyAre) {
+  ASSERT_TRUE(memory_->AddSlab(1).ok());
+  std::memset(memory_->Slab(1), 0x11, FW_SLAB_BYTES);
+  memory_->WaitForPrograms();
+  EXPECT_THAT(ReadSlab(1), testing::Each(std::byte{0x11}));
+}
+
+TEST_F(TableMapsTest, SaysWhenTheMapOfKnownFilesIsFull) {
+  for (uint64_t inode = 1; inode <= 2; ++inode) {
+    EXPECT_TRUE(memory_->SetKnownFile({.inode = inode}, {.file_id = 1, .table = 2}).ok());
+  }
+  EXPECT_TRUE(absl::IsResourceExhausted(memory_->SetKnownFile({.inode = 3}, {})));
+  memory_->ForgetFile({.inode = 1});
+  EXPECT_TRUE(memory_->SetKnownFile({.inode = 3}, {}).ok());
+}
+
+TEST_F(TableMapsTest, ManyTablesStayBelowTheCap) {
+  base::MetricsRegistry metrics;
+  uint64_t budget = uint64_t{3} << 20;
+  TableStore store(*memory_, [&budget] { return budget; }, metrics);
+  for (uint32_t seed = 1; seed <= 300; ++seed) {
+    const TableForTest source(1 + seed % 40, seed);
+    const uint32_t index = store.Attach(store.Reserve().value(), source.Map());
+    memory_->tables()[index].uses += 1 + seed % 7;
+    if (seed % 100 == 0) store.LoadWaiting(seed);
+    ASSERT_LE(store.slab_bytes(), budget);
+  }
+  EXPECT_GT(store.loaded_count(), 20u);
+  budget = uint64_t{1} << 20;
+  store.EndWindow(1000);
+  EXPECT_LE(store.slab_bytes(), budget);
+  EXPECT_GT(store.loaded_count(), 10u);
+  EXPECT_GT(store.evictions(), 0u);
+}
+
+// --- the whole way -------------------------------------------------------------------------------
+
+constexpr uint64_t kWantedSamples = 200;
+constexpr int kMaxTicks = 60;  // half a minute, on a machine that has much else to do
+
+pid_t StartWorkload() {
+  const pid_t pid = ::fork();
+  if (pid != 0) return pid;
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  ::execl(FIREWATCH_WORKLOAD, FIREWATCH_WORKLOAD, "--depth", "40", "--seconds", "60", nullptr);
+  ::_exit(127);
+}
+
+TEST(UnwindBpfTest, StacksOfCodeWithoutFramePointersEndAtTheirRoot) {
+  base::MetricsRegistry metrics;
+  const base::SystemClock clock;
+  auto symbolizer = symbolizer::Symbolizer::Create({}, metrics);
+  ASSERT_TRUE(symbolizer.ok());
+  ProcessTable table({}, **symbolizer, metrics);
+  const pid_t child = StartWorkload();
+  ASSERT_GT(child, 0);
+  std::array<uint64_t, FW_STACK_END_COUNT> ends{};
+  size_t windows = 0;
+  ProfilerOptions options;
+  options.source = SourceChoice::kEbpf;
+  options.sampler.hz = 199;
+  options.sampler.pids = {Pid{static_cast<uint32_t>(child)}};
+  options.window_ms = 500;
+  options.tick_ms = 500;
+  // Sanitizers make the heap larger than the limit.
+  options.rss_anon_bytes = [] { return uint64_t{8} << 20; };
+  uint64_t all = 0;
+  int ticks = 0;
+  options.on_tick = [&] { return all < kWantedSamples && ++ticks < kMaxTicks; };
+  TableReport report;
+  options.on_tables = [&report](TableReport now) { report = std::move(now); };
+  auto profiler = Profiler::Open(std::move(options), table, **symbolizer, clock, metrics,
+                                 [&](ClosedWindow window) {
+                                   if (++windows == 1) return;  // tables were being built
+                                   for (const ProgramStackEnds& program : window.program_ends) {
+                                     for (size_t i = 0; i < ends.size(); ++i) {
+                                       ends[i] += program.counts[i];
+                                       all += program.counts[i];
+                                     }
+                                   }
+                                 });
+  if (profiler.ok()) {
+    EXPECT_TRUE((*profiler)->Run().ok());
+  }
+  ::kill(child, SIGKILL);
+  ::waitpid(child, nullptr, 0);
+  if (absl::IsPermissionDenied(profiler.status())) GTEST_SKIP() << base::Message(profiler.status());
+  ASSERT_TRUE(profiler.ok()) << base::Message(profiler.status());
+  EXPECT_GE(all, kWantedSamples);
+  EXPECT_GE(CompleteShare(ends), 0.99) << testing::PrintToString(ends);
+  EXPECT_GT(report.listing.rows_loaded, 1000u);
+  EXPECT_LE(report.listing.slab_bytes, report.memory_limit_bytes);
+}
+
+}  // namespace
+}  // namespace firewatch::agent
