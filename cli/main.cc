@@ -10,6 +10,7 @@
 #include "base/logging.h"
 #include "base/status.h"
 #include "cli/doctor.h"
+#include "cli/doctor_tables.h"
 #include "cli/record.h"
 #include "cli/stacks.h"
 #include "symbolizer/symbolizer.h"
@@ -112,9 +113,18 @@ int Main(int argc, char** argv) {
   StacksOptions stacks;
   AddStacksOptions(doctor_command, &stacks);
 
+  bool doctor_tables = false;
+  std::string agent_address = "127.0.0.1:7172";
+  CLI::Option* tables_flag = doctor_command->add_flag(
+      "--tables", doctor_tables, "The unwind tables and the memory of a running agent");
+  doctor_command->add_option("--agent", agent_address, "Page of that agent")
+      ->needs(tables_flag)
+      ->capture_default_str();
+
   CLI11_PARSE(app, argc, argv);
   if (record_command->parsed()) return Record(record);
   if (stacks.pid != 0) return RunStacks(stacks);
+  if (doctor_tables) return RunDoctorTables(agent_address);
   return RunDoctor(doctor_quiet);
 }
 
