@@ -300,7 +300,7 @@ TEST_F(ApiTest, LabelsAndTheirValues) {
 TEST_F(ApiTest, StatusTellsNodesStoreAndLosses) {
   store_.stats.windows = 7;
   store_.stats.losses = {{"ring_full", 3}};
-  store_.stats.stack_ends = {{"complete", 9}};
+  store_.stats.stack_ends = {{"root", 9}, {"no_table", 1}, {"no_user_stack", 50}};
   const json answer = GetJson("/api/v1/status");
   EXPECT_EQ(answer["version"], "1.2.3");
   EXPECT_EQ(answer["now_ms"], kNow);
@@ -314,7 +314,8 @@ TEST_F(ApiTest, StatusTellsNodesStoreAndLosses) {
   EXPECT_EQ(node["agents"], 1);
   EXPECT_EQ(answer["store"]["windows"], 7);
   EXPECT_EQ(answer["losses"]["ring_full"], 3);
-  EXPECT_EQ(answer["stack_ends"]["complete"], 9);
+  EXPECT_EQ(answer["stack_ends"]["root"], 9);
+  EXPECT_EQ(answer["complete_stacks"], (Json{{"complete", 9}, {"all", 10}}));
 }
 
 TEST_F(ApiTest, NamesThatAreNotUtf8AreReplaced) {

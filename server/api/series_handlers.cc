@@ -52,6 +52,20 @@ void WriteCounts(std::string_view name, const Counts& counts, JsonWriter& json) 
   json.EndObject();
 }
 
+// Of the stacks with a user part, those that end at a proven root (the agent's names of reasons,
+// bpf/include/frame.h).
+template <typename Counts>
+void WriteCompleteStacks(const Counts& stack_ends, JsonWriter& json) {
+  uint64_t complete = 0;
+  uint64_t all = 0;
+  for (const auto& [reason, count] : stack_ends) {
+    if (reason != "no_user_stack") all += count;
+    if (reason == "root") complete += count;
+  }
+  json.Key("complete_stacks").BeginObject();
+  json.Key("complete").Value(complete).Key("all").Value(all).EndObject();
+}
+
 void WriteNodes(const std::vector<NodeStatus>& nodes, JsonWriter& json) {
   json.Key("nodes").BeginArray();
   for (const NodeStatus& node : nodes) {
@@ -119,6 +133,7 @@ absl::StatusOr<HttpResponse> HandleStatus(const ApiContext& context, const HttpR
   json.Key("oldest_ms").Value(stats.oldest_ms).Key("newest_ms").Value(stats.newest_ms).EndObject();
   WriteCounts("losses", stats.losses, json);
   WriteCounts("stack_ends", stats.stack_ends, json);
+  WriteCompleteStacks(stats.stack_ends, json);
   json.EndObject();
   return JsonOf(std::move(json));
 }

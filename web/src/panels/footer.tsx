@@ -2,6 +2,7 @@
 // How good the data is, and how to take it elsewhere.
 import { apiUrl } from '../api';
 import { formatAgo, formatBytes, formatCount, formatPercent } from '../model/format';
+import { completeStacks } from '../model/stack_ends';
 import { answers, clockSkew, status, view } from '../state';
 import { CopyLine } from './copy_line';
 import { kSilentAfterMs } from './empty_state';
@@ -52,12 +53,13 @@ function Losses() {
 }
 
 function StackEnds() {
-  const ends = listed(status.value?.stack_ends ?? {});
-  const sum = ends.reduce((total, [, count]) => total + count, 0);
-  if (sum === 0) return null;
+  const ends = status.value?.stack_ends ?? {};
+  const { complete, all } = completeStacks(ends);
+  if (all === 0) return null;
+  const reasons = listed(ends).map(([name, count]) => `${spaced(name)}: ${count}${name === 'no_user_stack' ? '' : ` (${formatPercent(count, all)})`}`);
   return (
-    <span title={ends.map(([name, count]) => `${spaced(name)}: ${formatPercent(count, sum)} (${count})`).join('\n')}>
-      stacks ended: {ends.slice(0, 2).map(([name, count], i) => <span key={name}>{i > 0 && ', '}<b>{formatPercent(count, sum)}</b> {spaced(name)}</span>)}
+    <span title={['How user stacks ended; complete is "root":', ...reasons].join('\n')}>
+      <b>{formatPercent(complete, all)}</b> complete stacks
     </span>
   );
 }
