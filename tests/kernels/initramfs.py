@@ -89,6 +89,9 @@ def build(busybox, init, programs, workloads, files, output):
         add(f"bin/{os.path.basename(path)}", stripped(path, keep_symbols=False))
     for path in workloads:
         add(f"bin/{os.path.basename(path)}", stripped(path, keep_symbols=True))
+    # Where tests have been told at build time that the workloads are.
+    build_folder = os.path.dirname(os.path.abspath(programs[0])).lstrip("/")
+    archive.link(build_folder, "/usr/bin")
     # A program that tests start and whose file they look for; busybox is one file for all of them.
     add("bin/true", pathlib.Path("/bin/true").read_bytes())
     for path in libraries([*programs, *workloads, "/bin/true"]):

@@ -19,6 +19,10 @@ GROWTH = 1.10  # of verified instructions, before it is a failure
 # An emulated CPU that waits for the machine misses ticks: 400 come on an idle machine, 80 have come
 # on a busy one. Fewer say nothing.
 FEW = 30
+FEW_WATCHED = 15
+# Of the stacks of a process. Not all: one may be in the first instructions of a new process, whose
+# stack has no table, or in a page that emulation has not yet made present.
+WHOLE = 0.97
 SAMPLE_STACK_END = 36  # offset in struct fw_sample
 
 # enum fw_stack_end of bpf/include/frame.h, in its order.
@@ -116,16 +120,19 @@ def percent(part, whole):
     return 100.0 * part / whole
 
 
-def judge_depth(verdict, outcome, whole):
-    """A recursion of 900 is kept whole (`whole` frames at least)."""
-    recorded = profile(outcome, "depth")
+def has_tables(outcome):
+    return re.search(r"^firewatch_unwind_tables ", outcome.text("metrics.txt"), re.M)
+
+
+def judge_depth(verdict, outcome, name, wanted):
+    """A recursion of 900 is kept whole, with frame pointers and without."""
+    recorded = profile(outcome, name)
     at_bottom = count_where(recorded, lambda frames: "burn_leaf" in frames)
     deep = count_where(recorded, lambda frames: "burn_leaf" in frames
-                       and frames.count("recurse") >= whole
-                       and (whole < 900 or "main" in frames))
-    verdict.figures["depth whole"] = f"{percent(deep, at_bottom):.1f} %"
-    verdict.check("depth", at_bottom >= FEW and deep >= 0.97 * at_bottom,
-                  f"{deep} of {at_bottom} samples have {whole} levels")
+                       and frames.count("recurse") >= 900 and "main" in frames)
+    verdict.figures[f"{name} whole"] = f"{percent(deep, at_bottom):.1f} %"
+    verdict.check(name, at_bottom >= FEW and deep >= wanted * at_bottom,
+                  f"{deep} of {at_bottom} samples have 900 levels")
 
 
 def judge_shares(verdict, outcome):
@@ -170,51 +177,58 @@ def judge_threads(verdict, outcome):
 # ---- the agent -----------------------------------------------------------------------------------
 
 def judge_agent(verdict, outcome):
-    text = gzip.decompress(outcome.files["events.gz"])
-    ends, frames = collections.defaultdict(collections.Counter), collections.Counter()
-    for kind, payload in events.records(text)[1]:
+    ends, frames = collections.defaultdict(list), collections.Counter()
+    for kind, payload in events.records(gzip.decompress(outcome.files["events.gz"]))[1]:
         if kind != events.SAMPLE:
             continue
         _, comm = events.pid_and_comm(kind, payload)
         kernel, user = struct.unpack_from("<HH", payload, 4)
-        ends[comm][STACK_ENDS[payload[SAMPLE_STACK_END]]] += 1
+        ends[comm].append(STACK_ENDS[payload[SAMPLE_STACK_END]])
         frames["kernel"] += kernel
         frames["user"] += user
-    samples = sum(sum(counts.values()) for counts in ends.values())
+    samples = sum(len(found) for found in ends.values())
     verdict.figures["agent samples"] = samples
     verdict.check("agent samples", samples >= FEW and frames["kernel"] and frames["user"],
                   f"{samples} samples, frames {dict(frames)}")
-    judge_ends(verdict, ends)
-    metrics = outcome.text("metrics.txt")
+    judge_ends(verdict, [step.removeprefix("watched_") for step in guest.steps(outcome)
+                         if step.startswith("watched_")], ends, has_tables(outcome))
+    judge_metrics(verdict, outcome.text("metrics.txt"))
+
+
+def judge_ends(verdict, watched, ends, tables):
+    """From the first whole stack of a process on: before, its tables may not have been built."""
+    for comm in watched:
+        found = ends.get(comm[:15], [])  # TASK_COMM_LEN
+        begin = found.index("root") if "root" in found else len(found)
+        after, counts = found[begin:], dict(collections.Counter(found))
+        verdict.figures[f"root {comm}"] = (f"{percent(after.count('root'), len(after)):.1f} %" if after
+                                           else "none") + f" of {len(after)}"
+        if comm != "warm_up" and tables:
+            verdict.check(f"root {comm}", len(after) >= FEW_WATCHED and
+                          after.count("root") >= WHOLE * len(after), f"{counts}, {begin} before the first")
+
+
+def judge_metrics(verdict, metrics):
     lost = {name: float(value) for name, value in
             re.findall(r"^firewatch_agent_lost_total\{[^}]*\"(\w+)\"\} (\S+)$", metrics, re.M)}
     verdict.check("agent metrics", lost, metrics[:500])
     for name in ("ring_full", "scratch_busy", "record_malformed", "kernel_stack_failed",
                  "no_user_registers"):
         verdict.check(f"lost {name}", not lost.get(name), f"{lost.get(name)} {name}")
+    tables = re.search(r"^firewatch_unwind_tables (\d+)", metrics, re.M)
+    verdict.figures["tables"] = tables.group(1) if tables else "-"
 
 
-def judge_ends(verdict, ends):
-    # libc has no frame pointers: while its table is not there, a sample in open() has no caller.
-    for comm, wanted in (("workload_shares", 0.97), ("workload_syscalls", 0.7)):
-        counts = ends[comm[:15]]  # TASK_COMM_LEN
-        total = sum(counts.values())
-        whole = counts["root"] + counts["frame_pointer_end"]
-        verdict.figures[f"whole {comm.removeprefix('workload_')}"] = f"{percent(whole, max(total, 1)):.1f} %"
-        verdict.check(f"whole {comm}", total >= FEW and whole >= wanted * total, f"{dict(counts)}")
-
-
-def judge(outcome, release, known):
+def judge(outcome, known):
     """(Verdict, verified-instruction counts)."""
     verdict, counts = Verdict(), {}
     verdict.check("guest", not outcome.why, outcome.why)
     if outcome.why:
         return verdict, counts
     judge_steps(verdict, outcome)
-    # Before 5.17 there is no bpf_loop; 256 frames are the least that is promised there.
-    old = tuple(int(part) for part in release.split(".")[:2]) < (5, 17)
     for name, function, *arguments in (
-            ("tests", judge_tests), ("depth", judge_depth, 250 if old else 900),
+            ("tests", judge_tests), ("depth", judge_depth, "depth", WHOLE),
+            ("depth_nofp", judge_depth, "depth_nofp", 0.8 if has_tables(outcome) else 0),
             ("shares", judge_shares), ("syscalls", judge_syscalls), ("threads", judge_threads),
             ("agent", judge_agent)):
         verdict.attempt(name, function, verdict, outcome, *arguments)

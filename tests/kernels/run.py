@@ -30,7 +30,9 @@ import judge  # noqa: E402
 import packages  # noqa: E402
 
 PROGRAMS = ("firewatch", "firewatch-agent", "agent_cpu_bpf_test")
-WORKLOADS = ("workload_depth", "workload_shares", "workload_syscalls", "workload_threads")
+WORKLOADS = ("workload_depth", "workload_depth_nofp", "workload_shares", "workload_syscalls",
+             "workload_threads", "workload_stacks_gcc", "workload_stacks_clang",
+             "workload_stacks_static", "libstacks_plt.so")
 DEFAULT = ("5.10", "6.1", "6.12", "sid")
 TABLE = HERE / "verified.json"
 GUEST_BYTES = 2 << 30
@@ -95,7 +97,7 @@ class Matrix:
 
     def run_one(self, tools, initrd, kernel):
         outcome = guest.run(tools, kernel.image, initrd, self.store, kernel.name)
-        verdict, counts = judge.judge(outcome, kernel.version, self.known.get(kernel.identity))
+        verdict, counts = judge.judge(outcome, self.known.get(kernel.identity))
         verdict.figures["boots"], verdict.figures["seconds"] = outcome.boots, f"{outcome.seconds:.0f}"
         self.verdicts[kernel.name] = (kernel, verdict, counts)
         if self.arguments.keep:

@@ -1,7 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-# Read by init.sh while the agent runs. Each answer is known to judge.py. Emulation is ten times
-# slower than the machine, and a sample costs as much more: no rates above 299 Hz.
-record depth 99 workload_depth --depth 900 --seconds 2
-record shares 299 workload_shares --seconds 4
-record syscalls 99 workload_syscalls --seconds 3
-record threads 99 workload_threads --threads 3 --seconds 2
+# What runs in a guest, each with an answer that judge.py knows. Emulation is ten times slower than
+# the machine, and a sample costs as much more: no rates above 299 Hz.
+
+# Each by itself below `firewatch record`: names and shares. The first one leaves the tables of libc
+# and of the next one in the cache, so that the next one has them from its first samples on.
+recorded() {
+  record warm_up 99 workload_depth_nofp --depth 10 --seconds 4
+  record depth_nofp 99 workload_depth_nofp --depth 900 --seconds 3
+  record depth 99 workload_depth --depth 900 --seconds 2
+  record shares 299 workload_shares --seconds 4
+  record syscalls 99 workload_syscalls --seconds 3
+  record threads 99 workload_threads --threads 3 --seconds 2
+}
+
+# While the agent runs: how each stack ended. The first of a build gives its tables time to be built.
+watched() {
+  watch warm_up workload_stacks_gcc qsort 4
+  watch syscalls workload_syscalls --seconds 2
+  for mode in recursion qsort signal altstack exception plt; do
+    watch "gcc_$mode" workload_stacks_gcc "$mode" 2
+  done
+  watch static workload_stacks_static recursion 3
+  watch clang workload_stacks_clang coroutine 3
+}
