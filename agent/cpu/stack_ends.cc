@@ -38,7 +38,9 @@ void StackEndsByProgram::Add(std::span<const ProgramStackEnds> programs) {
   base::MutexLock lock(mutex_);
   for (auto& [name, program] : programs_) program.weight /= 2;
   for (const ProgramStackEnds& ends : programs) {
-    Program& program = programs_[ends.program];
+    // Kernel threads would take places and have nothing to say.
+    const bool no_stacks = Sum(ends.counts) == ends.counts[FW_STACK_END_NONE];
+    Program& program = no_stacks ? other_ : programs_[ends.program];
     AddTo(program.counts, ends.counts);
     program.weight += static_cast<double>(Sum(ends.counts));
   }

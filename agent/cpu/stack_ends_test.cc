@@ -52,6 +52,15 @@ TEST(StackEndsTest, KeepsTheProgramsWithMostSamplesAndLosesNoCount) {
   EXPECT_EQ(sum, all);
 }
 
+TEST(StackEndsTest, ProgramsWithoutUserStacksTakeNoPlace) {
+  StackEndsByProgram ends;
+  ends.Add(std::vector{Ends("kworker/0:1", 0, 0, 50), Ends("app", 1)});
+  const auto programs = ends.Programs();
+  ASSERT_EQ(programs.size(), 2u);
+  EXPECT_EQ(programs[0].program, "app");
+  EXPECT_EQ(programs[1].program, "other");
+}
+
 TEST(StackEndsTest, AProgramThatEndedMakesWayForOneThatRuns) {
   StackEndsByProgram ends;
   std::vector<ProgramStackEnds> old;
