@@ -129,7 +129,7 @@ pid_t StartWorkload() {
   ::_exit(127);
 }
 
-TEST(UnwindBpfTest, StacksOfCodeWithoutFramePointersEndAtTheirRoot) {
+TEST(WholeStacksBpfTest, StacksOfCodeWithoutFramePointersEndAtTheirRoot) {
   base::MetricsRegistry metrics;
   const base::SystemClock clock;
   auto symbolizer = symbolizer::Symbolizer::Create({}, metrics);
