@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "symbolizer/unwind/table_builder.h"
 
+#include <elf.h>
+
 #include <algorithm>
 #include <array>
 #include <optional>
@@ -9,12 +11,15 @@
 #include "absl/container/flat_hash_map.h"
 #include "base/status.h"
 #include "symbolizer/unwind/cfi_sections.h"
+#include "symbolizer/unwind/code_rows.h"
 
 namespace firewatch::symbolizer {
 namespace {
 
 constexpr uint64_t kMaxFileOffset = uint64_t{1} << FW_FRAME_FILE_OFFSET_BITS;
 constexpr uint32_t kNoFde = UINT32_MAX;
+constexpr uint64_t kPltSlotBytes = 16;
+constexpr uint64_t kFirstPushBytes = 6;  // push GOT+8(%rip), the first slot's first instruction
 constexpr uint64_t kFunctionAlignment = 16;
 constexpr uint64_t kSmallestStub = 9;
 
@@ -60,8 +65,8 @@ struct ComesBefore {
 
 class RowBuilder {
  public:
-  RowBuilder(std::span<const CfiSection> sections, std::span<const CodeSegment> code)
-      : sections_(sections), code_(code) {
+  RowBuilder(std::span<const CfiSection> sections, std::span<const CodeSegment> code, BareCode bare)
+      : sections_(sections), code_(code), bare_(std::move(bare)) {
     build_.source.rules.emplace_back();  // NONE
   }
 
@@ -72,7 +77,7 @@ class RowBuilder {
     if (entry != 0) AddEntry(entry, &functions);
     build_.source.rows.reserve(functions.size() * 4);
     for (const Function& function : functions) AddRows(function);
-    if (!functions.empty()) Push(functions.back().end, 0);
+    if (!functions.empty()) AddGap(functions.back().end, kMaxFileOffset);
     Count();
     return std::move(build_);
   }
@@ -162,8 +167,8 @@ class RowBuilder {
 
   void AddRows(const Function& function) {
     std::vector<TableRow>& rows = build_.source.rows;
-    if (!rows.empty() && last_end_ < function.offset && !IsPadding(last_end_, function.offset)) {
-      Push(last_end_, 0);
+    if (last_end_ < function.offset && !IsPadding(last_end_, function.offset)) {
+      AddGap(last_end_, function.offset);
     }
     last_end_ = function.end;
     if (function.fde == kNoFde) return Push(function.offset, NumberOf(RootRule()));
@@ -193,6 +198,66 @@ class RowBuilder {
       ++build_.unsaid[static_cast<size_t>(unsaid)];
       Push(offset, NumberOf(words));
     }
+  }
+
+  // Step 6, between two functions.
+  void AddGap(uint64_t from, uint64_t to) {
+    const bool continues = !build_.source.rows.empty() && IsAtEntry(build_.source.rows.back().rule);
+    Push(from, 0);
+    if (!bare_.read) return;
+    for (const BareCode::Section& section : bare_.sections) {
+      const uint64_t begin = std::max(from, section.offset);
+      const uint64_t end = std::min(to, section.offset + section.size);
+      if (begin >= end || end - begin > kMaxBareCodeBytes - bare_bytes_) continue;
+      bare_bytes_ += end - begin;
+      const bool begins = begin == section.offset || (continues && begin == from);
+      AddBareCode(section, begin, bare_.read(begin, end - begin), begins);
+      Push(end, 0);
+    }
+  }
+
+  void AddBareCode(const BareCode::Section& section, uint64_t offset,
+                   std::span<const std::byte> code, bool begins_function) {
+    if (code.empty()) return;
+    switch (section.kind) {
+      case BareCode::Kind::kStubs:
+        return PushState(offset, AtEntry(0));
+      case BareCode::Kind::kIplt:
+        return PushState(offset, PltSlot(code));
+      case BareCode::Kind::kPlt:
+        if (offset != section.offset || code.size() <= kPltSlotBytes) return;
+        PushState(offset, AtEntry(8));  // a slot has pushed its number
+        PushState(offset + kFirstPushBytes, AtEntry(16));
+        return PushState(offset + kPltSlotBytes, PltSlot(code.subspan(kPltSlotBytes)));
+      case BareCode::Kind::kFunctions:
+        for (const CodeFunction& function : RowsFromCode(code, offset, begins_function)) {
+          for (const CfiRow& row : function.rows) PushState(row.vaddr, row.state);
+          Push(function.end, 0);
+          ++build_.bare_functions;
+        }
+    }
+  }
+
+  // So many bytes below the state in which a function is entered.
+  static CfiState AtEntry(int64_t depth) {
+    return {.cfa = {.kind = CfaRule::Kind::kOffset, .reg = FW_REGISTER_RSP, .offset = 8 + depth},
+            .return_address = {.kind = CfiRule::Kind::kAtCfa, .offset = -8}};
+  }
+  // Of a slot "jmp *GOT; push number; jmp first", or with endbr64 "endbr64; push number; jmp
+  // first".
+  static CfiState PltSlot(std::span<const std::byte> slot) {
+    CfiState state = AtEntry(0);
+    const bool endbr = slot[0] == std::byte{0xf3};
+    state.cfa = {.kind = CfaRule::Kind::kPlt, .reg = FW_REGISTER_RSP, .offset = endbr ? 9 : 11};
+    return state;
+  }
+  void PushState(uint64_t offset, const CfiState& state) {
+    UnsaidPart unsaid{};
+    Push(offset, NumberOf(MakeRule(state, &unsaid)));
+  }
+  bool IsAtEntry(uint64_t rule) {
+    UnsaidPart unsaid{};
+    return rule == NumberOf(MakeRule(AtEntry(0), &unsaid));
   }
 
   void CountBase(const CfaRule& cfa, uint32_t* met) {
@@ -248,6 +313,8 @@ class RowBuilder {
 
   const std::span<const CfiSection> sections_;
   const CodeMap code_;
+  const BareCode bare_;
+  uint64_t bare_bytes_ = 0;
   std::vector<CfiEntries> entries_;             // by section
   std::vector<std::vector<CfiState>> initial_;  // by section and CIE
   UnwindBuild build_;
@@ -260,9 +327,44 @@ class RowBuilder {
 }  // namespace
 
 UnwindBuild BuildRows(std::span<const CfiSection> sections, std::span<const CodeSegment> code,
-                      uint64_t entry) {
-  return RowBuilder(sections, code).Run(entry);
+                      uint64_t entry, BareCode bare) {
+  return RowBuilder(sections, code, std::move(bare)).Run(entry);
 }
+
+namespace {
+
+BareCode::Kind KindOf(const ElfReader& elf, const ElfSection& section) {
+  const auto is = [&](std::string_view name) { return elf.SectionNamed(name) == &section; };
+  if (is(".plt")) return BareCode::Kind::kPlt;
+  if (is(".iplt")) return BareCode::Kind::kIplt;
+  return is(".plt.sec") || is(".plt.got") ? BareCode::Kind::kStubs : BareCode::Kind::kFunctions;
+}
+
+BareCode BareCodeOf(const ElfReader& elf) {
+  BareCode bare;
+  for (const ElfSection& section : elf.sections()) {
+    const bool is_code = section.type == SHT_PROGBITS && (section.flags & SHF_EXECINSTR) != 0;
+    if (!is_code || section.size > elf.source().size()) continue;
+    bare.sections.push_back(
+        {.offset = section.file_offset, .size = section.size, .kind = KindOf(elf, section)});
+  }
+  std::sort(bare.sections.begin(), bare.sections.end(),
+            [](const auto& a, const auto& b) { return a.offset < b.offset; });
+  uint64_t end = 0;
+  std::erase_if(bare.sections, [&](const BareCode::Section& section) {
+    const bool bad = section.offset < end || section.offset > elf.source().size() - section.size;
+    if (!bad) end = section.offset + section.size;
+    return bad;
+  });
+  bare.read = [&elf](uint64_t offset, uint64_t size) {
+    std::vector<std::byte> bytes(size);
+    if (!elf.source().Read(offset, bytes).ok()) bytes.clear();
+    return bytes;
+  };
+  return bare;
+}
+
+}  // namespace
 
 absl::StatusOr<UnwindBuild> BuildUnwindTable(const ElfReader& elf) {
   ASSIGN_OR_RETURN(const CfiSections cfi, ReadCfiSections(elf, kMaxCfiBytes));
@@ -272,7 +374,7 @@ absl::StatusOr<UnwindBuild> BuildUnwindTable(const ElfReader& elf) {
     code.push_back(
         {.vaddr = segment.vaddr, .size = segment.file_size, .file_offset = segment.file_offset});
   }
-  UnwindBuild build = BuildRows(cfi.sections, code, elf.entry());
+  UnwindBuild build = BuildRows(cfi.sections, code, elf.entry(), BareCodeOf(elf));
   build.source.file_bytes = elf.source().size();
   if (build.source.counts.fdes == 0) return base::NotFound("no function in .eh_frame");
   return build;

@@ -12,11 +12,16 @@
 //    up to the next FDE or 128 bytes.
 // 5. Each FDE to rows, rows to rules, equal neighbours merged, a NONE row behind a function unless
 //    the next one starts there, or up to 8 bytes later at a multiple of 16.
+// 6. What lies between functions without CFI of its own: slots of a PLT (lld writes no CFI for
+//    them), and functions whose instructions say surely where their callers are (code_rows.h):
+//    _init, zstd's decoders, the moment after the system call in clone.
 //
 // Time and memory are linear in the bytes of the sections (about 8 bytes per row, 64 per FDE).
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -37,6 +42,25 @@ struct CodeSegment {
   uint64_t file_offset = 0;
 };
 
+// Code that has no CFI (step 6).
+struct BareCode {
+  enum class Kind : uint8_t {
+    kFunctions,  // read by code_rows.h
+    kPlt,        // a first slot that all others jump to, then slots of 16 bytes
+    kIplt,       // slots only
+    kStubs,      // jumps only: the return address is where the call left it
+  };
+  struct Section {
+    uint64_t offset = 0;  // in the file
+    uint64_t size = 0;
+    Kind kind = Kind::kFunctions;
+  };
+  std::vector<Section> sections;  // executable ones, ascending, not overlapping
+  // Bytes of the file; empty when they cannot be read. Not set: step 6 is left out.
+  std::function<std::vector<std::byte>(uint64_t offset, uint64_t size)> read;
+};
+inline constexpr uint64_t kMaxBareCodeBytes = uint64_t{1} << 20;  // looked at per file
+
 // How often a CFA is based on a register, other than by *(reg + n): which ones matter.
 struct CfaBaseUse {
   uint64_t rows = 0;
@@ -48,7 +72,8 @@ struct UnwindBuild {
   uint64_t reasons[kCfiReasonCount] = {};
   uint64_t unsaid[static_cast<size_t>(UnsaidPart::kCount)] = {};
   CfaBaseUse bases[FW_REGISTER_COUNT];
-  bool entry_is_root = false;  // step 4 applied
+  uint64_t bare_functions = 0;  // of step 6
+  bool entry_is_root = false;   // step 4 applied
 };
 
 // NotFound: no CFI at all; else as ElfReader, ResourceExhausted past the limits above. Broken CFI
@@ -57,6 +82,6 @@ absl::StatusOr<UnwindBuild> BuildUnwindTable(const ElfReader& elf);
 
 // Steps 2 to 5. `sections`: .eh_frame before .debug_frame. `entry` 0: none.
 UnwindBuild BuildRows(std::span<const CfiSection> sections, std::span<const CodeSegment> code,
-                      uint64_t entry);
+                      uint64_t entry, BareCode bare = {});
 
 }  // namespace firewatch::symbolizer
