@@ -72,11 +72,14 @@ RUST = [["rust_root"] + ["rust_step"] * 6 + ["rust_leaf"]] + [
 
 def own_functions(mode, names):
     """Those of the workload's own functions that chains_of names, in order."""
-    family = "signal" if mode == "altstack" else mode
-    known = re.compile(r"^rust_\w+$" if mode == "rust" else
-                       rf"^(main|Run{RUN[mode]}\(\)|{family}_\w+)$")
+    if mode == "rust":
+        known = {name for chain in RUST for name in chain}
+    else:
+        known = {name for chain in chains_of(mode) for name in chain}
+        known |= {"main", f"Run{RUN[mode]}()"}
+        known |= {"threads_task", "threads_leaf"} if mode == "threads" else set()
     stripped = (CLONE.sub("", name) for name in names)
-    return [name for name in stripped if known.match(name)]
+    return [name for name in stripped if name in known]
 
 
 def why_wrong(mode, names):
