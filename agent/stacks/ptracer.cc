@@ -81,11 +81,14 @@ absl::StatusOr<ThreadStop> StopAndLook(pid_t tid, std::chrono::milliseconds time
   const int error = errno;
   if (have_registers) look(registers);
   const auto deliver = reinterpret_cast<void*>(static_cast<intptr_t>(*signal));
+  // Taken before: the tracee runs from within the call, and on a busy machine in our place, so that
+  // the call returns to us milliseconds later.
+  const uint64_t released = clock.MonotonicNs();
   const bool detached = ::ptrace(PTRACE_DETACH, tid, nullptr, deliver) == 0;
   // It fails only when the tracee was killed meanwhile; ending this thread is right then, too.
   *keep = detached;
   if (!have_registers) return base::ErrnoStatus(error, fmt::format("read registers of {}", tid));
-  return ThreadStop{.wait_ns = stopped - start, .stopped_ns = clock.MonotonicNs() - stopped};
+  return ThreadStop{.wait_ns = stopped - start, .stopped_ns = released - stopped};
 }
 
 }  // namespace
