@@ -13,6 +13,8 @@ absl::StatusOr<ingest::UploadWindowRequest> MakeUploadRequest(const ClosedWindow
   request.set_start_unix_ns(window.start.unix_ns);
   request.set_end_unix_ns(window.end.unix_ns);
   request.set_sample_hz(window.hz);
+  request.set_sampler(window.sampler);
+  request.set_sampler_note(window.sampler_note);
   for (const WindowGroup& group : window.groups) {
     ingest::ServiceProfile* out = request.add_profiles();
     for (const auto& [name, value] : group.labels.pairs()) {

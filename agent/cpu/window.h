@@ -59,6 +59,8 @@ struct ClosedWindow {
   std::vector<std::pair<std::string, uint64_t>> losses;      // by name, non-zero ones
   std::vector<std::pair<std::string, uint64_t>> stack_ends;  // by reason, non-zero ones
   std::vector<ProgramStackEnds> program_ends;                // each program once
+  std::string sampler;       // "ebpf", "perf", "ptrace"; "" in a replay
+  std::string sampler_note;  // "" unless it is a fallback: why, what that lacks and costs
 };
 
 // One home thread. `symbolizer` must outlive it.

@@ -92,6 +92,7 @@ absl::Status IngestService::UploadWindow(const ingest::UploadWindowRequest& requ
 
   response->set_duplicate(duplicate);
   nodes_.NoteWindow(batch, request.sample_hz(), duplicate, clock_.Now().unix_ms());
+  nodes_.NoteSampler(batch, request.sampler(), request.sampler_note());
   node_count_.Set(static_cast<double>(nodes_.size()));
   if (duplicate) {
     duplicates_.Add();

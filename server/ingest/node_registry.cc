@@ -6,6 +6,10 @@
 namespace firewatch::server {
 namespace {
 
+// Of what an agent says about its sampler, for the page.
+constexpr size_t kMaxSamplerBytes = 16;
+constexpr size_t kMaxNoteBytes = 1024;
+
 constexpr int64_t kAgentAliveMs = 5 * 60'000;
 constexpr size_t kMaxAgentsPerNode = 16;
 
@@ -64,6 +68,14 @@ void NodeRegistry::NoteWindow(const WindowBatch& batch, uint32_t sample_hz, bool
   }
   ++(duplicate ? status.duplicates : status.windows);
   NoteAgent(entry.agents, batch.upload.agent_id, now_ms);
+}
+
+void NodeRegistry::NoteSampler(const WindowBatch& batch, std::string_view sampler,
+                               std::string_view note) {
+  base::MutexLock lock(mutex_);
+  NodeStatus& status = FindOrAdd(batch.tenant.value, batch.node).status;
+  status.sampler = sampler.substr(0, kMaxSamplerBytes);
+  status.sampler_note = note.substr(0, kMaxNoteBytes);
 }
 
 std::vector<NodeStatus> NodeRegistry::Nodes(int64_t now_ms) const {

@@ -20,6 +20,8 @@ struct NodeStatus {
   std::string node;
   std::string agent_version;  // "" until a Hello
   uint32_t sample_hz = 0;
+  std::string sampler;              // "ebpf", "perf", "ptrace"; "" from an agent that does not say
+  std::string sampler_note;         // why it is a fallback; "" when it is none
   int64_t last_seen_ms = 0;         // any call
   int64_t last_window_from_ms = 0;  // of the newest window stored; 0: none yet
   int64_t last_window_to_ms = 0;
@@ -37,6 +39,10 @@ class NodeRegistry {
   void NoteHello(std::string_view node, std::string_view agent_version, int64_t now_ms)
       ABSL_LOCKS_EXCLUDED(mutex_);
   void NoteWindow(const WindowBatch& batch, uint32_t sample_hz, bool duplicate, int64_t now_ms)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // What the newest window of a node was taken with.
+  void NoteSampler(const WindowBatch& batch, std::string_view sampler, std::string_view note)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Sorted by tenant and node.

@@ -23,6 +23,8 @@ export interface NodeStatus {
   last_seen_ms: number;
   hz: number;
   agent_version: string;
+  sampler?: string; // ebpf; perf and ptrace are fallbacks
+  sampler_note?: string; // why, what that lacks and costs; '' for ebpf
 }
 export interface Status {
   version: string;

@@ -10,7 +10,7 @@ import { kSilentAfterMs } from './empty_state';
 export function Footer() {
   return (
     <footer class="footer">
-      <div class="facts"><Samples /><Nodes /><Losses /><StackEnds /><Store /></div>
+      <div class="facts"><Samples /><Nodes /><Fallbacks /><Losses /><StackEnds /><Store /></div>
       <Downloads />
     </footer>
   );
@@ -33,6 +33,19 @@ function Nodes() {
     <span title={detail}>
       <b>{current.nodes.length}</b> {current.nodes.length === 1 ? 'node' : 'nodes'}
       {silent.length > 0 && <span class="warn"> ({silent.length} silent)</span>}
+    </span>
+  );
+}
+
+// Nodes that could not be sampled the best way say so, with the reason.
+function Fallbacks() {
+  const nodes = status.value?.nodes.filter((node) => node.sampler_note) ?? [];
+  if (nodes.length === 0) return null;
+  const samplers = [...new Set(nodes.map((node) => node.sampler))].join(', ');
+  return (
+    <span class="warn" title={nodes.map((node) => `${node.node}: ${node.sampler_note}`).join('\n')}>
+      fallback sampler: <b>{samplers}</b>
+      {nodes.length === 1 ? ` (${nodes[0].sampler_note})` : ` on ${nodes.length} nodes`}
     </span>
   );
 }
