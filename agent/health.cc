@@ -71,6 +71,17 @@ void Health::Started(uint64_t window_ms) {
   last_window_ns_ = clock_.MonotonicNs();
 }
 
+void Health::SetSampler(std::string kind, std::string note) {
+  base::MutexLock lock(mutex_);
+  sampler_ = std::move(kind);
+  sampler_note_ = std::move(note);
+}
+
+std::string Health::HealthText() const {
+  base::MutexLock lock(mutex_);
+  return sampler_note_.empty() ? "ok\n" : fmt::format("ok\n{}\n", sampler_note_);
+}
+
 void Health::WindowClosed(const ClosedWindow& window) {
   base::MutexLock lock(mutex_);
   last_window_ns_ = clock_.MonotonicNs();
@@ -108,6 +119,7 @@ std::string Health::StatusJson() const {
   base::MutexLock lock(mutex_);
   nlohmann::json out = {{"windows", windows_}, {"samples", samples_}};
   if (program_ends_ != nullptr) AddStackEnds(program_ends_->Programs(), &out);
+  if (!sampler_.empty()) out["sampler"] = {{"kind", sampler_}, {"note", sampler_note_}};
   if (uploader_ != nullptr) {
     const UploaderStatus upload = uploader_->Status();
     out["upload"] = {{"connected", upload.connected},
@@ -140,7 +152,7 @@ transport::HttpResponse HandleAgentRequest(const transport::HttpRequest& request
   if (request.path == "/healthz") {
     const std::string problem = health.Problem();
     if (!problem.empty()) return transport::ErrorResponse(503, problem);
-    response.body = "ok\n";
+    response.body = health.HealthText();
     return response;
   }
   if (request.path == "/status") {

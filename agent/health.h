@@ -25,14 +25,18 @@ class Health {
   void WindowClosed(const ClosedWindow& window) ABSL_LOCKS_EXCLUDED(mutex_);
   void SetProgramEnds(std::shared_ptr<const StackEndsByProgram> ends) ABSL_LOCKS_EXCLUDED(mutex_);
   void SetTables(TableReport report) ABSL_LOCKS_EXCLUDED(mutex_);
+  // What /healthz and /status say about where samples come from; `note` is "" for the best.
+  void SetSampler(std::string kind, std::string note) ABSL_LOCKS_EXCLUDED(mutex_);
   // nullptr before the uploader ends.
   void SetUploader(const Uploader* uploader) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // "" when sampling runs and windows close in time, else what is wrong. A server that is away is
   // no ill health: the spool takes the windows.
   std::string Problem() const ABSL_LOCKS_EXCLUDED(mutex_);
-  // {"windows":…,"samples":…,"complete_stacks":0.998,"programs":[…],"upload":{…}}; complete: of the
-  // stacks with a user part, those that end at a proven root, since the start.
+  // "ok", and a line that says so when the sampler is a fallback.
+  std::string HealthText() const ABSL_LOCKS_EXCLUDED(mutex_);
+  // {"sampler":…,"windows":…,"samples":…,"complete_stacks":0.998,"programs":[…],"upload":{…}};
+  // complete: of the stacks with a user part, those that end at a proven root, since the start.
   std::string StatusJson() const ABSL_LOCKS_EXCLUDED(mutex_);
   // The latest report; "" before the first one (no unwinding by tables here).
   std::string TablesJson() const ABSL_LOCKS_EXCLUDED(mutex_);
@@ -41,6 +45,8 @@ class Health {
   const base::Clock& clock_;
   mutable base::Mutex mutex_;
   const Uploader* uploader_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  std::string sampler_ ABSL_GUARDED_BY(mutex_);
+  std::string sampler_note_ ABSL_GUARDED_BY(mutex_);
   uint64_t window_ms_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t last_window_ns_ ABSL_GUARDED_BY(mutex_) = 0;  // monotonic
   uint64_t windows_ ABSL_GUARDED_BY(mutex_) = 0;

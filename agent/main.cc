@@ -59,6 +59,7 @@ void LogMissingFeatures() {
 Collector::Sink MakeSink(Uploader& uploader, Health& health, const AgentConfig& config) {
   return [&uploader, &health, node = config.node](ClosedWindow window) {
     health.WindowClosed(window);
+    health.SetSampler(window.sampler, window.sampler_note);
     auto request = MakeUploadRequest(window, node);
     absl::Status status = request.status();
     if (request.ok()) status = uploader.Submit(*std::move(request));
@@ -70,6 +71,7 @@ absl::Status RunLive(const AgentConfig& config, ProcessTable& table,
                      symbolizer::Symbolizer& symbolizer, Uploader& uploader, Health& health,
                      const base::Clock& clock, base::MetricsRegistry& metrics) {
   ProfilerOptions options;
+  ASSIGN_OR_RETURN(options.source, ParseSourceChoice(config.sampler));
   options.sampler.hz = config.hz;
   options.sampler.pids = config.pids;
   options.sampler.cgroups = config.cgroups;
@@ -88,9 +90,12 @@ absl::Status RunLive(const AgentConfig& config, ProcessTable& table,
   health.SetProgramEnds(profiler->collector().program_ends());
   StopOnSignals(profiler.get());
   spdlog::info("sampling {} CPUs at {} Hz ({}), windows of {} ms, to {}",
-               profiler->source().cpu_count(), config.hz,
+               profiler->source().cpu_count(), profiler->source().hz(),
                profiler->source().hardware_cycles() ? "cycles" : "cpu-clock", config.window_ms,
                config.server);
+  const std::string fallback = profiler->FallbackText();
+  if (!fallback.empty()) spdlog::warn("{}", fallback);
+  health.SetSampler(std::string(SourceKindName(profiler->source().kind())), fallback);
   health.Started(config.window_ms);
   const absl::Status status = profiler->Run();
   StopOnSignals(nullptr);

@@ -12,11 +12,12 @@
 namespace firewatch::cli {
 namespace {
 
-std::string_view Mark(const agent::Feature& feature) {
+// What the BPF sampler requires is no failure where another one stands in.
+std::string_view Mark(const agent::Feature& feature, bool can_sample) {
   if (feature.available) return feature.need == agent::FeatureNeed::kInfo ? "  -- " : "  ok ";
   switch (feature.need) {
     case agent::FeatureNeed::kRequired:
-      return " FAIL";
+      return can_sample ? " warn" : " FAIL";
     case agent::FeatureNeed::kDegrades:
       return " warn";
     case agent::FeatureNeed::kInfo:
@@ -29,21 +30,31 @@ std::string_view Mark(const agent::Feature& feature) {
 
 int RunDoctor(bool quiet) {
   const std::vector<agent::Feature> features = agent::ProbeFeatures();
-  const bool can_sample = agent::CanSample(features);
+  const bool can_sample = agent::BestSource(features).has_value();
+  const bool fallback = can_sample && !agent::CanSample(features);
   bool degraded = false;
   for (const agent::Feature& feature : features) {
     const bool missing = !feature.available && feature.need != agent::FeatureNeed::kInfo;
     degraded |= missing;
     if (quiet) continue;
-    fmt::print("{}  {:<22} {}\n", Mark(feature), feature.name, feature.detail);
+    fmt::print("{}  {:<22} {}\n", Mark(feature, can_sample), feature.name, feature.detail);
     if (missing && !feature.remedy.empty()) fmt::print("{:>31}{}\n", "-> ", feature.remedy);
   }
   if (!quiet) {
+    fmt::print("{}  {:<22} {}\n",
+               !can_sample ? " FAIL"
+               : fallback  ? " warn"
+                           : "  ok ",
+               "sampler", agent::DescribeBestSource(features));
     if (!can_sample) {
       fmt::print(
           "\nNothing can be sampled here{}. What works: the server, looking at stored profiles,\n"
           "and firewatch-agent --replay FILE.\n",
           ::geteuid() == 0 ? "" : " as this user; try it as root");
+    } else if (fallback) {
+      fmt::print(
+          "\nSampling works by a fallback; the lines marked warn say what the BPF sampler "
+          "needs.\n");
     } else if (degraded) {
       fmt::print(
           "\nSampling works; the lines marked warn say what is missing and how to mend it.\n");
@@ -53,6 +64,12 @@ int RunDoctor(bool quiet) {
   }
   if (!can_sample) return 1;
   return degraded && !quiet ? 2 : 0;
+}
+
+int PrintBestSampler() {
+  const auto best = agent::BestSource(agent::ProbeFeatures());
+  fmt::print("{}\n", best ? agent::SourceKindName(*best) : "none");
+  return best ? 0 : 1;
 }
 
 }  // namespace firewatch::cli

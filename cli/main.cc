@@ -82,9 +82,10 @@ int Main(int argc, char** argv) {
       ->add_option("-s,--seconds", record.seconds,
                    "Stop after this time (default: when the command or the processes end)")
       ->check(CLI::PositiveNumber);
-  record_command->add_option("--hz", record.hz, "Samples per second and CPU")
-      ->check(CLI::Range(1, 999))
-      ->capture_default_str();
+  CLI::Option* hz_option =
+      record_command->add_option("--hz", record.hz, "Samples per second and CPU")
+          ->check(CLI::Range(1, 999))
+          ->capture_default_str();
   record_command
       ->add_option("--sampler", record.sampler,
                    "auto, ebpf, perf (copies stacks) or ptrace (stops threads); auto takes the "
@@ -110,6 +111,10 @@ int Main(int argc, char** argv) {
   doctor_command->add_flag("-q,--quiet", doctor_quiet,
                            "Only the exit code: 0 can sample, 1 cannot");
 
+  bool doctor_sampler = false;
+  doctor_command->add_flag("--sampler", doctor_sampler,
+                           "Only the sampler that would be used: ebpf, perf, ptrace or none");
+
   StacksOptions stacks;
   AddStacksOptions(doctor_command, &stacks);
 
@@ -122,9 +127,11 @@ int Main(int argc, char** argv) {
       ->capture_default_str();
 
   CLI11_PARSE(app, argc, argv);
+  record.hz_given = hz_option->count() > 0;
   if (record_command->parsed()) return Record(record);
   if (stacks.pid != 0) return RunStacks(stacks);
   if (doctor_tables) return RunDoctorTables(agent_address);
+  if (doctor_sampler) return PrintBestSampler();
   return RunDoctor(doctor_quiet);
 }
 

@@ -111,6 +111,14 @@ std::string_view LossText(std::string_view loss) {
   return loss;
 }
 
+// A profile says by itself what it was taken with (`go tool pprof -comments`).
+void AddComments(const agent::Profiler& profiler, profile::Profile* profile) {
+  profile->comments.push_back(
+      fmt::format("sampler: {}", agent::SourceKindName(profiler.source().kind())));
+  const std::string pauses = agent::DescribePauses(profiler.source().Pauses());
+  if (!pauses.empty()) profile->comments.push_back("paused: " + pauses);
+}
+
 absl::Status WriteProfile(const profile::Profile& profile, const RecordOptions& options) {
   if (options.folded) return WriteFile(options.output, profile::WriteFolded(profile, 0));
   ASSIGN_OR_RETURN(const std::string bytes,
@@ -119,10 +127,17 @@ absl::Status WriteProfile(const profile::Profile& profile, const RecordOptions& 
 }
 
 void PrintSummary(const profile::Profile& profile, const Recording& recording,
-                  const RecordOptions& options) {
+                  const agent::Profiler& profiler, const RecordOptions& options) {
+  const uint32_t hz = profiler.source().hz();
   fmt::print(stderr, "{} samples at {} Hz, {:.2f} s of CPU, {} stacks -> {}\n", recording.samples,
-             options.hz, static_cast<double>(recording.samples) / options.hz,
+             hz, static_cast<double>(recording.samples) / hz,
              profile.stacks.empty() ? 0 : profile.stacks.size() - 1, options.output);
+  if (const std::string text = profiler.FallbackText(); !text.empty()) {
+    fmt::print(stderr, "  {}\n", text);
+  }
+  if (const std::string text = agent::DescribePauses(profiler.source().Pauses()); !text.empty()) {
+    fmt::print(stderr, "  paused: {}\n", text);
+  }
   for (const auto& [name, count] : recording.losses) {
     fmt::print(stderr, "  {} {}\n", count, LossText(name));
   }
@@ -164,6 +179,8 @@ absl::StatusOr<agent::ProfilerOptions> MakeProfilerOptions(const RecordOptions& 
   agent::ProfilerOptions out;
   ASSIGN_OR_RETURN(out.source, agent::ParseSourceChoice(options.sampler));
   out.stack_bytes = options.stack_bytes & ~7u;
+  if (options.hz_given && out.source == agent::SourceChoice::kPtrace)
+    out.ptrace_max_hz = options.hz;
   out.sampler.hz = options.hz;
   for (uint32_t pid : options.pids) out.sampler.pids.push_back(agent::Pid{pid});
   out.window.single_profile = true;
@@ -222,9 +239,10 @@ absl::StatusOr<int> RunRecord(const RecordOptions& options) {
   RETURN_IF_ERROR(profiler->Run());
   RETURN_IF_ERROR(recording.error);
 
-  const profile::Profile profile = recording.merger.Finish();
+  profile::Profile profile = recording.merger.Finish();
+  AddComments(*profiler, &profile);
   RETURN_IF_ERROR(WriteProfile(profile, options));
-  if (!options.quiet) PrintSummary(profile, recording, options);
+  if (!options.quiet) PrintSummary(profile, recording, *profiler, options);
   if (child.has_value()) return child->Ended().value_or(0);
   return 0;
 }

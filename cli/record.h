@@ -17,8 +17,10 @@ struct RecordOptions {
   std::vector<std::string> command;  // start this and follow it and its children
   double seconds = 0;                // 0: until the command or the processes end, or Ctrl-C
   uint32_t hz = 99;
-  // auto, ebpf, perf or ptrace (agent/cpu/open_source.h), and the stack that perf copies per sample.
+  // auto, ebpf, perf or ptrace (agent/cpu/open_source.h), and the stack that perf copies per
+  // sample.
   std::string sampler = "auto";
+  bool hz_given = false;  // ptrace goes beyond its low default only when told to
   uint32_t stack_bytes = 16'384;
   std::string output = "firewatch.pb.gz";  // "-" writes to standard output
   bool folded = false;                     // folded stacks instead of pprof

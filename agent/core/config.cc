@@ -61,6 +61,15 @@ absl::Status SetHz(AgentConfig* config, const std::string& text) {
   return absl::OkStatus();
 }
 
+absl::Status SetSampler(AgentConfig* config, const std::string& text) {
+  for (const std::string_view name : {"auto", "ebpf", "perf", "ptrace"}) {
+    if (text != name) continue;
+    config->sampler = text;
+    return absl::OkStatus();
+  }
+  return base::InvalidArgument("\"{}\" is none of auto, ebpf, perf, ptrace", text);
+}
+
 absl::Status SetWindow(AgentConfig* config, const std::string& text) {
   ASSIGN_OR_RETURN(const uint64_t window_ms, ParseDurationMs(text));
   if (window_ms < kMinWindowMs || window_ms > kMaxWindowMs) {
@@ -161,12 +170,14 @@ struct Setting {
   absl::Status (*set)(AgentConfig*, const std::string&);
 };
 
-constexpr std::array<Setting, 18> kSettings = {{
+constexpr std::array<Setting, 19> kSettings = {{
     {"server", "ADDR", "Where windows are sent: gRPC, HOST:PORT (127.0.0.1:7070)", Shape::kOne,
      SetText<&AgentConfig::server>},
     {"http", "ADDR", "The agent's own page: /metrics, /healthz (127.0.0.1:7172)", Shape::kOne,
      SetText<&AgentConfig::http>},
     {"hz", "N", "Samples per second and CPU, 1..999 (19)", Shape::kOne, SetHz},
+    {"sampler", "NAME", "auto, ebpf, perf or ptrace; auto takes the first that is allowed (auto)",
+     Shape::kOne, SetSampler},
     {"window", "DURATION", "How much time one upload covers: 500ms, 10s, 1m (10s)", Shape::kOne,
      SetWindow},
     {"spool", "DIR", "Windows that wait for the server, and the agent's id", Shape::kOne,

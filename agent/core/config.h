@@ -17,9 +17,10 @@ namespace firewatch::agent {
 struct AgentConfig {
   std::string server = "127.0.0.1:7070";
   std::string http = "127.0.0.1:7172";
-  uint32_t hz = 19;             // 1..999
-  uint64_t window_ms = 10'000;  // 100 ms .. 1 h
-  std::string spool_directory;  // /var/lib/firewatch/agent; without root below $HOME
+  uint32_t hz = 19;              // 1..999
+  std::string sampler = "auto";  // auto, ebpf, perf, ptrace
+  uint64_t window_ms = 10'000;   // 100 ms .. 1 h
+  std::string spool_directory;   // /var/lib/firewatch/agent; without root below $HOME
   uint64_t spool_max_bytes = uint64_t{256} << 20;
   uint64_t memory_limit_bytes = uint64_t{64} << 20;  // RssAnon and charged BPF maps
   std::string cache_directory;  // /var/cache/firewatch; without root below $HOME

@@ -61,6 +61,7 @@ struct Walk {
   fw_stack_end no_rule = FW_STACK_END_NONE;  // of this step: why there is no CFI
   bool read_failed = false;                  // of this step
   uint64_t failed_address = 0;
+  bool met_unmapped = false;  // of this walk
 };
 
 }  // namespace
@@ -141,6 +142,7 @@ int StackUnwinder::Impl::FindProcInfo(unw_addr_space_t handle, unw_word_t ip, un
                                       int need_unwind_info, void* argument) {
   Walk& walk = *static_cast<Walk*>(argument);
   const ProcessMapping* mapping = walk.process->mappings->Find(ip);
+  if (mapping == nullptr) walk.met_unmapped = true;
   if (mapping == nullptr || mapping->anonymous) {
     walk.no_rule = FW_STACK_END_NO_MAPPING;
     return -UNW_ENOINFO;
@@ -303,6 +305,8 @@ fw_stack_end StackUnwinder::Unwind(const Process& process, const ThreadState& th
     sp = next_sp;
   }
 }
+
+bool StackUnwinder::met_unmapped() const { return impl_->walk.met_unmapped; }
 
 size_t StackUnwinder::cached_bytes() const {
   size_t chunks = 0;

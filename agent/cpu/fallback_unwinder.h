@@ -2,7 +2,7 @@
 // From the registers and a copy of the stack of a thread to its frames, by libunwind, in this
 // process: the unwinder of the fallback samplers. libunwind reads the copied stack, and the CFI out
 // of the mapped files (fallback_image.h), through accessors of ours; it never sees the process,
-// which may long be gone. docs/decisions/004 says why foreign CFI is parsed here in this mode only.
+// which may long be gone. docs/decisions/007 says why foreign CFI is parsed here in this mode only.
 #pragma once
 
 #include <array>
@@ -44,6 +44,9 @@ class StackUnwinder {
   // FW_MAX_USER_FRAMES. ROOT is said only when CFI proves it (undefined return address).
   fw_stack_end Unwind(const Process& process, const ThreadState& thread,
                       std::vector<fw_u64>& frames);
+
+  // True when the last walk met an address in no mapping that is known: mappings may have changed.
+  bool met_unmapped() const;
 
   size_t cached_bytes() const;
 

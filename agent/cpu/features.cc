@@ -6,11 +6,14 @@
 #include <linux/bpf.h>
 #include <linux/capability.h>
 #include <linux/perf_event.h>
+#include <signal.h>
+#include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/utsname.h>
 #include <sys/vfs.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -21,12 +24,16 @@
 #include <fstream>
 #include <utility>
 
+#include "agent/cpu/fallback_record.h"
 #include "base/status.h"
 #include "base/unique_fd.h"
 
 namespace firewatch::agent {
 namespace {
 
+constexpr std::string_view kPerfEvents = "perf events";
+constexpr std::string_view kStackCopies = "perf stack copies";
+constexpr std::string_view kPtrace = "ptrace";
 constexpr char kAsRoot[] = "run as root, or give the program CAP_BPF and CAP_PERFMON";
 
 std::string FirstLine(const std::string& path) {
@@ -98,12 +105,50 @@ Feature ProbePerfEvents() {
   const int error_number = errno;
   const std::string paranoid = FirstLine("/proc/sys/kernel/perf_event_paranoid");
   if (event.valid()) {
-    return {"perf events", true, FeatureNeed::kRequired,
+    return {std::string(kPerfEvents), true, FeatureNeed::kRequired,
             fmt::format("whole machine (perf_event_paranoid {})", paranoid), ""};
   }
-  return {"perf events", false, FeatureNeed::kRequired,
+  return {std::string(kPerfEvents), false, FeatureNeed::kRequired,
           fmt::format("{} (perf_event_paranoid {})", Refused(error_number), paranoid),
           fmt::format("{}; in a container allow the perf_event_open system call", kAsRoot)};
+}
+
+// What the fallback sampler needs of perf for the processes of this user.
+Feature ProbeStackCopies() {
+  perf_event_attr attr{};
+  attr.size = sizeof(attr);
+  attr.type = PERF_TYPE_SOFTWARE;
+  attr.config = PERF_COUNT_SW_CPU_CLOCK;
+  attr.sample_period = 1'000'000'000;
+  attr.sample_type = kFallbackSampleType;
+  attr.sample_regs_user = kFallbackRegisters;
+  attr.sample_stack_user = 4096;
+  attr.exclude_kernel = 1;
+  attr.exclude_callchain_kernel = 1;
+  attr.exclude_callchain_user = 1;
+  attr.disabled = 1;
+  const base::UniqueFd event(
+      static_cast<int>(::syscall(SYS_perf_event_open, &attr, 0, -1, -1, PERF_FLAG_FD_CLOEXEC)));
+  const int error_number = errno;
+  if (!event.valid()) {
+    return {std::string(kStackCopies), false, FeatureNeed::kInfo, Refused(error_number), ""};
+  }
+  return Info(std::string(kStackCopies), "own processes can be sampled by perf events");
+}
+
+// Stops a child, as the last of the fallbacks does.
+Feature ProbePtrace() {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    for (;;) ::pause();
+  }
+  if (child < 0) return {std::string(kPtrace), false, FeatureNeed::kInfo, Refused(errno), ""};
+  const bool seized = ::ptrace(PTRACE_SEIZE, child, nullptr, nullptr) == 0;
+  const int error_number = errno;
+  ::kill(child, SIGKILL);
+  ::waitpid(child, nullptr, 0);
+  if (!seized) return {std::string(kPtrace), false, FeatureNeed::kInfo, Refused(error_number), ""};
+  return Info(std::string(kPtrace), "children can be stopped and looked at");
 }
 
 Feature ProbeCycles() {
@@ -255,6 +300,12 @@ Feature ProbeTracefs() {
   return Info("tracefs", mounted ? "mounted" : "not mounted (not needed)");
 }
 
+bool IsAvailable(const std::vector<Feature>& features, std::string_view name) {
+  return std::any_of(features.begin(), features.end(), [name](const Feature& feature) {
+    return feature.name == name && feature.available;
+  });
+}
+
 }  // namespace
 
 std::vector<Feature> ProbeFeatures() {
@@ -264,12 +315,36 @@ std::vector<Feature> ProbeFeatures() {
                                    ProbePerfEvents(), ProbeBpfSyscall(), ProbeRingBuffer(),
                                    ProbeBpfProgram()};
   for (Feature& feature :
-       std::array{ProbeCycles(), ProbeMmapBuildIds(), ProbeMemlock(), ProbeCapabilities(),
-                  ProbeKernelNames(), ProbePidNamespace(), ProbeCgroup2(), ProbeTracefs()}) {
+       std::array{ProbeStackCopies(), ProbePtrace(), ProbeCycles(), ProbeMmapBuildIds(),
+                  ProbeMemlock(), ProbeCapabilities(), ProbeKernelNames(), ProbePidNamespace(),
+                  ProbeCgroup2(), ProbeTracefs()}) {
     features.push_back(std::move(feature));
   }
   libbpf_set_print(print);
   return features;
+}
+
+std::optional<SourceKind> BestSource(const std::vector<Feature>& features) {
+  if (CanSample(features)) return SourceKind::kEbpf;
+  if (IsAvailable(features, kStackCopies)) return SourceKind::kPerf;
+  if (IsAvailable(features, kPtrace)) return SourceKind::kPtrace;
+  return std::nullopt;
+}
+
+std::string DescribeBestSource(const std::vector<Feature>& features) {
+  const std::optional<SourceKind> best = BestSource(features);
+  if (!best) return "none: nothing can be sampled here";
+  switch (*best) {
+    case SourceKind::kEbpf:
+      return "ebpf: the whole machine";
+    case SourceKind::kPerf:
+      return fmt::format(
+          "perf, a fallback: {}, by copies of their stacks",
+          IsAvailable(features, kPerfEvents) ? "all processes" : "the processes of this user");
+    case SourceKind::kPtrace:
+      return "ptrace, a fallback: commands that it starts and pids that are named, at 10 Hz";
+  }
+  return "?";
 }
 
 bool CanSample(const std::vector<Feature>& features) {

@@ -29,5 +29,18 @@ TEST(FeaturesTest, OneMissingRequirementIsEnough) {
   EXPECT_FALSE(CanSample(features));
 }
 
+TEST(FeaturesTest, TheBestSourceIsTheFirstThatNothingRefuses) {
+  std::vector<Feature> features = {{"BPF maps", true, FeatureNeed::kRequired, "x", ""},
+                                   {"perf stack copies", true, FeatureNeed::kInfo, "x", ""},
+                                   {"ptrace", true, FeatureNeed::kInfo, "x", ""}};
+  EXPECT_EQ(BestSource(features), SourceKind::kEbpf);
+  features[0].available = false;
+  EXPECT_EQ(BestSource(features), SourceKind::kPerf);
+  features[1].available = false;
+  EXPECT_EQ(BestSource(features), SourceKind::kPtrace);
+  features[2].available = false;
+  EXPECT_EQ(BestSource(features), std::nullopt);
+}
+
 }  // namespace
 }  // namespace firewatch::agent

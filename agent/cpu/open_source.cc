@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "agent/cpu/fallback_sampler.h"
+#include "agent/cpu/ptrace_sampler.h"
 #include "base/status.h"
 
 namespace firewatch::agent {
@@ -30,6 +31,17 @@ absl::StatusOr<OpenedSource> OpenPerf(const SourceOptions& options, ProcessTable
   return opened;
 }
 
+absl::StatusOr<OpenedSource> OpenPtrace(const SourceOptions& options, ProcessTable& table,
+                                        symbolizer::Symbolizer& symbolizer,
+                                        base::MetricsRegistry& metrics) {
+  OpenedSource opened;
+  ASSIGN_OR_RETURN(opened.source, PtraceSampler::Open(
+                                      {.sampler = options.sampler, .max_hz = options.ptrace_max_hz},
+                                      table, symbolizer, metrics));
+  RETURN_IF_ERROR(table.PrimeFromProc());
+  return opened;
+}
+
 }  // namespace
 
 absl::StatusOr<SourceChoice> ParseSourceChoice(std::string_view text) {
@@ -52,7 +64,7 @@ absl::StatusOr<OpenedSource> OpenSource(const SourceOptions& options, ProcessTab
       case SourceKind::kPtrace:
         break;
     }
-    return base::FailedPrecondition("not part of this build");
+    return OpenPtrace(options, table, symbolizer, metrics);
   };
   switch (options.choice) {
     case SourceChoice::kEbpf:
@@ -81,6 +93,21 @@ absl::StatusOr<OpenedSource> OpenSource(const SourceOptions& options, ProcessTab
   for (const std::string& refusal : refusals) all += (all.empty() ? "" : "; ") + refusal;
   return absl::IsPermissionDenied(first) ? base::PermissionDenied("{}", all)
                                          : base::FailedPrecondition("{}", all);
+}
+
+std::string DescribeFallback(const OpenedSource& opened) {
+  if (opened.source->kind() == SourceKind::kEbpf) return "";
+  std::string text = fmt::format("fallback sampler {}: {}", SourceKindName(opened.source->kind()),
+                                 opened.source->limits());
+  for (const std::string& refusal : opened.refusals) text += fmt::format(" ({})", refusal);
+  return text;
+}
+
+std::string DescribePauses(const PauseStats& pauses) {
+  if (pauses.stops == 0) return "";
+  return fmt::format("{} stops, {} us median, {} us at most, {:.3f} % of the CPU time watched",
+                     pauses.stops, pauses.median_ns / 1000, pauses.max_ns / 1000,
+                     100 * pauses.share);
 }
 
 }  // namespace firewatch::agent

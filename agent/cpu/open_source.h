@@ -26,6 +26,7 @@ struct SourceOptions {
   SourceChoice choice = SourceChoice::kAuto;
   SamplerOptions sampler;
   uint32_t stack_bytes = 16'384;  // kPerf: copied per sample
+  uint32_t ptrace_max_hz = 10;    // kPtrace: threads are stopped at most that often
 };
 
 struct OpenedSource {
@@ -42,5 +43,12 @@ struct OpenedSource {
 absl::StatusOr<OpenedSource> OpenSource(const SourceOptions& options, ProcessTable& table,
                                         symbolizer::Symbolizer& symbolizer,
                                         base::MetricsRegistry& metrics);
+
+// "" for the BPF sampler; else one line for the reader: "fallback sampler perf: stacks deeper than
+// … are cut (ebpf: load the BPF sampler: Operation not permitted …)".
+std::string DescribeFallback(const OpenedSource& opened);
+
+// "12 stops, 85 us median, 410 us at most, 0.09 % of its CPU time"; "" without a stop.
+std::string DescribePauses(const PauseStats& pauses);
 
 }  // namespace firewatch::agent

@@ -52,24 +52,45 @@ Profiler::Profiler(ProfilerOptions options, ProcessTable& table, symbolizer::Sym
                    const base::Clock& clock, base::MetricsRegistry& metrics, Collector::Sink sink)
     : options_(std::move(options)),
       clock_(clock),
-      collector_(options_.window, table, symbolizer, metrics, std::move(sink)) {}
+      collector_(options_.window, table, symbolizer, metrics,
+                 [this, to = std::move(sink)](ClosedWindow window) {
+                   NoteSource(&window);
+                   to(std::move(window));
+                 }) {}
+
+void Profiler::NoteSource(ClosedWindow* window) const {
+  window->sampler = SourceKindName(opened_.source->kind());
+  const std::string text = FallbackText();
+  if (text.empty()) return;
+  // The profile says it by itself (go tool pprof -comments); what the pauses cost changes with
+  // every window, and stays out of it.
+  for (WindowGroup& group : window->groups) group.profile.comments.push_back(text);
+  const std::string pauses = DescribePauses(opened_.source->Pauses());
+  window->sampler_note = pauses.empty() ? text : fmt::format("{}; paused: {}", text, pauses);
+}
 
 absl::StatusOr<std::unique_ptr<Profiler>> Profiler::Open(
     ProfilerOptions options, ProcessTable& table, symbolizer::Symbolizer& symbolizer,
     const base::Clock& clock, base::MetricsRegistry& metrics, Collector::Sink sink) {
-  options.window.hz = options.sampler.hz;
+  ASSIGN_OR_RETURN(OpenedSource opened, OpenSource({.choice = options.source,
+                                                    .sampler = options.sampler,
+                                                    .stack_bytes = options.stack_bytes,
+                                                    .ptrace_max_hz = options.ptrace_max_hz},
+                                                   table, symbolizer, metrics));
+  options.window.hz = opened.source->hz();
+  metrics
+      .AddGauge("firewatch_sampler_source", "1: where samples come from; perf, ptrace: fallbacks",
+                {{"kind", std::string(SourceKindName(opened.source->kind()))}})
+      .Set(1);
   std::unique_ptr<Profiler> profiler(
       new Profiler(std::move(options), table, symbolizer, clock, metrics, std::move(sink)));
+  profiler->opened_ = std::move(opened);
   RETURN_IF_ERROR(profiler->Prepare(table, symbolizer, metrics));
   return profiler;
 }
 
 absl::Status Profiler::Prepare(ProcessTable& table, symbolizer::Symbolizer& symbolizer,
                                base::MetricsRegistry& metrics) {
-  ASSIGN_OR_RETURN(opened_, OpenSource({.choice = options_.source,
-                                        .sampler = options_.sampler,
-                                        .stack_bytes = options_.stack_bytes},
-                                       table, symbolizer, metrics));
   if (opened_.sideband == nullptr) {
     CHECK(opened_.source->DeliverEventsTo(
         [this](const ProcessEvent& event) { DeliverEvent(event); }));
@@ -83,7 +104,7 @@ absl::Status Profiler::Prepare(ProcessTable& table, symbolizer::Symbolizer& symb
   }
   if (!options_.record_events_path.empty()) {
     const ReplayHeader header = {
-        .hz = options_.sampler.hz,
+        .hz = opened_.source->hz(),
         .unix_minus_monotonic_ns =
             clock_.Now().unix_ns - static_cast<int64_t>(clock_.MonotonicNs())};
     ASSIGN_OR_RETURN(recorder_, ReplayWriter::Create(options_.record_events_path, header));

@@ -34,7 +34,8 @@ struct ProfilerOptions {
   SamplerOptions sampler;
   SourceChoice source = SourceChoice::kAuto;
   uint32_t stack_bytes = 16'384;  // copied per sample where BPF may not be used
-  WindowOptions window;           // its hz is set from the sampler's
+  uint32_t ptrace_max_hz = 10;    // where perf events may not be used either
+  WindowOptions window;           // its hz is set from the source's
   uint64_t window_ms = 10'000;    // 100 ms and more
   // A window whose files are still being read is delivered after this time, with what is known.
   uint64_t names_deadline_ms = 1'000;
@@ -66,6 +67,8 @@ class Profiler {
   const SampleSource& source() const { return *opened_.source; }
   // Why it is not a better one, one line per refusal; empty when it is the best.
   const std::vector<std::string>& refusals() const { return opened_.refusals; }
+  // "" for the BPF sampler, else what stands in for it, what that lacks, and why.
+  std::string FallbackText() const { return DescribeFallback(opened_); }
   Collector& collector() { return collector_; }
 
  private:
@@ -73,6 +76,7 @@ class Profiler {
            const base::Clock& clock, base::MetricsRegistry& metrics, Collector::Sink sink);
   absl::Status Prepare(ProcessTable& table, symbolizer::Symbolizer& symbolizer,
                        base::MetricsRegistry& metrics);
+  void NoteSource(ClosedWindow* window) const;
   void DeliverEvent(const ProcessEvent& event);
   void DeliverEvents(uint64_t until_ns);
   void DeliverSample(const SampleRecord& sample);
