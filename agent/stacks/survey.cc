@@ -287,7 +287,11 @@ absl::StatusOr<SurveyReport> Survey::Run() {
   for (uint32_t i = 0; i < options_.stops * kAttempts && report_.stops < options_.stops; ++i) {
     std::this_thread::sleep_for(std::chrono::microseconds(random_() % kMaxPauseUs));
     const std::vector<ThreadId> threads = ListThreads(options_.pid, options_.children);
-    if (threads.empty()) break;
+    if (threads.empty()) {
+      if (::kill(options_.pid, 0) != 0) break;
+      ++report_.failed["no thread that could stop"];
+      continue;
+    }
     const absl::Status status = StopOnce(PickThread(threads, random_));
     if (status.ok()) continue;
     last = status;
