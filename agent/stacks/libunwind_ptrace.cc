@@ -1,17 +1,78 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/stacks/libunwind_ptrace.h"
 
+#include <fmt/format.h>
 #include <libunwind-ptrace.h>
 #include <libunwind.h>
 
+#include <algorithm>
+#include <cstdio>
 #include <cstring>
+#include <fstream>
+#include <string>
 #include <utility>
 
+#include "agent/stacks/eh_frame_header.h"
 #include "agent/stacks/remote_memory.h"
 #include "base/status.h"
 
+// Exported by libunwind, used by libunwind-ptrace, in no public header.
+extern "C" int _Ux86_64_dwarf_search_unwind_table(unw_addr_space_t space, unw_word_t ip,
+                                                  unw_dyn_info_t* table, unw_proc_info_t* info,
+                                                  int need_unwind_info, void* argument);
+
 namespace firewatch::agent {
 namespace {
+
+// Where each mapped object begins in memory: the mapping of its file offset 0 stands before those
+// of its code. Read once, and again after Flush.
+class MappedObjects {
+ public:
+  explicit MappedObjects(pid_t pid) : pid_(pid) {}
+  void Forget() { ranges_.clear(); }
+
+  struct Range {
+    uint64_t start = 0;
+    uint64_t end = 0;
+    uint64_t base = 0;
+  };
+  const Range* Find(uint64_t address) {
+    if (ranges_.empty()) Read();
+    const auto found = std::find_if(ranges_.begin(), ranges_.end(), [&](const Range& range) {
+      return address - range.start < range.end - range.start;
+    });
+    return found == ranges_.end() ? nullptr : &*found;
+  }
+
+ private:
+  void Read() {
+    std::ifstream file(fmt::format("/proc/{}/maps", pid_));
+    uint64_t base = 0;
+    std::string base_name;
+    for (std::string line; std::getline(file, line);) {
+      unsigned long long start = 0;
+      unsigned long long end = 0;
+      unsigned long long offset = 0;
+      char access[5] = "";
+      int name_at = 0;
+      if (std::sscanf(line.c_str(), "%llx-%llx %4s %llx %*s %*s%n", &start, &end, access, &offset,
+                      &name_at) != 4) {
+        continue;
+      }
+      const std::string name = line.substr(std::min(static_cast<size_t>(name_at), line.size()));
+      if (offset == 0 && (name != base_name || base == 0)) {
+        base = start;
+        base_name = name;
+      }
+      if (access[2] == 'x' && name == base_name && !name.empty()) {
+        ranges_.push_back({.start = start, .end = end, .base = base});
+      }
+    }
+  }
+
+  const pid_t pid_;
+  std::vector<Range> ranges_;
+};
 
 // libunwind 1.6 caches 128 rules; a stack of a large program meets more.
 constexpr size_t kCachedRules = 4096;
@@ -21,12 +82,32 @@ constexpr size_t kCachedRules = 4096;
 struct CurrentWalk {
   const user_regs_struct* registers = nullptr;
   RemoteMemory* memory = nullptr;
+  MappedObjects* objects = nullptr;
 };
 thread_local CurrentWalk current_walk;
 
 int AccessMemory(unw_addr_space_t, unw_word_t address, unw_word_t* value, int write, void*) {
   if (write != 0 || current_walk.memory == nullptr) return -UNW_EINVAL;
   return current_walk.memory->Read(value, sizeof(*value), address) ? 0 : -UNW_EINVAL;
+}
+
+// libunwind-ptrace looks for the file; what it does not find is looked for in memory.
+int FindProcedure(unw_addr_space_t space, unw_word_t ip, unw_proc_info_t* info, int need,
+                  void* process) {
+  const int found = _UPT_find_proc_info(space, ip, info, need, process);
+  if (found >= 0 || current_walk.objects == nullptr) return found;
+  const MappedObjects::Range* range = current_walk.objects->Find(ip);
+  if (range == nullptr) return found;
+  const auto header = FindEhFrameHeader(*current_walk.memory, range->base);
+  if (!header) return found;
+  unw_dyn_info_t table{};
+  table.format = UNW_INFO_FORMAT_REMOTE_TABLE;
+  table.start_ip = range->start;
+  table.end_ip = range->end;
+  table.u.rti.segbase = header->address;
+  table.u.rti.table_data = header->table;
+  table.u.rti.table_len = header->entries * 8 / sizeof(unw_word_t);
+  return _Ux86_64_dwarf_search_unwind_table(space, ip, &table, info, need, process);
 }
 
 bool RegisterValue(const user_regs_struct& registers, unw_regnum_t number, unw_word_t* value) {
@@ -88,7 +169,7 @@ int ProcedureName(unw_addr_space_t, unw_word_t, char*, size_t, unw_word_t*, void
 
 unw_accessors_t Accessors() {
   unw_accessors_t accessors{};
-  accessors.find_proc_info = _UPT_find_proc_info;
+  accessors.find_proc_info = FindProcedure;
   accessors.put_unwind_info = _UPT_put_unwind_info;
   accessors.get_dyn_info_list_addr = DynamicInfo;
   accessors.access_mem = AccessMemory;
@@ -102,13 +183,14 @@ unw_accessors_t Accessors() {
 }  // namespace
 
 struct LibunwindPtrace::State {
-  explicit State(pid_t pid) : memory(pid), accessors(Accessors()) {}
+  explicit State(pid_t pid) : memory(pid), objects(pid), accessors(Accessors()) {}
   ~State() {
     if (process != nullptr) _UPT_destroy(process);
     if (space != nullptr) unw_destroy_addr_space(space);
   }
 
   RemoteMemory memory;
+  MappedObjects objects;
   unw_accessors_t accessors;  // the address space points to it
   unw_addr_space_t space = nullptr;
   void* process = nullptr;  // of libunwind-ptrace: finds the files
@@ -133,7 +215,7 @@ LibunwindEnd LibunwindPtrace::Walk(const user_regs_struct& registers,
                                    std::vector<WalkedFrame>* frames, size_t max_frames) {
   frames->clear();
   state_->memory.Forget();
-  current_walk = {.registers = &registers, .memory = &state_->memory};
+  current_walk = {.registers = &registers, .memory = &state_->memory, .objects = &state_->objects};
   unw_cursor_t cursor;
   int result = unw_init_remote(&cursor, state_->space, state_->process);
   LibunwindEnd end = LibunwindEnd::kError;
@@ -165,10 +247,10 @@ LibunwindEnd LibunwindPtrace::Walk(const user_regs_struct& registers,
 }
 
 bool LibunwindPtrace::HasUnwindInfo(uint64_t ip) {
-  current_walk = {.registers = nullptr, .memory = &state_->memory};
+  current_walk = {.registers = nullptr, .memory = &state_->memory, .objects = &state_->objects};
   unw_proc_info_t info;
   std::memset(&info, 0, sizeof(info));
-  const int result = _UPT_find_proc_info(state_->space, ip, &info, 0, state_->process);
+  const int result = FindProcedure(state_->space, ip, &info, 0, state_->process);
   current_walk = {};
   return result == 0;
 }
@@ -179,6 +261,7 @@ void LibunwindPtrace::Flush() {
   const pid_t pid = state_->memory.pid();
   _UPT_destroy(std::exchange(state_->process, _UPT_create(pid)));
   state_->memory.Forget();
+  state_->objects.Forget();
 }
 
 }  // namespace firewatch::agent
