@@ -33,8 +33,7 @@ void RememberCaller(int level, void* return_address) {
 [[gnu::noinline]] void ChainLeaf() {
   RememberCaller(0, __builtin_return_address(0));
   chain->ready.store(true);
-  for (volatile unsigned i = 0;; i = i + 1) {
-  }
+  for (;;) asm volatile("");
 }
 [[gnu::noinline]] void ChainMiddle() {
   RememberCaller(1, __builtin_return_address(0));

@@ -32,8 +32,7 @@ T& Shared() {
 }
 
 void SpinForever() {
-  for (volatile unsigned i = 0;; i = i + 1) {
-  }
+  for (;;) asm volatile("");
 }
 
 // 'R', 'S', 'T' …; and the pid of the tracer.
