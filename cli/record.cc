@@ -240,6 +240,10 @@ absl::StatusOr<int> RunRecord(const RecordOptions& options) {
   RETURN_IF_ERROR(recording.error);
 
   profile::Profile profile = recording.merger.Finish();
+  // Nothing ran: still a profile that every reader takes.
+  if (profile.sample_types.empty()) {
+    profile.sample_types = {{"samples", "count"}, {"cpu", "nanoseconds"}};
+  }
   AddComments(*profiler, &profile);
   RETURN_IF_ERROR(WriteProfile(profile, options));
   if (!options.quiet) PrintSummary(profile, recording, *profiler, options);
