@@ -13,13 +13,20 @@ recorded() {
   record threads 99 workload_threads --threads 3 --seconds 2
 }
 
-# While the agent runs: how each stack ended. The first of a build gives its tables time to be built.
+# While the agent runs: how each stack ended. First every program until its stacks are whole, so that
+# the agent has met it and has built its tables.
 watched() {
-  watch warm_up workload_stacks_gcc qsort 4
+  warm gcc workload_stacks_gcc plt 1
+  warm exception workload_stacks_gcc exception 1
+  warm syscalls workload_syscalls --seconds 1
+  warm deep workload_depth_nofp --depth 10 --seconds 1
+  warm clang workload_stacks_clang coroutine 1
+  warm static workload_stacks_static recursion 1
   watch syscalls workload_syscalls --seconds 2
+  watch deep workload_depth_nofp --depth 900 --seconds 2
   for mode in recursion qsort signal altstack exception plt; do
     watch "gcc_$mode" workload_stacks_gcc "$mode" 2
   done
-  watch static workload_stacks_static recursion 3
-  watch clang workload_stacks_clang coroutine 3
+  watch clang workload_stacks_clang coroutine 2
+  watch static workload_stacks_static recursion 2
 }
