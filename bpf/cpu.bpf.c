@@ -104,6 +104,14 @@ static __always_inline bool find_user_registers(const struct pt_regs* tick, stru
   return out->valid;
 }
 
+/* Exit has let go of the memory, or exec has replaced it and the registers are still those of the
+ * program before: only its kernel frames say where such a task is. */
+static __always_inline bool user_memory_is_gone(void) {
+  struct task_struct* task = (struct task_struct*)bpf_get_current_task();
+  struct mm_struct* mm = BPF_CORE_READ(task, mm);
+  return !mm || BPF_CORE_READ(mm, start_code) == 0;
+}
+
 static __always_inline void collect_user_stack(struct scratch* scratch,
                                                const struct user_registers* registers) {
   struct fw_sample* sample = &scratch->sample;
@@ -117,6 +125,11 @@ static __always_inline void collect_user_stack(struct scratch* scratch,
   }
   fw_walk_begin(walk, first, FW_MAX_USER_FRAMES);
   walk_user_stack();
+  if (walk->end != FW_STACK_END_ROOT && user_memory_is_gone()) {
+    sample->stack_end = FW_STACK_END_NO_MEMORY;
+    sample->file_notes = 0;
+    return;
+  }
   sample->stack_end = (fw_u8)walk->end;
   sample->user_frames = (fw_u16)(walk->next - first);
   if (sample->stack_end == FW_STACK_END_TRUNCATED) count_loss(FW_LOSS_USER_TRUNCATED);
@@ -139,7 +152,11 @@ static __always_inline void begin_sample(struct scratch* scratch, struct task_id
   sample->flags = in_kernel ? FW_SAMPLE_IN_KERNEL : 0;
   sample->file_notes = 0;
   sample->padding = 0;
+  sample->stack_bytes = 0;
+  sample->padding2 = 0;
   scratch->new_note = 0;
+  scratch->wants_table = 0;
+  scratch->wants_copy = 0;
   scratch->now_s = (fw_u32)(sample->time_ns / 1000000000);
   bpf_get_current_comm(sample->comm, sizeof(sample->comm));
 }
@@ -158,6 +175,12 @@ static __always_inline int take_sample(void* ctx, const struct pt_regs* regs) {
   struct user_registers registers;
   if (find_user_registers(regs, scratch, &registers)) {
     collect_user_stack(scratch, &registers);
+    /* The walk has changed its registers, so they are taken again: ordinary samples pay nothing. A
+     * proven root, too: without the table a frame pointer may have passed over a frame. */
+    if (use_tables && scratch->wants_table && scratch->sample.user_frames != 0 &&
+        !registers.compat) {
+      scratch->wants_copy = find_user_registers(regs, scratch, &registers);
+    }
   }
   send_sample(scratch);
   release_scratch(scratch);

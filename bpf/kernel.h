@@ -98,6 +98,7 @@ struct mm_struct {
   struct maple_tree mm_mt; /* since 6.1 */
   struct rb_root mm_rb;    /* until 6.0 */
   mm_context_t context;
+  unsigned long start_code; /* 0 until exec has loaded the program */
 } CORE;
 
 struct task_struct {

@@ -139,6 +139,7 @@ static __always_inline void identify_file(struct scratch* scratch, struct fw_map
   const struct fw_known_file* known = bpf_map_lookup_elem(&known_files, key);
   if (!known) {
     mapping->state = FW_MAPPING_NEW_FILE;
+    scratch->wants_table = 1;
     note_file(scratch, mapping, key);
     return;
   }
@@ -150,6 +151,7 @@ static __always_inline void identify_file(struct scratch* scratch, struct fw_map
   if (table) {
     table->last_used_s = scratch->now_s;
     table->uses++;
+    if (table->state != FW_TABLE_READY) scratch->wants_table = 1;
   }
 }
 

@@ -13,6 +13,9 @@ namespace {
 // drained at least every second (bpf/output.h), so two seconds of event time cover them.
 constexpr uint64_t kExitedGraceNs = 2'000'000'000;
 
+// Each round follows the stacks that wait into one more file, at the least.
+constexpr int kTableRounds = 32;
+
 std::array<uint64_t, FW_STACK_END_COUNT> Total(std::span<const ProgramStackEnds> programs) {
   std::array<uint64_t, FW_STACK_END_COUNT> total{};
   for (const ProgramStackEnds& program : programs) {
@@ -29,6 +32,7 @@ Collector::Collector(WindowOptions options, ProcessTable& table, symbolizer::Sym
       symbolizer_(symbolizer),
       sink_(std::move(sink)),
       windows_{Window(options, symbolizer), Window(options, symbolizer)},
+      deferred_(symbolizer, metrics),
       samples_(&metrics.AddCounter("firewatch_samples_total", "Samples taken into a window.")),
       windows_closed_(&metrics.AddCounter("firewatch_windows_total", "Windows closed.")),
       complete_(&metrics.AddGauge("firewatch_complete_stacks_ratio",
@@ -54,17 +58,33 @@ void Collector::OnEvent(const ProcessEvent& event) { table_.Apply(event); }
 const Process& Collector::OnSample(const SampleRecord& sample) {
   const Process& process = table_.ForSample(sample.pid, sample.time_ns, sample.comm,
                                             sample.cgroup_id, sample.kernel_thread);
-  Window& window = windows_[open_];
-  const uint64_t full_before = window.stacks_full();
-  window.Add(sample, process);
-  if (window.stacks_full() != full_before) losses_[FW_LOSS_WINDOW_STACKS_FULL]->Add();
   samples_->Add();
-  stack_ends_[sample.stack_end]->Add();
+  const auto add = [this](const SampleRecord& walked, const Process& of, size_t window) {
+    AddToWindow(walked, of, window);
+  };
+  if (sample.stack.empty() || !deferred_.Take(sample, process, open_, add)) {
+    AddToWindow(sample, process, open_);
+  }
   last_sample_ns_ = sample.time_ns;
   if (known_files_ != nullptr && !sample.file_notes.empty()) {
     known_files_->OnNotes(sample.file_notes, process);
   }
   return process;
+}
+
+void Collector::AddToWindow(const SampleRecord& sample, const Process& process, size_t window) {
+  Window& to = windows_[window];
+  const uint64_t full_before = to.stacks_full();
+  to.Add(sample, process);
+  if (to.stacks_full() != full_before) losses_[FW_LOSS_WINDOW_STACKS_FULL]->Add();
+  stack_ends_[sample.stack_end]->Add();
+}
+
+void Collector::CollectNames() {
+  symbolizer_.Poll(0);
+  deferred_.Advance([this](const SampleRecord& walked, const Process& process, size_t window) {
+    AddToWindow(walked, process, window);
+  });
 }
 
 void Collector::CloseWindow(base::WallTime start, base::WallTime end) {
@@ -90,9 +110,25 @@ std::vector<std::pair<std::string, uint64_t>> Collector::TakeNewLosses() {
 
 bool Collector::FinishClosed(bool force, int wait_ms) {
   if (!closing_active_) return true;
-  if (symbolizer_.Poll(wait_ms) != 0 && !force) return false;
+  const size_t closing = 1 - open_;
+  const auto add = [this](const SampleRecord& walked, const Process& process, size_t window) {
+    AddToWindow(walked, process, window);
+  };
+  size_t outstanding = symbolizer_.Poll(wait_ms);
+  // A stack that can be followed asks for the table of its next file, a whole one for its names.
+  for (int round = 0; round < kTableRounds && outstanding == 0 && deferred_.waiting(closing) != 0;
+       ++round) {
+    deferred_.Advance(add);
+    outstanding = symbolizer_.Poll(wait_ms);
+  }
+  if (outstanding != 0 && !force) return false;
+  if (deferred_.waiting(closing) != 0) {
+    deferred_.Finish(closing, add);
+    outstanding = symbolizer_.Poll(wait_ms);
+    if (outstanding != 0 && !force) return false;
+  }
   closing_active_ = false;
-  ClosedWindow closed = windows_[1 - open_].Close(closing_start_, closing_end_);
+  ClosedWindow closed = windows_[closing].Close(closing_start_, closing_end_);
   closed.losses = TakeNewLosses();
   program_ends_->Add(closed.program_ends);
   complete_->Set(CompleteShare(Total(closed.program_ends)));

@@ -10,6 +10,7 @@
 #include <memory>
 
 #include "agent/core/process_table.h"
+#include "agent/cpu/deferred_unwinder.h"
 #include "agent/cpu/known_files.h"
 #include "agent/cpu/stack_ends.h"
 #include "agent/cpu/window.h"
@@ -35,8 +36,8 @@ class Collector {
   // Who answers notes; nullptr (as it begins): nobody, they are passed over.
   void SetKnownFiles(KnownFiles* known_files) { known_files_ = known_files; }
 
-  // Ends the open window and begins the next. The ended one waits for outstanding names: call
-  // FinishClosed until it returns true. CHECKs that the one before is finished.
+  // Ends the open window and begins the next. The ended one waits for outstanding names and unwind
+  // tables: call FinishClosed until it returns true. CHECKs that the one before is finished.
   void CloseWindow(base::WallTime start, base::WallTime end);
   bool has_closed() const { return closing_active_; }
   // Hands the ended window to the sink when every file has been read, or now when `force`.
@@ -45,21 +46,25 @@ class Collector {
 
   // Takes the names that are ready and lets the helper go on with the next files: once per drain,
   // so that most files of a window have been read before it closes. Never waits.
-  void CollectNames() { symbolizer_.Poll(0); }
+  void CollectNames();
+  // Stacks wait for unwind tables: call CollectNames again soon.
+  bool waits_for_tables() const { return deferred_.waiting(); }
 
   // Lives as long as somebody holds it; safe on any thread.
   std::shared_ptr<const StackEndsByProgram> program_ends() const { return program_ends_; }
 
   uint64_t samples_total() const { return samples_->value(); }
-  uint64_t open_samples() const { return windows_[open_].samples(); }
+  uint64_t open_samples() const { return windows_[open_].samples() + deferred_.waiting(open_); }
 
  private:
+  void AddToWindow(const SampleRecord& sample, const Process& process, size_t window);
   std::vector<std::pair<std::string, uint64_t>> TakeNewLosses();
 
   ProcessTable& table_;
   symbolizer::Symbolizer& symbolizer_;
   const Sink sink_;
   std::array<Window, 2> windows_;  // the open one, and the one that is being closed
+  DeferredUnwinder deferred_;      // samples that will come into them
   size_t open_ = 0;
   bool closing_active_ = false;
   base::WallTime closing_start_;

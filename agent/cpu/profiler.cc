@@ -170,8 +170,9 @@ void Profiler::AdvanceTables() {
   if (known_files_ == nullptr) return;
   const uint64_t now_s = clock_.MonotonicNs() / kSecondNs;
   known_files_->Advance(now_s);
-  if (known_files_->building() != tables_timer_armed_) {
-    tables_timer_armed_ = known_files_->building();
+  const bool wanted = known_files_->building() || collector_.waits_for_tables();
+  if (wanted != tables_timer_armed_) {
+    tables_timer_armed_ = wanted;
     ArmTimer(tables_timer_.get(), tables_timer_armed_ ? kTablesIntervalMs : 0);
   }
   if (now_s != tables_reported_s_ && known_files_->store().loads() != loads_reported_) {

@@ -146,9 +146,10 @@ void ReplayWriter::Write(const SampleRecord& sample, const MappingSet& mappings)
   const std::span<const std::byte> frames = std::as_bytes(sample.user_frames);
   std::vector<std::byte>& record = impl_->record;
   record.assign(sample.bytes.begin(), sample.bytes.end());
-  record.resize(record.size() - sample.file_notes.size_bytes());
-  record[offsetof(fw_sample, file_notes)] = std::byte{0};
   std::byte* const to = record.data() + (frames.data() - sample.bytes.data());
+  record.resize(static_cast<size_t>(to - record.data()) + frames.size());
+  record[offsetof(fw_sample, file_notes)] = std::byte{0};
+  if (!sample.stack.empty()) std::memset(&record[offsetof(fw_sample, stack_bytes)], 0, 4);
   for (size_t i = 0; i < sample.user_frames.size(); ++i) {
     const fw_u64 frame = WithoutFileId(sample.user_frames[i], mappings);
     std::memcpy(to + i * sizeof(frame), &frame, sizeof(frame));

@@ -34,7 +34,8 @@ class ReplayWriter {
   ReplayWriter(const ReplayWriter&) = delete;
   ReplayWriter& operator=(const ReplayWriter&) = delete;
 
-  // Its `bytes`, without notes; frames of kind FILE, whose ids end with this run, as the addresses
+  // Its `bytes`, without notes and the copy of the stack: as the kernel side walked it, whatever
+  // user space made of the copy later (events after it would then come before it). Frames of kind FILE, whose ids end with this run, as the addresses
   // that they are in `mappings`, those of the sample's process.
   void Write(const SampleRecord& sample, const MappingSet& mappings);
   void Write(const ProcessEvent& event);

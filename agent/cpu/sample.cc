@@ -13,9 +13,15 @@ constexpr size_t kFrameSize = sizeof(fw_u64);
 constexpr uint8_t kKnownFlags =
     FW_SAMPLE_KERNEL_TRUNCATED | FW_SAMPLE_IN_KERNEL | FW_SAMPLE_KERNEL_THREAD;
 
+uint32_t StackBytes(const fw_sample& header) {
+  return header.header_size < sizeof(fw_sample) ? 0 : header.stack_bytes;
+}
+
 size_t RecordSize(const fw_sample& header) {
+  const size_t stack = StackBytes(header);
   return header.header_size + (size_t{header.kernel_frames} + header.user_frames) * kFrameSize +
-         header.file_notes * sizeof(fw_file_note);
+         header.file_notes * sizeof(fw_file_note) +
+         (stack == 0 ? 0 : sizeof(fw_stack_copy) + stack);
 }
 
 absl::Status CheckHeader(const fw_sample& header, size_t size) {
@@ -23,7 +29,7 @@ absl::Status CheckHeader(const fw_sample& header, size_t size) {
     return base::InvalidArgument("sample: version {} is unknown", header.version);
   }
   // A newer writer of the same version may append fields; frames stay aligned.
-  if (header.header_size < sizeof(fw_sample) || header.header_size % kFrameSize != 0) {
+  if (header.header_size < FW_SAMPLE_HEADER_MIN || header.header_size % kFrameSize != 0) {
     return base::InvalidArgument("sample: header of {} bytes", header.header_size);
   }
   if (header.kernel_frames > FW_MAX_KERNEL_FRAMES || header.user_frames > FW_MAX_USER_FRAMES) {
@@ -33,10 +39,17 @@ absl::Status CheckHeader(const fw_sample& header, size_t size) {
   if (header.file_notes > FW_MAX_FILE_NOTES) {
     return base::InvalidArgument("sample: {} file notes", header.file_notes);
   }
+  if (header.header_size > size) {
+    return base::InvalidArgument("sample: header of {} bytes", header.header_size);
+  }
+  if (StackBytes(header) > FW_STACK_COPY_BYTES_MAX) {
+    return base::InvalidArgument("sample: stack of {} bytes", StackBytes(header));
+  }
   if (RecordSize(header) > size) {
-    return base::InvalidArgument("sample: {} frames and {} notes do not fit into {} bytes",
+    return base::InvalidArgument("sample: {} frames, {} notes and {} bytes of stack do not fit into "
+                                 "{} bytes",
                                  header.kernel_frames + header.user_frames, header.file_notes,
-                                 size);
+                                 StackBytes(header), size);
   }
   if (header.stack_end >= FW_STACK_END_COUNT || (header.flags & ~kKnownFlags) != 0) {
     return base::InvalidArgument("sample: stack end {} with flags {}", header.stack_end,
@@ -48,7 +61,7 @@ absl::Status CheckHeader(const fw_sample& header, size_t size) {
 }  // namespace
 
 absl::StatusOr<SampleRecord> ParseSample(std::span<const std::byte> bytes) {
-  if (bytes.size() < sizeof(fw_sample)) {
+  if (bytes.size() < FW_SAMPLE_HEADER_MIN) {
     return base::InvalidArgument("sample: {} bytes are no header", bytes.size());
   }
   if (reinterpret_cast<uintptr_t>(bytes.data()) % alignof(fw_sample) != 0) {
@@ -74,6 +87,10 @@ absl::StatusOr<SampleRecord> ParseSample(std::span<const std::byte> bytes) {
   const auto* notes =
       reinterpret_cast<const fw_file_note*>(frames + header.kernel_frames + header.user_frames);
   record.file_notes = {notes, header.file_notes};
+  if (const uint32_t stack = StackBytes(header); stack != 0) {
+    record.registers = reinterpret_cast<const fw_stack_copy*>(notes + header.file_notes);
+    record.stack = {reinterpret_cast<const std::byte*>(record.registers + 1), stack};
+  }
   record.bytes = bytes.first(RecordSize(header));
   return record;
 }

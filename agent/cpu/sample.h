@@ -30,7 +30,10 @@ struct SampleRecord {
   std::span<const fw_u64> kernel_frames;  // leaf first; see FW_FRAME_* for the 64 bits of a frame
   std::span<const fw_u64> user_frames;    // leaf first
   std::span<const fw_file_note> file_notes;  // mappings whose file the kernel side does not know
-  std::span<const std::byte> bytes;          // the whole record, for the replay writer
+  // With `stack`: the registers of user mode, for a walk in user space; else nullptr.
+  const fw_stack_copy* registers = nullptr;
+  std::span<const std::byte> stack;  // memory from registers->start on
+  std::span<const std::byte> bytes;  // the whole record, for the replay writer
 };
 
 // `bytes` must be 8-byte aligned (ring-buffer records and the replay reader's buffer are). Trailing

@@ -79,6 +79,40 @@ TEST(SampleTest, SkipsHeaderFieldsOfANewerWriter) {
   EXPECT_THAT(sample->user_frames, ElementsAre(0x1000));
 }
 
+TEST(SampleTest, ReadsRecordsFromBeforeStacksWereCopied) {
+  fw_sample header = Header(0, 1);
+  header.header_size = FW_SAMPLE_HEADER_MIN;
+  std::vector<fw_u64> words = Record(header, {0x1000});
+  words.erase(words.begin() + FW_SAMPLE_HEADER_MIN / 8);  // what is now stack_bytes
+  const auto sample = ParseSample(std::as_bytes(std::span(words)));
+  ASSERT_TRUE(sample.ok());
+  EXPECT_THAT(sample->user_frames, ElementsAre(0x1000));
+  EXPECT_TRUE(sample->stack.empty());
+  EXPECT_EQ(sample->registers, nullptr);
+}
+
+TEST(SampleTest, ReadsTheCopyOfTheStack) {
+  fw_sample header = Header(0, 1);
+  header.stack_bytes = 12;
+  std::vector<fw_u64> words = Record(header, {0x1000});
+  words.resize(words.size() + sizeof(fw_stack_copy) / 8, 7);
+  words.insert(words.end(), {8, 9});
+  const auto sample = ParseSample(std::as_bytes(std::span(words)));
+  ASSERT_TRUE(sample.ok()) << base::ToString(sample.status());
+  EXPECT_EQ(sample->registers->start, 7u);
+  ASSERT_EQ(sample->stack.size(), 12u);
+  EXPECT_EQ(sample->stack[0], std::byte{8});
+  EXPECT_EQ(sample->bytes.size(), sizeof(fw_sample) + 8 + sizeof(fw_stack_copy) + 12);
+}
+
+TEST(SampleTest, RefusesStacksThatDoNotFit) {
+  fw_sample header = Header(0, 0);
+  header.stack_bytes = 8;
+  EXPECT_THAT(Refusal(header, sizeof(fw_stack_copy) / 8), HasSubstr("8 bytes of stack"));
+  header.stack_bytes = FW_STACK_COPY_BYTES_MAX + 1;
+  EXPECT_THAT(Refusal(header, 4096), HasSubstr("stack of 20481"));
+}
+
 TEST(SampleTest, IgnoresWhatFollowsTheFrames) {
   const auto words = Record(Header(0, 1), {0x1000, 0x2000});
   const auto sample = ParseSample(std::as_bytes(std::span(words)));
@@ -104,7 +138,7 @@ TEST(SampleTest, RefusesUnknownVersion) {
 TEST(SampleTest, RefusesHeaderThatWouldMisalignFrames) {
   fw_sample header = Header(0, 1);
   header.header_size = sizeof(fw_sample) + 4;
-  EXPECT_THAT(Refusal(header, 4), HasSubstr("header of 60"));
+  EXPECT_THAT(Refusal(header, 4), HasSubstr("header of 68"));
   header.header_size = 8;
   EXPECT_THAT(Refusal(header, 4), HasSubstr("header of 8"));
 }

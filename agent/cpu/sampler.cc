@@ -37,6 +37,7 @@ constexpr uint32_t kMaxRingBytes = 16 * 1024 * 1024;
 constexpr uint32_t kBytesPerSample = 1024;  // 59 user frames take 536, a deep kernel stack as much
 constexpr uint32_t kRingSeconds = 4;        // a reader that is late by that much loses nothing
 constexpr uint32_t kWakeFraction = 4;       // wake when a quarter of the ring waits
+constexpr uint32_t kCopyFraction = 2;       // copies of stacks while less than half waits
 constexpr size_t kMaxCgroups = 64;          // MAX_WANTED_CGROUPS in bpf/filter.h
 constexpr uint64_t kMetricsPeriodNs = 1'000'000'000;
 constexpr ino_t kInitialPidNamespace = 0xEFFFFFFC;  // PROC_PID_INIT_INO, linux/proc_ns.h
@@ -148,6 +149,7 @@ absl::Status Sampler::Impl::Load(const std::vector<base::UniqueFd>& cgroups, siz
   settings->pid_namespace = PidNamespace();
   settings->use_tables = options.use_tables;
   settings->wake_backlog_bytes = ring_bytes / kWakeFraction;
+  settings->copy_backlog_bytes = ring_bytes / kCopyFraction;
   settings->wake_interval_ns = options.wake_interval_ns;
   bpf_map__set_max_entries(skeleton->maps.samples, ring_bytes);
   if (!by_pid) bpf_map__set_max_entries(skeleton->maps.wanted_pids, 1);

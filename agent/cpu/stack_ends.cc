@@ -30,7 +30,7 @@ void AddTo(std::array<uint64_t, FW_STACK_END_COUNT>& to,
 const char* StackEndName(fw_stack_end end) { return kNames[end]; }
 
 double CompleteShare(const std::array<uint64_t, FW_STACK_END_COUNT>& counts) {
-  const uint64_t all = Sum(counts) - counts[FW_STACK_END_NONE];
+  const uint64_t all = Sum(counts) - counts[FW_STACK_END_NONE] - counts[FW_STACK_END_NO_MEMORY];
   return all == 0 ? 1 : static_cast<double>(counts[FW_STACK_END_ROOT]) / static_cast<double>(all);
 }
 

@@ -8,8 +8,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <csignal>
+#include <cstdlib>
 #include <cstring>
+#include <filesystem>
+#include <string>
 #include <vector>
 
 #include "agent/cpu/bpf_table_memory.h"
@@ -121,58 +125,93 @@ TEST_F(TableMapsTest, ManyTablesStayBelowTheCap) {
 constexpr uint64_t kWantedSamples = 200;
 constexpr int kMaxTicks = 60;  // half a minute, on a machine that has much else to do
 
-pid_t StartWorkload() {
+constexpr const char* kWorkload = FIREWATCH_WORKLOAD " --depth 40 --seconds ";
+
+pid_t StartShell(const std::string& script) {
   const pid_t pid = ::fork();
   if (pid != 0) return pid;
+  ::setpgid(0, 0);
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-  ::execl(FIREWATCH_WORKLOAD, FIREWATCH_WORKLOAD, "--depth", "40", "--seconds", "60", nullptr);
+  ::execl("/bin/sh", "sh", "-c", script.c_str(), nullptr);
   ::_exit(127);
 }
 
-TEST(WholeStacksBpfTest, StacksOfCodeWithoutFramePointersEndAtTheirRoot) {
-  base::MetricsRegistry metrics;
-  const base::SystemClock clock;
-  auto symbolizer = symbolizer::Symbolizer::Create({}, metrics);
-  ASSERT_TRUE(symbolizer.ok());
-  ProcessTable table({}, **symbolizer, metrics);
-  const pid_t child = StartWorkload();
-  ASSERT_GT(child, 0);
-  std::array<uint64_t, FW_STACK_END_COUNT> ends{};
-  size_t windows = 0;
-  ProfilerOptions options;
-  options.source = SourceChoice::kEbpf;
-  options.sampler.hz = 199;
-  options.sampler.pids = {Pid{static_cast<uint32_t>(child)}};
-  options.window_ms = 500;
-  options.tick_ms = 500;
-  // Sanitizers make the heap larger than the limit.
-  options.rss_anon_bytes = [] { return uint64_t{8} << 20; };
-  uint64_t all = 0;
-  int ticks = 0;
-  options.on_tick = [&] { return all < kWantedSamples && ++ticks < kMaxTicks; };
-  TableReport report;
-  options.on_tables = [&report](TableReport now) { report = std::move(now); };
-  auto profiler = Profiler::Open(std::move(options), table, **symbolizer, clock, metrics,
-                                 [&](ClosedWindow window) {
-                                   if (++windows == 1) return;  // tables were being built
-                                   for (const ProgramStackEnds& program : window.program_ends) {
-                                     for (size_t i = 0; i < ends.size(); ++i) {
-                                       ends[i] += program.counts[i];
-                                       all += program.counts[i];
-                                     }
-                                   }
-                                 });
-  if (profiler.ok()) {
-    EXPECT_TRUE((*profiler)->Run().ok());
+// Samples a shell from the first sample on, with an empty cache, as the agent does it.
+class WholeStacksBpfTest : public testing::Test {
+ protected:
+  void Sample(const std::string& script, uint32_t hz) {
+    auto symbolizer = symbolizer::Symbolizer::Create({}, metrics_);
+    ASSERT_TRUE(symbolizer.ok());
+    ProcessTable table({}, **symbolizer, metrics_);
+    const pid_t child = StartShell(script);
+    ASSERT_GT(child, 0);
+    ProfilerOptions options;
+    options.source = SourceChoice::kEbpf;
+    options.sampler.hz = hz;
+    options.sampler.pids = {Pid{static_cast<uint32_t>(child)}};
+    options.window_ms = 500;
+    options.tick_ms = 500;
+    // Sanitizers make the heap larger than the limit.
+    options.rss_anon_bytes = [] { return uint64_t{8} << 20; };
+    int ticks = 0;
+    options.on_tick = [&] { return all_ < kWantedSamples && ++ticks < kMaxTicks; };
+    options.on_tables = [this](TableReport now) { report_ = std::move(now); };
+    auto profiler = Profiler::Open(std::move(options), table, **symbolizer, clock_, metrics_,
+                                   [this](const ClosedWindow& window) { Count(window); });
+    if (profiler.ok()) {
+      EXPECT_TRUE((*profiler)->Run().ok());
+    }
+    ::kill(-child, SIGKILL);
+    ::waitpid(child, nullptr, 0);
+    if (absl::IsPermissionDenied(profiler.status())) {
+      GTEST_SKIP() << base::Message(profiler.status());
+    }
+    ASSERT_TRUE(profiler.ok()) << base::Message(profiler.status());
+    EXPECT_GE(all_, kWantedSamples);
   }
-  ::kill(child, SIGKILL);
-  ::waitpid(child, nullptr, 0);
-  if (absl::IsPermissionDenied(profiler.status())) GTEST_SKIP() << base::Message(profiler.status());
-  ASSERT_TRUE(profiler.ok()) << base::Message(profiler.status());
-  EXPECT_GE(all, kWantedSamples);
-  EXPECT_GE(CompleteShare(ends), 0.99) << testing::PrintToString(ends);
-  EXPECT_GT(report.listing.rows_loaded, 1000u);
-  EXPECT_LE(report.listing.slab_bytes, report.memory_limit_bytes);
+
+  void Count(const ClosedWindow& window) {
+    for (const ProgramStackEnds& program : window.program_ends) {
+      for (size_t i = 0; i < ends_.size(); ++i) {
+        ends_[i] += program.counts[i];
+        all_ += program.counts[i];
+      }
+    }
+  }
+
+  base::MetricsRegistry metrics_;
+  const base::SystemClock clock_;
+  std::array<uint64_t, FW_STACK_END_COUNT> ends_{};
+  uint64_t all_ = 0;
+  TableReport report_;
+};
+
+TEST_F(WholeStacksBpfTest, StacksOfCodeWithoutFramePointersEndAtTheirRoot) {
+  Sample(std::string("exec ") + kWorkload + "60", 199);
+  if (IsSkipped()) return;
+  EXPECT_GE(CompleteShare(ends_), 0.999) << testing::PrintToString(ends_);
+  EXPECT_GT(report_.listing.rows_loaded, 1000u);
+  EXPECT_LE(report_.listing.slab_bytes, report_.memory_limit_bytes);
+}
+
+TEST_F(WholeStacksBpfTest, FreshBinariesAreWholeFromTheirFirstSampleOn) {
+  std::string folder = testing::TempDir() + "first_samples_XXXXXX";
+  ASSERT_NE(::mkdtemp(folder.data()), nullptr);
+  Sample("cd " + folder +
+             "; for i in 1 2 3 4 5 6 7 8 9 10; do cp " FIREWATCH_WORKLOAD
+             " w$i; ./w$i --depth 40 --seconds 1; rm w$i; done",
+         199);
+  std::filesystem::remove_all(folder);
+  if (IsSkipped()) return;
+  EXPECT_GE(CompleteShare(ends_), 0.999) << testing::PrintToString(ends_);
+}
+
+TEST_F(WholeStacksBpfTest, ExecAndExitHaveNoUserStack) {
+  Sample("while :; do /bin/true; done", 499);
+  if (IsSkipped()) return;
+  EXPECT_GT(ends_[FW_STACK_END_NO_MEMORY], 0u);
+  EXPECT_EQ(ends_[FW_STACK_END_NO_MAPPING], 0u) << testing::PrintToString(ends_);
+  EXPECT_GE(CompleteShare(ends_), 0.98) << testing::PrintToString(ends_);
 }
 
 }  // namespace

@@ -51,7 +51,8 @@ typedef unsigned char fw_u8;
   X(COMPAT, "compat_32bit")         /* a 32-bit process: the leaf only */                          \
   X(NO_RULE, "no_rule")             /* the file's table has no row for an address */               \
   X(NO_MAPPING, "no_mapping")       /* an address in no file: JIT code, or nothing at all */       \
-  X(NOT_ADVANCING, "not_advancing") /* the caller's frame is not above: broken CFI or stack */
+  X(NOT_ADVANCING, "not_advancing") /* the caller's frame is not above: broken CFI or stack */     \
+  X(NO_MEMORY, "memory_gone")       /* in exec or exit: the user stack no longer exists */
 
 enum fw_stack_end {
 #define FW_STACK_END_ENUM(constant, name) FW_STACK_END_##constant,
@@ -63,8 +64,8 @@ enum fw_stack_end {
 #define FW_SAMPLE_VERSION 2
 
 /* One ring-buffer record: this header, then kernel_frames and user_frames 64-bit frames, each leaf
- * first, kernel before user, then file_notes notes. header_size lets an older reader skip fields it
- * does not know. */
+ * first, kernel before user, then file_notes notes, then, with stack_bytes, a struct fw_stack_copy
+ * and so many bytes of stack. header_size lets an older reader skip fields it does not know. */
 struct fw_sample {
   fw_u16 version;
   fw_u16 header_size;
@@ -80,7 +81,11 @@ struct fw_sample {
   fw_u8 file_notes; /* number of struct fw_file_note */
   fw_u8 padding;
   char comm[FW_COMM_SIZE]; /* of the thread, NUL-padded */
+  fw_u32 stack_bytes;      /* 0: no copy of the stack. Not there when header_size is 56 */
+  fw_u32 padding2;
 };
+/* As written before there were copies of stacks. */
+#define FW_SAMPLE_HEADER_MIN 56
 
 #define FW_SAMPLE_KERNEL_TRUNCATED 1
 #define FW_SAMPLE_IN_KERNEL 2     /* the tick hit kernel mode */
@@ -100,10 +105,25 @@ struct fw_file_note {
 };
 #define FW_MAX_FILE_NOTES 8
 
+/* What user space needs to walk the user stack of this moment itself, because a file that the walk
+ * met had no table yet. */
+struct fw_stack_copy {
+  fw_u64 ip;
+  fw_u64 registers[16]; /* by DWARF number: unwind_table.h */
+  fw_u64 start;         /* address of the first byte that follows; its end is a page's end */
+};
+/* Whole pages, the first one cut: 16 KiB at least, where the stack has them. */
+#define FW_STACK_COPY_PAGES 5
+#define FW_STACK_COPY_BYTES_MAX (FW_STACK_COPY_PAGES * 4096)
+/* Below the stack pointer is the red zone, and what an epilogue has just popped: its rule may still
+ * refer to it. */
+#define FW_RED_ZONE_BYTES 128
+
 #ifdef __cplusplus
-static_assert(sizeof(fw_sample) == 56 && sizeof(fw_file_note) == 48 &&
-              offsetof(fw_sample, comm) == 40);
+static_assert(sizeof(fw_sample) == 64 && sizeof(fw_file_note) == 48 &&
+              offsetof(fw_sample, stack_bytes) == FW_SAMPLE_HEADER_MIN &&
+              sizeof(fw_stack_copy) == 144 && offsetof(fw_sample, comm) == 40);
 #else
-_Static_assert(sizeof(struct fw_sample) == 56, "fw_sample is shared with user space");
+_Static_assert(sizeof(struct fw_sample) == 64, "fw_sample is shared with user space");
 _Static_assert(sizeof(struct fw_file_note) == 48, "shared with user space");
 #endif
