@@ -300,7 +300,7 @@ TEST_F(ApiTest, LabelsAndTheirValues) {
 TEST_F(ApiTest, StatusTellsNodesStoreAndLosses) {
   store_.stats.windows = 7;
   store_.stats.losses = {{"ring_full", 3}};
-  store_.stats.stack_ends = {{"root", 9}, {"no_table", 1}, {"no_user_stack", 50}};
+  store_.stats.stack_ends = {{"root", 9}, {"no_table", 1}, {"no_user_stack", 50}, {"memory_gone", 5}};
   const json answer = GetJson("/api/v1/status");
   EXPECT_EQ(answer["version"], "1.2.3");
   EXPECT_EQ(answer["now_ms"], kNow);

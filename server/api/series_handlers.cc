@@ -59,7 +59,7 @@ void WriteCompleteStacks(const Counts& stack_ends, JsonWriter& json) {
   uint64_t complete = 0;
   uint64_t all = 0;
   for (const auto& [reason, count] : stack_ends) {
-    if (reason != "no_user_stack") all += count;
+    if (reason != "no_user_stack" && reason != "memory_gone") all += count;
     if (reason == "root") complete += count;
   }
   json.Key("complete_stacks").BeginObject();

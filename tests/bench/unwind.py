@@ -269,7 +269,7 @@ def report_real_rates(ours, peers):
         peer = peers[r["hz"]]
         kernel = peer["kernel"] if isinstance(peer, dict) else float("nan")
         whole = 100 * r["ends"].get("root", 0) / max(
-            1, sum(v for k, v in r["ends"].items() if k != "no_user_stack"))
+            1, sum(v for k, v in r["ends"].items() if k not in ("no_user_stack", "memory_gone")))
         rows.append([f"{r['hz']} Hz", f"{n:.0f}", us(r["kernel"] / n), us(kernel),
                      f"{r['kernel'] / n / kernel:.2f}", us(r["user"] / n), us(r["helper"] / n),
                      f"{r['bytes'] / n:.0f}", f"{whole:.2f}", f"{r['memory'][0]:.1f}",

@@ -2,7 +2,7 @@
 // How good the data is, and how to take it elsewhere.
 import { apiUrl } from '../api';
 import { formatAgo, formatBytes, formatCount, formatPercent } from '../model/format';
-import { completeStacks } from '../model/stack_ends';
+import { completeStacks, hadUserStack } from '../model/stack_ends';
 import { answers, clockSkew, status, view } from '../state';
 import { CopyLine } from './copy_line';
 import { kSilentAfterMs } from './empty_state';
@@ -69,7 +69,7 @@ function StackEnds() {
   const ends = status.value?.stack_ends ?? {};
   const { complete, all } = completeStacks(ends);
   if (all === 0) return null;
-  const reasons = listed(ends).map(([name, count]) => `${spaced(name)}: ${count}${name === 'no_user_stack' ? '' : ` (${formatPercent(count, all)})`}`);
+  const reasons = listed(ends).map(([name, count]) => `${spaced(name)}: ${count}${!hadUserStack(name) ? '' : ` (${formatPercent(count, all)})`}`);
   return (
     <span title={['How user stacks ended; complete is "root":', ...reasons].join('\n')}>
       <b>{formatPercent(complete, all)}</b> complete stacks
