@@ -315,7 +315,7 @@ TEST_F(ApiTest, StatusTellsNodesStoreAndLosses) {
   EXPECT_EQ(answer["store"]["windows"], 7);
   EXPECT_EQ(answer["losses"]["ring_full"], 3);
   EXPECT_EQ(answer["stack_ends"]["root"], 9);
-  EXPECT_EQ(answer["complete_stacks"], (Json{{"complete", 9}, {"all", 10}}));
+  EXPECT_EQ(answer["complete_stacks"], (json{{"complete", 9}, {"all", 10}}));
 }
 
 TEST_F(ApiTest, NamesThatAreNotUtf8AreReplaced) {
