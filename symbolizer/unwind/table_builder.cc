@@ -16,6 +16,7 @@
 namespace firewatch::symbolizer {
 namespace {
 
+constexpr uint64_t kCodeWindowBytes = 16 << 10;
 constexpr uint64_t kMaxFileOffset = uint64_t{1} << FW_FRAME_FILE_OFFSET_BITS;
 constexpr uint32_t kNoFde = UINT32_MAX;
 constexpr uint64_t kPltSlotBytes = 16;
@@ -356,10 +357,19 @@ BareCode BareCodeOf(const ElfReader& elf) {
     if (!bad) end = section.offset + section.size;
     return bad;
   });
-  bare.read = [&elf](uint64_t offset, uint64_t size) {
-    std::vector<std::byte> bytes(size);
-    if (!elf.source().Read(offset, bytes).ok()) bytes.clear();
-    return bytes;
+  // Gaps are a few bytes every kilobyte: one read per gap took half of the time for node and
+  // libLLVM (54,000 reads), one per 16 KiB is a copy of the text.
+  bare.read = [&elf, window = std::vector<std::byte>(), begin = uint64_t{0}](
+                  uint64_t offset, uint64_t size) mutable -> std::span<const std::byte> {
+    if (offset < begin || offset - begin > window.size() ||
+        size > window.size() - (offset - begin)) {
+      begin = offset;
+      const uint64_t left = elf.source().size() - std::min(offset, elf.source().size());
+      window.resize(std::min(std::max(size, kCodeWindowBytes), left));
+      if (size > left || !elf.source().Read(offset, window).ok()) window.clear();
+      if (window.empty()) return {};
+    }
+    return std::span(window).subspan(offset - begin, size);
   };
   return bare;
 }

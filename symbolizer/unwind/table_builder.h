@@ -56,8 +56,9 @@ struct BareCode {
     Kind kind = Kind::kFunctions;
   };
   std::vector<Section> sections;  // executable ones, ascending, not overlapping
-  // Bytes of the file; empty when they cannot be read. Not set: step 6 is left out.
-  std::function<std::vector<std::byte>(uint64_t offset, uint64_t size)> read;
+  // Bytes of the file, valid until the next call; empty when they cannot be read. Not set: step 6
+  // is left out. Called with ascending offsets.
+  std::function<std::span<const std::byte>(uint64_t offset, uint64_t size)> read;
 };
 inline constexpr uint64_t kMaxBareCodeBytes = uint64_t{1} << 20;  // looked at per file
 
