@@ -32,7 +32,7 @@ thread_local DeferredWalk* walking = nullptr;
 // A read so far above the copy is of the stack still.
 constexpr uint64_t kAboveCopy = 1 << 20;
 constexpr uint32_t kFileIdLimit = 1u << (FW_FRAME_KIND_SHIFT - FW_FRAME_FILE_OFFSET_BITS);
-// The heap copies of tables are dropped with the last sample that waits, when they are large.
+// Copies of tables on the heap are not kept beyond this, 4 MiB, when no sample waits.
 constexpr size_t kSlabsKept = 16;
 
 }  // namespace
@@ -155,6 +155,7 @@ bool DeferredUnwinder::Walk(const SampleRecord& sample, const Process& process, 
                             SampleRecord* out) {
   DeferredWalk context{.unwinder = this, .sample = &sample, .process = &process};
   walking = &context;
+  walked_since_advance_ = true;
   fw_walk& walk = tables_->walk;
   walk.ip = sample.registers->ip;
   std::copy(std::begin(sample.registers->registers), std::end(sample.registers->registers),
@@ -206,7 +207,10 @@ bool DeferredUnwinder::Take(const SampleRecord& sample, const Process& process, 
 void DeferredUnwinder::Drop(const Kept& kept) { kept_bytes_ -= kept.sample.bytes.size(); }
 
 void DeferredUnwinder::Advance(Finished finished) {
-  if (kept_.empty()) return;
+  if (kept_.empty()) {
+    ForgetTables();
+    return;
+  }
   std::erase_if(kept_, [&](const std::unique_ptr<Kept>& kept) {
     SampleRecord walked;
     if (!Walk(kept->sample, kept->process, false, &walked)) return false;
@@ -215,7 +219,6 @@ void DeferredUnwinder::Advance(Finished finished) {
     Drop(*kept);
     return true;
   });
-  ForgetTables();
 }
 
 void DeferredUnwinder::Finish(size_t window, Finished finished) {
@@ -228,7 +231,6 @@ void DeferredUnwinder::Finish(size_t window, Finished finished) {
     Drop(*kept);
     return true;
   });
-  ForgetTables();
 }
 
 size_t DeferredUnwinder::waiting(size_t window) const {
@@ -236,8 +238,10 @@ size_t DeferredUnwinder::waiting(size_t window) const {
       kept_.begin(), kept_.end(), [window](const auto& k) { return k->window == window; }));
 }
 
+// Nothing waits: by now the tables are in the kernel, and no further sample comes here.
 void DeferredUnwinder::ForgetTables() {
-  if (!kept_.empty() || tables_->host.slab_count() <= kSlabsKept) return;
+  const bool in_use = std::exchange(walked_since_advance_, false);
+  if (files_.empty() || (in_use && tables_->host.slab_count() <= kSlabsKept)) return;
   tables_ = std::make_unique<Tables>();
   files_.clear();
 }

@@ -41,7 +41,8 @@ class DeferredUnwinder {
   // nothing was done, when no more can be kept: the sample is then taken as it is.
   bool Take(const SampleRecord& sample, const Process& process, size_t window, Finished finished);
 
-  // Walks those whose tables have come, or will never come. After each Poll of the symbolizer.
+  // Walks those whose tables have come, or will never come. After each Poll of the symbolizer. Its
+  // own copies of tables go when nothing was walked since the last call.
   void Advance(Finished finished);
   // Walks all that wait for this window with the tables that are there.
   void Finish(size_t window, Finished finished);
@@ -71,6 +72,7 @@ class DeferredUnwinder {
   size_t kept_bytes_ = 0;
   absl::flat_hash_map<symbolizer::FileId, File> files_;
   std::unique_ptr<Tables> tables_;
+  bool walked_since_advance_ = false;
 
   base::Counter& walked_;
   base::Counter& left_;

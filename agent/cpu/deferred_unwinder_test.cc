@@ -213,6 +213,20 @@ TEST_F(DeferredUnwinderTest, ARootThatTheKernelProvedIsNotGivenUp) {
   EXPECT_THAT(results_[0].frames, SizeIs(1));
 }
 
+TEST_F(DeferredUnwinderTest, CopiesOfTablesGoWhenNobodyComes) {
+  LibraryTableComes();
+  AppTableComes();
+  ASSERT_TRUE(Take());
+  unwinder_.Advance(finished_);
+  SetTable("/app", base::NotFound("gone"));
+  ASSERT_TRUE(Take());
+  EXPECT_EQ(results_.back().end, FW_STACK_END_ROOT);  // it was in use
+  unwinder_.Advance(finished_);
+  unwinder_.Advance(finished_);
+  ASSERT_TRUE(Take());
+  EXPECT_EQ(results_.back().end, FW_STACK_END_NO_TABLE);  // asked for again
+}
+
 TEST_F(DeferredUnwinderTest, KeepsNoMoreThanItMay) {
   EXPECT_TRUE(Take() && Take() && Take());
   EXPECT_FALSE(Take());
