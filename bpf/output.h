@@ -95,6 +95,9 @@ static __always_inline fw_u64 wake_flags(const struct scratch* scratch) {
 static __always_inline fw_u64 append_stack(struct scratch* scratch, fw_u64 at) {
   fw_u8* const tail = (fw_u8*)scratch->frames;
   const struct fw_walk* walk = &scratch->walk;
+  /* One register: clang compares the 32-bit argument and adds a copy of it that was made before,
+   * which the verifiers of 5.10 and 6.1 do not connect. */
+  __asm__ volatile("" : "+r"(at));
   if (at > RECORD_TAIL_BYTES / 2) return at; /* never: 1,151 frames and 8 notes are less */
   struct fw_stack_copy* copy = (void*)(tail + at);
   copy->ip = walk->ip;
