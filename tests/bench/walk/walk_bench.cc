@@ -144,6 +144,8 @@ agent::BpfSkeleton<cpu_bpf> LoadOurs() {
   }
   // The filter is on, as in `firewatch record --pid`: its cost is part of ours.
   ours->rodata->filter_by_pid = true;
+  // Frame pointers against frame pointers; tables are measured by tests/bench/unwind.py.
+  ours->rodata->use_tables = false;
   if (cpu_bpf::load(ours.get()) != 0) Die("load our programs");
   return ours;
 }
