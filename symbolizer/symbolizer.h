@@ -3,7 +3,7 @@
 // the agent includes this header, file_identity.h and unwind/unwind_table.h, nothing deeper.
 //
 // Bytes of foreign ELF files are never parsed in this process: a sandboxed helper process (no
-// network, seccomp, rlimits, nice 19) reads the file from a descriptor and writes a symbol index,
+// network, seccomp, rlimits, nice 10) reads the file from a descriptor and writes a symbol index,
 // which is kept on disk per build id, mapped read-only and checked on every access.
 #pragma once
 

@@ -22,7 +22,7 @@ constexpr uint64_t kGiveUpNs = 30 * kSecond;
 constexpr int kMaxStartFailures = 3;
 constexpr double kStartBurst = 8;
 constexpr double kStartsPerSecond = 1;
-// Wall-clock time per CPU second allowed: nice 19 beside busy cores gets a few per cent.
+// Wall-clock time per CPU second allowed: nice 10 beside busy cores gets a tenth.
 constexpr uint64_t kWallPerCpu = 10;
 
 base::Counter& Restarts(base::MetricsRegistry& metrics, const char* reason) {

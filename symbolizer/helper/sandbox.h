@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The walls around the process that reads strangers' ELF files. In the order of building:
-// every other descriptor closed; own session; nice 19; rlimits; own namespaces and an empty root
+// every other descriptor closed; own session; nice 10; rlimits; own namespaces and an empty root
 // (where allowed); no uid, group or capability left; and last a list of system calls, all others
 // kill the process. The list alone suffices: nothing on it opens, connects, forks or signals
 // others.
