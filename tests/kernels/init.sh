@@ -60,7 +60,8 @@ warm() {
   done
 }
 
-export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1
+# Without a small quarantine the heap alone is over the limit on memory, and tables are put out.
+export ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=1:malloc_context_size=2 UBSAN_OPTIONS=print_stacktrace=1
 step doctor firewatch doctor
 
 . /etc/workloads
@@ -83,7 +84,7 @@ while [ $tries -lt 100 ] && ! wget -q -O - http://127.0.0.1:7172/metrics 2> /dev
   usleep 200000
 done
 say step agent_start $([ $tries -lt 100 ]; echo $?) "$before" "$(seconds)"
-watched
+[ $tries -eq 100 ] || watched
 step metrics wget -q -O - http://127.0.0.1:7172/metrics
 before=$(seconds)
 kill -TERM $agent
@@ -93,10 +94,10 @@ gzip -1 -c /tmp/events > /out/events.gz
 
 # Left out: what expects a share of the ticks that a CPU's time explains (the emulator's CPU stands
 # still, unseen by the guest, while the machine does something else), what expects tables within half
-# a second, and a long one that has little to do with the kernel.
+# a second, and long ones that have little to do with the kernel.
 step tests agent_cpu_bpf_test --gtest_output=json:/out/tests.json --gtest_filter=-\
 SamplerTest.FollowsChildrenAndGrandchildrenFromTheirStart:\
-SamplerTest.StopHandsOutWhatNobodyWasWokenFor:\
+SamplerTest.StopHandsOutWhatNobodyWasWokenFor:SamplerTest.WaitFd*:\
 TableMapsTest.ManyTablesStayBelowTheCap:WholeStacksBpfTest.*
 
 dmesg | tail -c 20000 > /out/dmesg.txt

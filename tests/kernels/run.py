@@ -30,9 +30,8 @@ import judge  # noqa: E402
 import packages  # noqa: E402
 
 PROGRAMS = ("firewatch", "firewatch-agent", "agent_cpu_bpf_test")
-WORKLOADS = ("workload_depth", "workload_depth_nofp", "workload_shares", "workload_syscalls",
-             "workload_threads", "workload_stacks_gcc", "workload_stacks_clang",
-             "workload_stacks_static", "libstacks_plt.so")
+WORKLOADS = ("workload_depth_nofp", "workload_shares", "workload_syscalls", "workload_stacks_gcc",
+             "workload_stacks_clang", "workload_stacks_static", "libstacks_plt.so")
 DEFAULT = ("5.10", "6.1", "6.12", "sid")
 TABLE = HERE / "verified.json"
 GUEST_BYTES = 2 << 30

@@ -6,11 +6,9 @@
 # and of the next one in the cache, so that the next one has them from its first samples on.
 recorded() {
   record warm_up 99 workload_depth_nofp --depth 10 --seconds 4
-  record depth_nofp 99 workload_depth_nofp --depth 900 --seconds 3
-  record depth 99 workload_depth --depth 900 --seconds 2
-  record shares 299 workload_shares --seconds 4
-  record syscalls 99 workload_syscalls --seconds 3
-  record threads 99 workload_threads --threads 3 --seconds 2
+  record depth_nofp 99 workload_depth_nofp --depth 900 --seconds 6
+  record shares 299 workload_shares --seconds 3
+  record syscalls 99 workload_syscalls --seconds 2
 }
 
 # While the agent runs: how each stack ended. First every program until its stacks are whole, so that
@@ -22,11 +20,11 @@ watched() {
   warm deep workload_depth_nofp --depth 10 --seconds 1
   warm clang workload_stacks_clang coroutine 1
   warm static workload_stacks_static recursion 1
-  watch syscalls workload_syscalls --seconds 2
-  watch deep workload_depth_nofp --depth 900 --seconds 2
+  watch syscalls workload_syscalls --seconds 1.5
+  watch deep workload_depth_nofp --depth 900 --seconds 1.5
   for mode in recursion qsort signal altstack exception plt; do
-    watch "gcc_$mode" workload_stacks_gcc "$mode" 2
+    watch "gcc_$mode" workload_stacks_gcc "$mode" 1.5
   done
-  watch clang workload_stacks_clang coroutine 2
-  watch static workload_stacks_static recursion 2
+  watch clang workload_stacks_clang coroutine 1.5
+  watch static workload_stacks_static recursion 1.5
 }
