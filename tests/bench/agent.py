@@ -11,7 +11,6 @@ between two rates gives the marginal cost of a sample, what is left is the fixed
 Stretches in which the hypervisor stole more than 5 % are left out. CPU of the timer interrupt
 itself is the same for everyone and in none of the figures.
 """
-import argparse
 import os
 import re
 import shutil
@@ -228,16 +227,8 @@ def report_peers(perf, bpftrace):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--bin-dir", required=True)
-    parser.add_argument("--full", action="store_true")
-    arguments = parser.parse_args()
-    os.environ["FIREWATCH_BIN_DIR"] = os.path.abspath(arguments.bin_dir)
-    harness = measure.harness
-    harness.BIN_DIR = os.path.abspath(arguments.bin_dir)
-    reason = harness.why_no_sampling()
-    if reason:
-        print(f"SKIP agent: no privilege to sample: {reason}")
+    arguments, harness = measure.begin("agent", __doc__)
+    if harness is None:
         return 0
     if harness.is_sanitized("firewatch-agent"):
         print("warning: firewatch-agent is built with sanitizers; its figures mean nothing")

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the benchmarks measure with: CPU clocks of other processes, BPF run times, stolen time."""
+import argparse
 import ctypes
 import os
 import re
@@ -73,6 +74,21 @@ def bpf_programs(pid):
         runs += int(count.group(1))
         ns += int(re.search(r"^run_time_ns:\s*(\d+)", text, re.M).group(1))
     return runs, ns / 1e9
+
+
+def begin(name, doc):
+    """What every benchmark begins with: (arguments, harness), or (arguments, None) when this machine
+    does not let us sample, which has been said then."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("--bin-dir", required=True)
+    parser.add_argument("--full", action="store_true")
+    arguments = parser.parse_args()
+    harness.BIN_DIR = os.environ["FIREWATCH_BIN_DIR"] = os.path.abspath(arguments.bin_dir)
+    reason = harness.why_no_sampling()
+    if reason:
+        print(f"SKIP {name}: no privilege to sample: {reason}")
+        return arguments, None
+    return arguments, harness
 
 
 def steal_and_total():

@@ -8,7 +8,6 @@ Windows close at T0 + n * length by the agent's own timer; T0 is the start of th
 the stored profile says it (time_nanos). A query that asks every 10 ms tells when the total of a
 steadily burning workload grew. No figure comes from Firewatch's own statistics.
 """
-import argparse
 import json
 import os
 import sys
@@ -63,16 +62,8 @@ def measure_rate(harness, folder, hz, windows, window_seconds):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--bin-dir", required=True)
-    parser.add_argument("--full", action="store_true")
-    arguments = parser.parse_args()
-    os.environ["FIREWATCH_BIN_DIR"] = os.path.abspath(arguments.bin_dir)
-    harness = measure.harness
-    harness.BIN_DIR = os.path.abspath(arguments.bin_dir)
-    reason = harness.why_no_sampling()
-    if reason:
-        print(f"SKIP roundtrip: no privilege to sample: {reason}")
+    arguments, harness = measure.begin("roundtrip", __doc__)
+    if harness is None:
         return 0
     print("roundtrip: window closed on the agent -> in a query's answer (target: 2 s)")
     # Windows longer than the target, so that a late answer cannot pass for the next one's.

@@ -14,7 +14,6 @@ usage: tests/bench/unwind.py --bin-dir DIR [--full]
 5. From the start of the agent to its first full stack.
 Stretches in which the hypervisor stole more than 5 % are left out.
 """
-import argparse
 import os
 import re
 import shutil
@@ -304,16 +303,8 @@ def report_dwarf(ours, perf):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--bin-dir", required=True)
-    parser.add_argument("--full", action="store_true")
-    arguments = parser.parse_args()
-    os.environ["FIREWATCH_BIN_DIR"] = os.path.abspath(arguments.bin_dir)
-    harness = measure.harness
-    harness.BIN_DIR = os.path.abspath(arguments.bin_dir)
-    reason = harness.why_no_sampling()
-    if reason:
-        print(f"SKIP unwind: no privilege to sample: {reason}")
+    arguments, harness = measure.begin("unwind", __doc__)
+    if harness is None:
         return 0
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="firewatch-bench-") as folder, BpfStats() as stats:
