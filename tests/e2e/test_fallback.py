@@ -116,7 +116,7 @@ class FallbackTest(FirewatchTest):
         self.assertAlmostEqual(total / (499 * cpu), 1, delta=0.05)
 
     def test_perf_unwinds_code_without_frame_pointers_up_to_the_copy(self):
-        """A recursion of 200 fits into the copy; one of 900 needs a larger one, and is marked."""
+        """A recursion of 60 fits into the copy."""
         require_sampling()
         self.record("--sampler", "perf", "--hz", 499, "--", binary("workload_depth_nofp"),
                     "--depth", 60, "--seconds", 3)
@@ -224,9 +224,10 @@ class FallbackTest(FirewatchTest):
         selector = selector_of("workload_shares")
         wait_until(lambda: server.profile(selector).total("samples", lambda f: "main" in f) > 0, 90,
                    "the workload's stacks have no names")
-        named_ms = int(time.time() * 1000)
-        time.sleep(4)
-        self.check_rooted(server.profile(selector, **{"from": named_ms}))
+        named = {"from": int(time.time() * 1000)}
+        wait_until(lambda: server.profile(selector, **named).total("samples") >= 20, 60,
+                   "no samples arrive behind the names")
+        self.check_rooted(server.profile(selector, **named))
         agent.stop()
         workload.kill()
         return node

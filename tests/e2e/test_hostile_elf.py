@@ -102,7 +102,7 @@ class HostileElfTest(FirewatchTest):
         agent = self.start_agent(server, hz=997)
         before = self.refused(agent)
         self.burn("workload_hostile", "--seconds", 6, *paths)
-        wait_until(lambda: self.refused(agent) > before, 20, "no refused file was counted")
+        wait_until(lambda: self.refused(agent) > before, 90, "no refused file was counted")
         self.assertTrue(agent.is_healthy())
         self.note(f"{self.refused(agent) - before:.0f} of {len(paths)} files refused")
         # And it still names what is honest, behind all the files that wait to be read.
