@@ -61,7 +61,7 @@ def run_playwright(url, screenshot):
         environment["FIREWATCH_SCREENSHOT"] = screenshot
     done = subprocess.run(["npm", "run", "--silent", "test"], cwd=HERE, env=environment,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                          errors="replace", timeout=500)
+                          errors="replace", timeout=1000)
     return done.returncode, done.stdout
 
 
