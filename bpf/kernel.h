@@ -42,10 +42,19 @@ struct super_block {
   unsigned int s_dev;
 } CORE;
 
+struct timespec64 {
+  long long tv_sec;
+  long tv_nsec;
+} CORE;
+
 struct inode {
   unsigned long i_ino;
   unsigned int i_generation;
   struct super_block* i_sb;
+  long long i_ctime_sec; /* since 6.11, with the next one */
+  unsigned int i_ctime_nsec;
+  struct timespec64 __i_ctime; /* 6.6 to 6.10 */
+  struct timespec64 i_ctime;   /* until 6.5 */
 } CORE;
 
 struct file {

@@ -128,9 +128,30 @@ static __always_inline void note_file(struct scratch* scratch, const struct fw_m
   /* Inodes are 8-byte aligned slab objects of some 600 bytes. A file that nobody answers for wakes
    * once, not with every sample. */
   fw_u64* noted = &scratch->noted_files[(key->inode_address >> 9) % NOTED_FILES];
-  if (*noted == key->inode_address) return;
-  *noted = key->inode_address;
+  const fw_u64 version = key->inode_address ^ key->generation;
+  if (*noted == version) return;
+  *noted = version;
   scratch->new_note = 1;
+}
+
+/* The generation, changed with every change of the file: an executable that is written over in
+ * place (cp, strip) keeps inode and generation, and its old table and id must not be used for the
+ * new content. ctime and not mtime, which archives and cp -p set back. */
+static __always_inline fw_u32 generation_of(struct inode* inode) {
+  fw_u64 seconds = 0;
+  fw_u64 nanoseconds = 0;
+  if (bpf_core_field_exists(inode->i_ctime_sec)) {
+    seconds = (fw_u64)BPF_CORE_READ(inode, i_ctime_sec);
+    nanoseconds = BPF_CORE_READ(inode, i_ctime_nsec);
+  } else if (bpf_core_field_exists(inode->__i_ctime)) {
+    seconds = (fw_u64)BPF_CORE_READ(inode, __i_ctime.tv_sec);
+    nanoseconds = (fw_u64)BPF_CORE_READ(inode, __i_ctime.tv_nsec);
+  } else if (bpf_core_field_exists(inode->i_ctime)) {
+    seconds = (fw_u64)BPF_CORE_READ(inode, i_ctime.tv_sec);
+    nanoseconds = (fw_u64)BPF_CORE_READ(inode, i_ctime.tv_nsec);
+  }
+  /* Bit 31 of the nanoseconds says since 6.13 that somebody has asked for them. */
+  return fw_file_generation(BPF_CORE_READ(inode, i_generation), seconds, nanoseconds & 0x7fffffff);
 }
 
 /* The file that the kernel side knows by this key, or a note that asks for it. */
@@ -182,7 +203,7 @@ static __always_inline long describe_mapping(struct scratch* scratch, struct mm_
   if (!inode) return 1;
   key.inode_address = (fw_u64)inode;
   key.inode = BPF_CORE_READ(inode, i_ino);
-  key.generation = BPF_CORE_READ(inode, i_generation);
+  key.generation = generation_of(inode);
   key.device = BPF_CORE_READ(inode, i_sb, s_dev);
   identify_file(scratch, to, &key);
   return 0;

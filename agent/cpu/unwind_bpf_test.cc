@@ -11,13 +11,17 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <chrono>
+#include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
+#include <functional>
 #include <optional>
 #include <sstream>
 #include <string>
@@ -184,8 +188,14 @@ class UnwindBpfTest : public ::testing::Test {
 std::optional<fw_u32> Generation(const std::string& path) {
   const base::UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   int generation = 0;
-  if (!fd.valid() || ::ioctl(fd.get(), FS_IOC_GETVERSION, &generation) != 0) return std::nullopt;
-  return static_cast<fw_u32>(generation);
+  struct stat info{};
+  if (!fd.valid() || ::ioctl(fd.get(), FS_IOC_GETVERSION, &generation) != 0 ||
+      ::fstat(fd.get(), &info) != 0) {
+    return std::nullopt;
+  }
+  return fw_file_generation(static_cast<fw_u32>(generation),
+                            static_cast<fw_u64>(info.st_ctim.tv_sec),
+                            static_cast<fw_u64>(info.st_ctim.tv_nsec));
 }
 
 TEST_F(UnwindBpfTest, FindsMappingsAsProcHasThem) {
@@ -219,6 +229,38 @@ TEST_F(UnwindBpfTest, FindsMappingsAsProcHasThem) {
     }
   }
   EXPECT_GE(files, 9u);  // at least this program, libc and the vdso
+}
+
+// What the kernel side calls the file when it is mapped as code.
+fw_file_note NoteOfFile(int fd, const std::function<Record(fw_u64)>& look_up) {
+  void* memory = ::mmap(nullptr, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE, fd, 0);
+  EXPECT_NE(memory, MAP_FAILED);
+  const Record record = look_up(reinterpret_cast<fw_u64>(memory));
+  ::munmap(memory, 4096);
+  EXPECT_THAT(record.notes, SizeIs(1));
+  return record.notes.empty() ? fw_file_note{} : record.notes[0];
+}
+
+TEST_F(UnwindBpfTest, FileThatIsWrittenOverInPlaceIsAnotherFile) {
+  LOAD_OR_SKIP("test_look_up");
+  // Beside this program: /tmp may be mounted noexec.
+  std::string path =
+      std::filesystem::read_symlink("/proc/self/exe").parent_path() / "written_over_XXXXXX";
+  const base::UniqueFd fd(::mkstemp(path.data()));
+  ASSERT_TRUE(fd.valid()) << path << ": " << std::strerror(errno);
+  ::unlink(path.c_str());
+  const std::string first(4096, 'a');
+  ASSERT_EQ(::pwrite(fd.get(), first.data(), first.size(), 0), 4096);
+  const auto look_up = [this](fw_u64 address) { return LookUp(address); };
+  const fw_file_note before = NoteOfFile(fd.get(), look_up);
+  EXPECT_EQ(NoteOfFile(fd.get(), look_up).generation, before.generation);
+  ::usleep(50'000);  // a file's times are as coarse as the kernel's tick
+  const std::string second(4096, 'b');
+  ASSERT_EQ(::pwrite(fd.get(), second.data(), second.size(), 0), 4096);
+  const fw_file_note after = NoteOfFile(fd.get(), look_up);
+  EXPECT_EQ(after.inode_address, before.inode_address);
+  EXPECT_EQ(after.inode, before.inode);
+  EXPECT_NE(after.generation, before.generation);
 }
 
 TEST_F(UnwindBpfTest, FindsOneOfThousandsOfMappings) {

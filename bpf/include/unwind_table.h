@@ -141,15 +141,20 @@ typedef fw_u32 fw_location;
 #define FW_LOCATION_UNITS_SHIFT 15
 
 /* Key of the map known_files: a file as the kernel sees it. All of it must agree, so that a number
- * that is given away again (device of a tmpfs, inode) never names another file. The vdso, which has
- * no file, is {0, FW_VDSO_INODE, 0, 0}. */
+ * that is given away again (device of a tmpfs, inode) never names another file, nor a file its own
+ * content of yesterday. The vdso, which has no file, is {0, FW_VDSO_INODE, 0, 0}. */
 struct fw_file_key {
   fw_u64 inode_address;
   fw_u64 inode;
-  fw_u32 device; /* as struct super_block has it: major << 20 | minor */
-  fw_u32 generation;
+  fw_u32 device;     /* as struct super_block has it: major << 20 | minor */
+  fw_u32 generation; /* fw_file_generation() */
 };
 #define FW_VDSO_INODE 0x6f736476ull
+
+/* The inode's generation mixed with its ctime (seconds, nanoseconds). */
+static inline fw_u32 fw_file_generation(fw_u32 generation, fw_u64 seconds, fw_u64 nanoseconds) {
+  return generation ^ (fw_u32)(seconds * 0x9e3779b1ull) ^ (fw_u32)nanoseconds;
+}
 
 /* Value of known_files. User space adds an entry once it has learned which file the key is (from a
  * note in a sample), and deletes the least used ones when the map is full. */
