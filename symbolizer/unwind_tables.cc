@@ -12,6 +12,8 @@ namespace {
 
 constexpr uint64_t kSecond = 1'000'000'000;
 constexpr int kMaxAttempts = 8;
+// Between two attempts through processes that were not tried last.
+constexpr uint64_t kOtherProcessNs = 2 * kSecond;
 
 base::Counter& TableCounter(base::MetricsRegistry& metrics, const char* result) {
   return metrics.AddCounter("firewatch_unwind_tables_total",
@@ -81,8 +83,16 @@ absl::StatusOr<UnwindTables::Table> UnwindTables::Get(uint32_t id, const FileIde
     if (table.ok() || table.status().code() != absl::StatusCode::kNotFound) return table;
     if (!slots_[file.key].error.ok()) return table;
   }
-  if (clock_.MonotonicNs() < file.retry_at_ns) return base::Unavailable("{}", file.reason);
+  // Whoever asks again and again may name a process that is gone; one that lives need not wait: its
+  // mount namespace may be the only one with the file.
+  const uint64_t now_ns = clock_.MonotonicNs();
+  const bool extra = now_ns < file.retry_at_ns;
+  if (extra && (hint.pid == file.hint.pid || now_ns < file.other_at_ns)) {
+    return base::Unavailable("{}", file.reason);
+  }
   if (queue_.full()) return Pending();
+  if (extra) file.other_at_ns = now_ns + kOtherProcessNs;
+  file.extra = extra;
   file.hint = hint;
   file.place = 0;
   if (const absl::Status asked = OpenAndAsk(id); !asked.ok()) {
@@ -204,9 +214,10 @@ bool UnwindTables::IsRightFile(uint32_t id, const BuildId& found, bool is_pseudo
 
 void UnwindTables::Postpone(uint32_t id, std::string reason) {
   File& file = files_[id];
+  file.reason = std::move(reason);
+  if (file.extra) return;
   if (file.attempts == 0) unreadable_.Add();
   ++file.attempts;
-  file.reason = std::move(reason);
   file.retry_at_ns = clock_.MonotonicNs() + (kSecond << file.attempts);
   if (file.attempts >= kMaxAttempts) file.error = base::NotFound("{}", file.reason);
 }

@@ -51,7 +51,9 @@ class UnwindTables {
     bool asked = false;  // a job of this file is outstanding
     uint8_t attempts = 0;
     uint64_t retry_at_ns = 0;
-    std::string reason;  // of the last attempt
+    uint64_t other_at_ns = 0;  // from then on a process that was not tried last may be tried
+    bool extra = false;        // the attempt under way is such a one
+    std::string reason;        // of the last attempt
     MappingHint hint;
     int place = 0;
   };
@@ -70,7 +72,8 @@ class UnwindTables {
   void OnIdentified(uint32_t id, HelperJob job);
   void OnBuilt(uint32_t id, const BuildId& found, const HelperAnswer& answer, HelperJob job);
   bool IsRightFile(uint32_t id, const BuildId& found, bool is_pseudo);
-  // Ends the file's job: it may be tried again later, or never.
+  // Ends the file's job: it may be tried again later, or never. Attempts through further processes
+  // do not count.
   void Postpone(uint32_t id, std::string reason);
   void Refuse(uint32_t id, const absl::Status& error);
   void Count(const HelperAnswer& answer);

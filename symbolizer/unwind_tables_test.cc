@@ -218,6 +218,28 @@ TEST_F(UnwindTablesTest, FileThatIsGoneMayComeBack) {
   EXPECT_EQ(Ask({.path = path, .build_id = {}}).status().code(), absl::StatusCode::kUnavailable);
 }
 
+TEST_F(UnwindTablesTest, AnotherProcessMayShowWhatTheFirstCouldNot) {
+  // Of a container whose first process was gone before it could be looked at.
+  options_.proc_root = directory_ + "/proc";
+  Restart();
+  const std::string root = options_.proc_root + "/20/root";
+  fs::create_directories(root + "/only-there");
+  fs::copy_file("/proc/self/exe", root + "/only-there/program");
+  const FileId file =
+      symbolizer_->Intern(FileIdentity{.path = "/only-there/program", .build_id = {}});
+  const auto ask = [&](uint32_t pid) { return symbolizer_->UnwindTableOf(file, pid, 0, 0, 0); };
+  EXPECT_EQ(ask(10).status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(ask(10).status().code(), absl::StatusCode::kUnavailable);
+  auto table = ask(20);
+  for (int i = 0; i < 600 && !table.ok(); ++i) {
+    // Nothing is outstanding when the other process was not even tried.
+    const size_t outstanding = symbolizer_->Poll(100);
+    table = ask(10);
+    if (outstanding == 0 && !table.ok()) break;
+  }
+  EXPECT_TRUE(table.ok()) << base::ToString(table.status());
+}
+
 TEST_F(UnwindTablesTest, GarbageIsRefused) {
   const auto table = Get(Write("garbage", "this is no ELF file, by far"));
   EXPECT_EQ(table.status().code(), absl::StatusCode::kInvalidArgument);
