@@ -17,8 +17,8 @@ struct DeferredWalk {
   DeferredUnwinder* unwinder = nullptr;
   const SampleRecord* sample = nullptr;
   const Process* process = nullptr;
-  bool blocked = false;     // a table that this walk needs has not come yet
-  bool above_copy = false;  // it went on above the copy of the stack
+  const ProcessMapping* blocked = nullptr;  // a table that this walk needs has not come yet
+  bool above_copy = false;                  // it went on above the copy of the stack
 
   long Read(void* to, uint32_t size, uint64_t address);
   long LookUp(uint64_t address, fw_mapping* to);
@@ -68,6 +68,7 @@ struct DeferredUnwinder::Kept {
   SampleRecord sample;
   Process process;
   size_t window = 0;
+  ProcessMapping waits_for;  // whose table the walk came to
 };
 
 const HostTables& DeferredWalk::tables() const { return unwinder->tables_->host; }
@@ -97,7 +98,7 @@ long DeferredWalk::LookUp(uint64_t address, fw_mapping* to) {
   const auto id = static_cast<uint32_t>(mapping->file);
   if (id >= kFileIdLimit) return 0;
   const DeferredUnwinder::File& file = unwinder->Ask(*mapping, *process);
-  blocked |= file.state == DeferredUnwinder::TableState::kAsked;
+  if (file.state == DeferredUnwinder::TableState::kAsked) blocked = mapping;
   to->state = FW_MAPPING_FILE;
   to->file_id = id;
   to->table = file.table;
@@ -150,9 +151,9 @@ void DeferredUnwinder::AskForAll(const SampleRecord& sample, const Process& proc
   }
 }
 
-// False when a table is missing that may still come; `out` then is as before.
+// False when a table is missing that may still come: that of `waits_for`; `out` then is as before.
 bool DeferredUnwinder::Walk(const SampleRecord& sample, const Process& process, bool force,
-                            SampleRecord* out) {
+                            SampleRecord* out, ProcessMapping* waits_for) {
   DeferredWalk context{.unwinder = this, .sample = &sample, .process = &process};
   walking = &context;
   walked_since_advance_ = true;
@@ -161,10 +162,14 @@ bool DeferredUnwinder::Walk(const SampleRecord& sample, const Process& process, 
   std::copy(std::begin(sample.registers->registers), std::end(sample.registers->registers),
             walk.registers);
   fw_walk_begin(&walk, 0, FW_MAX_USER_FRAMES);
-  while ((force || !context.blocked) && fw_walk_step(&walk, tables_->frames.data(), nullptr) == 0) {
+  while ((force || context.blocked == nullptr) &&
+         fw_walk_step(&walk, tables_->frames.data(), nullptr) == 0) {
   }
   walking = nullptr;
-  if (context.blocked && !force) return false;
+  if (context.blocked != nullptr && !force) {
+    *waits_for = *context.blocked;
+    return false;
+  }
   *out = sample;
   auto end = static_cast<fw_stack_end>(walk.end);
   if (end == FW_STACK_END_BAD_READ && context.above_copy) end = FW_STACK_END_TRUNCATED;
@@ -181,7 +186,8 @@ bool DeferredUnwinder::Walk(const SampleRecord& sample, const Process& process, 
 bool DeferredUnwinder::Take(const SampleRecord& sample, const Process& process, size_t window,
                             Finished finished) {
   SampleRecord walked;
-  if (Walk(sample, process, false, &walked)) {
+  ProcessMapping waits_for;
+  if (Walk(sample, process, false, &walked, &waits_for)) {
     walked_.Add();
     finished(walked, process, window);
     return true;
@@ -199,6 +205,7 @@ bool DeferredUnwinder::Take(const SampleRecord& sample, const Process& process, 
   kept->sample = *copy;
   kept->process = process;
   kept->window = window;
+  kept->waits_for = waits_for;
   kept_bytes_ += sample.bytes.size();
   kept_.push_back(std::move(kept));
   return true;
@@ -211,9 +218,19 @@ void DeferredUnwinder::Advance(Finished finished) {
     ForgetTables();
     return;
   }
+  // Called every few milliseconds while a file cannot be had, maybe for minutes: one question for
+  // each file that is waited for, and no walk whose file has not come. The process of the last
+  // sample is the one that most likely still lives.
+  absl::flat_hash_map<symbolizer::FileId, TableState> states;
+  for (auto kept = kept_.rbegin(); kept != kept_.rend(); ++kept) {
+    const auto [state, is_new] = states.try_emplace((*kept)->waits_for.file);
+    if (is_new) state->second = Ask((*kept)->waits_for, (*kept)->process).state;
+  }
   std::erase_if(kept_, [&](const std::unique_ptr<Kept>& kept) {
+    const auto state = states.find(kept->waits_for.file);
+    if (state != states.end() && state->second == TableState::kAsked) return false;
     SampleRecord walked;
-    if (!Walk(kept->sample, kept->process, false, &walked)) return false;
+    if (!Walk(kept->sample, kept->process, false, &walked, &kept->waits_for)) return false;
     walked_.Add();
     finished(walked, kept->process, kept->window);
     Drop(*kept);
@@ -225,7 +242,7 @@ void DeferredUnwinder::Finish(size_t window, Finished finished) {
   std::erase_if(kept_, [&](const std::unique_ptr<Kept>& kept) {
     if (kept->window != window) return false;
     SampleRecord walked;
-    Walk(kept->sample, kept->process, true, &walked);
+    Walk(kept->sample, kept->process, true, &walked, &kept->waits_for);
     walked_.Add();
     finished(walked, kept->process, kept->window);
     Drop(*kept);

@@ -62,7 +62,8 @@ class DeferredUnwinder {
 
   const File& Ask(const ProcessMapping& mapping, const Process& process);
   void AskForAll(const SampleRecord& sample, const Process& process);
-  bool Walk(const SampleRecord& sample, const Process& process, bool force, SampleRecord* out);
+  bool Walk(const SampleRecord& sample, const Process& process, bool force, SampleRecord* out,
+            ProcessMapping* waits_for);
   void Drop(const Kept& kept);
   void ForgetTables();
 

@@ -227,6 +227,23 @@ TEST_F(DeferredUnwinderTest, CopiesOfTablesGoWhenNobodyComes) {
   EXPECT_EQ(results_.back().end, FW_STACK_END_NO_TABLE);  // asked for again
 }
 
+TEST_F(DeferredUnwinderTest, WhatWaitsForOneFileAsksForItOnce) {
+  ASSERT_TRUE(Take() && Take() && Take());
+  names_.table_questions = 0;
+  unwinder_.Advance(finished_);
+  EXPECT_EQ(names_.table_questions, 1u);
+  EXPECT_EQ(unwinder_.waiting(0), 3u);
+  LibraryTableComes();
+  unwinder_.Advance(finished_);  // all of them go on to the next file
+  EXPECT_EQ(unwinder_.waiting(0), 3u);
+  AppTableComes();
+  names_.table_questions = 0;
+  unwinder_.Advance(finished_);
+  EXPECT_EQ(names_.table_questions, 1u);
+  EXPECT_THAT(results_, SizeIs(3));
+  EXPECT_EQ(results_[2].end, FW_STACK_END_ROOT);
+}
+
 TEST_F(DeferredUnwinderTest, KeepsNoMoreThanItMay) {
   EXPECT_TRUE(Take() && Take() && Take());
   EXPECT_FALSE(Take());

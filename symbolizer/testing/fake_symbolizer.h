@@ -40,6 +40,7 @@ class FakeSymbolizer final : public Symbolizer {
   absl::StatusOr<std::shared_ptr<const MappedUnwindTable>> UnwindTableOf(FileId file, uint32_t,
                                                                          uint32_t, uint64_t,
                                                                          uint64_t) override {
+    ++table_questions;
     const auto table = tables.find(files_[static_cast<size_t>(file)].path);
     if (table == tables.end()) return base::NotFound("no unwind table");
     return table->second;
@@ -77,6 +78,7 @@ class FakeSymbolizer final : public Symbolizer {
   std::set<std::string> requested;  // paths
   // By path; a file without an entry has no table.
   std::map<std::string, absl::StatusOr<std::shared_ptr<const MappedUnwindTable>>> tables;
+  size_t table_questions = 0;
 
  private:
   struct Row {
