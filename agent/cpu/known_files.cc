@@ -91,6 +91,7 @@ bool KnownFiles::Answer(const fw_file_note& note, const Process& process) {
   }
   if (file.state == State::kBuilding && file.keys.size() == 1) {
     building_.push_back(mapping->file);
+    moved_s_ = now_s_;
     TryTable(mapping->file);
     if (files_.at(mapping->file).state != State::kBuilding) building_.pop_back();
   }
@@ -136,7 +137,11 @@ void KnownFiles::Advance(uint64_t now_s) {
     const auto file = files_.find(id);
     if (file == files_.end() || file->second.state != State::kBuilding) continue;
     TryTable(id);
-    if (file->second.state == State::kBuilding) building_.push_back(id);
+    if (file->second.state == State::kBuilding) {
+      building_.push_back(id);
+    } else {
+      moved_s_ = now_s;
+    }
   }
   store_.LoadWaiting(now_s);
   known_gauge_.Set(static_cast<double>(keys_.size()));

@@ -58,8 +58,9 @@ class KnownFiles {
 
   // Takes what the helper has built into the kernel. After each Poll of the symbolizer.
   void Advance(uint64_t now_s);
-  // Tables are being built: call Advance again soon.
-  bool building() const { return !building_.empty(); }
+  // Tables are being built: call Advance again soon. Not said for files that nothing has come of
+  // for some seconds (one that cannot be opened is tried for minutes): those need no hurry.
+  bool building() const { return !building_.empty() && now_s_ <= moved_s_ + kHurryS; }
 
   void EndWindow(uint64_t now_s);
 
@@ -67,6 +68,8 @@ class KnownFiles {
   const TableStore& store() const { return store_; }
 
  private:
+  static constexpr uint64_t kHurryS = 3;
+
   struct KeyHash {
     size_t operator()(const fw_file_key& key) const;
   };
@@ -101,6 +104,7 @@ class KnownFiles {
   TableMemory& memory_;
   TableStore store_;
   uint64_t now_s_ = 0;
+  uint64_t moved_s_ = 0;  // when a file was last added to building_ or left it
   size_t answers_left_;
   absl::flat_hash_map<fw_file_key, Key, KeyHash, KeyEqual> keys_;
   absl::flat_hash_map<symbolizer::FileId, File> files_;

@@ -78,6 +78,23 @@ TEST_F(KnownFilesTest, AFileIsKnownBeforeItsTableIsBuilt) {
   EXPECT_EQ(memory_.tables()[index].state, FW_TABLE_READY);
 }
 
+TEST_F(KnownFilesTest, AFileThatDoesNotComeIsWaitedForWithoutHurry) {
+  names_.tables.insert_or_assign("/bin/app", base::Unavailable("gone, may come back"));
+  files_.Advance(100);
+  Send(Note(5), MakeProcess("/bin/app"));
+  files_.Advance(102);
+  EXPECT_TRUE(files_.building());
+  files_.Advance(104);
+  EXPECT_FALSE(files_.building());
+  names_.tables.insert_or_assign("/bin/lib", base::Unavailable("at it"));
+  Send(Note(6), MakeProcess("/bin/lib"));
+  EXPECT_TRUE(files_.building()) << "another file has come";
+  const TableForTest table(3);
+  names_.tables.insert_or_assign("/bin/app", table.Map());
+  files_.Advance(200);
+  EXPECT_EQ(memory_.tables()[memory_.known_files[5].table].state, FW_TABLE_READY);
+}
+
 TEST_F(KnownFilesTest, AFileWithoutTableIsCountedOnceWithTheReason) {
   const Process process = MakeProcess("/bin/app");
   Send(Note(5), process);
