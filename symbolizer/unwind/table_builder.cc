@@ -206,7 +206,13 @@ class RowBuilder {
     const bool continues = !build_.source.rows.empty() && IsAtEntry(build_.source.rows.back().rule);
     Push(from, 0);
     if (!bare_.read) return;
-    for (const BareCode::Section& section : bare_.sections) {
+    // From the first section that ends behind `from` on: all of them for each gap would be
+    // quadratic.
+    auto first = std::partition_point(
+        bare_.sections.begin(), bare_.sections.end(),
+        [from](const BareCode::Section& one) { return one.offset + one.size <= from; });
+    for (; first != bare_.sections.end() && first->offset < to; ++first) {
+      const BareCode::Section& section = *first;
       const uint64_t begin = std::max(from, section.offset);
       const uint64_t end = std::min(to, section.offset + section.size);
       if (begin >= end || end - begin > kMaxBareCodeBytes - bare_bytes_) continue;
@@ -334,20 +340,25 @@ UnwindBuild BuildRows(std::span<const CfiSection> sections, std::span<const Code
 
 namespace {
 
-BareCode::Kind KindOf(const ElfReader& elf, const ElfSection& section) {
-  const auto is = [&](std::string_view name) { return elf.SectionNamed(name) == &section; };
-  if (is(".plt")) return BareCode::Kind::kPlt;
-  if (is(".iplt")) return BareCode::Kind::kIplt;
-  return is(".plt.sec") || is(".plt.got") ? BareCode::Kind::kStubs : BareCode::Kind::kFunctions;
-}
-
 BareCode BareCodeOf(const ElfReader& elf) {
   BareCode bare;
+  // Once each: finding a section by its name reads the names of all that stand before it.
+  const std::pair<const ElfSection*, BareCode::Kind> named[] = {
+      {elf.SectionNamed(".plt"), BareCode::Kind::kPlt},
+      {elf.SectionNamed(".iplt"), BareCode::Kind::kIplt},
+      {elf.SectionNamed(".plt.sec"), BareCode::Kind::kStubs},
+      {elf.SectionNamed(".plt.got"), BareCode::Kind::kStubs}};
+  const auto kind_of = [&named](const ElfSection& section) {
+    for (const auto& [found, kind] : named) {
+      if (found == &section) return kind;
+    }
+    return BareCode::Kind::kFunctions;
+  };
   for (const ElfSection& section : elf.sections()) {
     const bool is_code = section.type == SHT_PROGBITS && (section.flags & SHF_EXECINSTR) != 0;
     if (!is_code || section.size > elf.source().size()) continue;
     bare.sections.push_back(
-        {.offset = section.file_offset, .size = section.size, .kind = KindOf(elf, section)});
+        {.offset = section.file_offset, .size = section.size, .kind = kind_of(section)});
   }
   std::sort(bare.sections.begin(), bare.sections.end(),
             [](const auto& a, const auto& b) { return a.offset < b.offset; });
