@@ -105,6 +105,7 @@ struct PtraceSampler::Impl {
     return random;
   }
   size_t Round(SampleCallback callback);
+  size_t LookAround(uint64_t start_ns, SampleCallback callback);
   size_t Look(TracedThreads::Process& process, TracedThreads::Thread& thread,
               SampleCallback callback);
   fw_stack_end UnwindCopy(TracedThreads::Process& process, const ThreadState& state,
@@ -296,19 +297,26 @@ size_t PtraceSampler::Impl::Look(TracedThreads::Process& process, TracedThreads:
 size_t PtraceSampler::Impl::Round(SampleCallback callback) {
   targets.Scan();
   const uint64_t start_ns = clock.MonotonicNs();
+  // First, and all of them: the next scan forgets the dead, and a round may be cut short.
+  for (const TracedThreads::Process& process : targets.processes()) {
+    if (process.alive) continue;
+    Send({.kind = ProcessEventKind::kExit,
+          .time_ns = start_ns,
+          .pid = process.pid,
+          .tid = Raw(process.pid)});
+  }
+  const size_t count = LookAround(start_ns, callback);
+  metrics.AddSamples(count);
+  return count;
+}
+
+size_t PtraceSampler::Impl::LookAround(uint64_t start_ns, SampleCallback callback) {
   const uint64_t period_ns = 1'000'000'000 / hz;
   std::vector<TracedThreads::Process>& processes = targets.processes();
   size_t count = 0;
   ++turn;
   for (size_t i = 0; i < processes.size(); ++i) {
     TracedThreads::Process& process = processes[(i + turn) % processes.size()];
-    if (!process.alive) {
-      Send({.kind = ProcessEventKind::kExit,
-            .time_ns = start_ns,
-            .pid = process.pid,
-            .tid = Raw(process.pid)});
-      continue;
-    }
     for (size_t j = 0; j < process.threads.size(); ++j) {
       TracedThreads::Thread& thread = process.threads[(j + turn) % process.threads.size()];
       if (!thread.running || thread.credit_ns < period_ns) continue;
@@ -316,7 +324,6 @@ size_t PtraceSampler::Impl::Round(SampleCallback callback) {
       count += Look(process, thread, callback);
     }
   }
-  metrics.AddSamples(count);
   return count;
 }
 
