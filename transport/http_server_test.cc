@@ -350,7 +350,7 @@ TEST_F(HttpServerTest, EvictsTheLongestIdleConnectionAtTheLimit) {
     std::this_thread::sleep_for(milliseconds(20));  // so that their order is known
   }
   EXPECT_EQ(Get("/healthz")->body, "ok");
-  EXPECT_TRUE(IsClosedWithin(silent[0], milliseconds(2'000)));
+  EXPECT_TRUE(IsClosedWithin(silent[0], milliseconds(10'000)));
   EXPECT_FALSE(IsClosedWithin(silent[2], milliseconds(50)));
   EXPECT_TRUE(MetricIs("firewatch_http_connections_evicted_total", 1));
 }
@@ -380,7 +380,7 @@ TEST_F(HttpServerTest, StoppingLetsARunningRequestFinish) {
   server_.reset();
   opener.join();
   EXPECT_THAT(ReadAll(fd), HasSubstr("GET /slow"));
-  EXPECT_TRUE(IsClosedWithin(silent, milliseconds(1'000)));
+  EXPECT_TRUE(IsClosedWithin(silent, milliseconds(10'000)));
 }
 
 TEST_F(HttpServerTest, ContinuesWhenAClientWaitsForPermission) {
@@ -389,7 +389,12 @@ TEST_F(HttpServerTest, ContinuesWhenAClientWaitsForPermission) {
   Send(fd,
        "POST /p HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 2\r\n"
        "Connection: close\r\n\r\n");
-  EXPECT_EQ(ReadAll(fd, milliseconds(200)), "HTTP/1.1 100 Continue\r\n\r\n");
+  std::string permission;
+  const auto deadline = steady_clock::now() + milliseconds(10'000);
+  while (permission.empty() && steady_clock::now() < deadline) {
+    permission = ReadAll(fd, milliseconds(200));
+  }
+  EXPECT_EQ(permission, "HTTP/1.1 100 Continue\r\n\r\n");
   Send(fd, "hi");
   EXPECT_THAT(ReadAll(fd), HasSubstr("POST /p hi"));
 }

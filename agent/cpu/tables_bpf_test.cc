@@ -126,7 +126,7 @@ TEST_F(TableMapsTest, ManyTablesStayBelowTheCap) {
 // --- the whole way -------------------------------------------------------------------------------
 
 constexpr uint64_t kWantedSamples = 200;
-constexpr int kMaxTicks = 60;  // half a minute, on a machine that has much else to do
+constexpr int kMaxTicks = 360;  // three minutes, on a machine that has much else to do
 
 constexpr const char* kWorkload = FIREWATCH_WORKLOAD " --depth 40 --seconds ";
 
@@ -193,7 +193,7 @@ class WholeStacksBpfTest : public testing::Test {
 };
 
 TEST_F(WholeStacksBpfTest, StacksOfCodeWithoutFramePointersEndAtTheirRoot) {
-  Sample(std::string("exec ") + kWorkload + "60", 47);
+  Sample(std::string("exec ") + kWorkload + "600", 47);
   if (IsSkipped()) return;
   EXPECT_GE(CompleteShare(ends_), 0.999) << testing::PrintToString(ends_);
   EXPECT_GT(report_.listing.rows_loaded, 1000u);
@@ -204,7 +204,7 @@ TEST_F(WholeStacksBpfTest, FreshBinariesAreWholeFromTheirFirstSampleOn) {
   std::string folder = testing::TempDir() + "first_samples_XXXXXX";
   ASSERT_NE(::mkdtemp(folder.data()), nullptr);
   Sample("cd " + folder +
-             "; for i in 1 2 3 4 5 6 7 8 9 10; do cp " FIREWATCH_WORKLOAD
+             "; i=0; while :; do i=$((i+1)); cp " FIREWATCH_WORKLOAD
              " w$i; ./w$i --depth 40 --seconds 1; rm w$i; done",
          47);
   std::filesystem::remove_all(folder);

@@ -168,10 +168,10 @@ class UploaderTest : public ::testing::Test {
     for (uint64_t i = 0; i < last; ++i) numbers[i] = i + 1;
     return numbers;
   }
-  // True as soon as `condition` holds, false after five seconds.
+  // True as soon as `condition` holds, false after half a minute.
   template <typename Condition>
   static bool Eventually(Condition condition) {
-    const auto until = Clock::now() + std::chrono::seconds(5);
+    const auto until = Clock::now() + std::chrono::seconds(30);
     while (!condition()) {
       if (Clock::now() > until) return false;
       std::this_thread::sleep_for(std::chrono::milliseconds(5));
@@ -391,21 +391,23 @@ TEST_F(UploaderTest, AwayServerIsNotAskedWithoutPause) {
   options.backoff_max_ms = 200;
   const auto uploader = Start(options);
   Submit(*uploader, 1);
-  std::this_thread::sleep_for(std::chrono::milliseconds(1'000));
-  const uint64_t failures =
-      metrics_.AddCounter("firewatch_agent_upload_failures_total", "").value();
-  EXPECT_GE(failures, 2u);
-  EXPECT_LE(failures, 15u);
+  const base::Counter& failures = metrics_.AddCounter("firewatch_agent_upload_failures_total", "");
+  const auto begin = Clock::now();
+  ASSERT_TRUE(Eventually([&] { return failures.value() >= 5; }));
+  // Four pauses lie between five failures, the shortest of half the least backoff.
+  EXPECT_GE(Clock::now() - begin, std::chrono::milliseconds(4 * 50));
 }
 
 TEST_F(UploaderTest, StopDoesNotWaitForASilentServer) {
   service_.SetSilent(true);
-  auto uploader = Start();
+  UploaderOptions options = Options();
+  options.rpc_timeout_ms = 120'000;
+  auto uploader = Start(options);
   Submit(*uploader, 1);
   ASSERT_TRUE(Eventually([&] { return uploader->Status().connected; }));
   const auto begin = Clock::now();
   uploader.reset();
-  EXPECT_LT(Clock::now() - begin, std::chrono::seconds(2));
+  EXPECT_LT(Clock::now() - begin, std::chrono::seconds(30));
   service_.SetSilent(false);
 }
 
@@ -420,19 +422,20 @@ TEST_F(UploaderTest, StopDoesNotWaitForAServerThatNeverSpeaks) {
   ASSERT_EQ(::getsockname(listener.get(), reinterpret_cast<sockaddr*>(&address), &size), 0);
   UploaderOptions options = Options();
   options.server = "127.0.0.1:" + std::to_string(ntohs(address.sin_port));
+  options.rpc_timeout_ms = 120'000;
   auto uploader = Start(options);
   Submit(*uploader, 1);
   std::this_thread::sleep_for(std::chrono::milliseconds(100));
   const auto begin = Clock::now();
   uploader.reset();
-  EXPECT_LT(Clock::now() - begin, std::chrono::seconds(2));
+  EXPECT_LT(Clock::now() - begin, std::chrono::seconds(30));
 }
 
 TEST_F(UploaderTest, FlushOfNothingReturnsAtOnce) {
   const auto uploader = Start();
   const auto begin = Clock::now();
   EXPECT_TRUE(uploader->Flush(60'000));
-  EXPECT_LT(Clock::now() - begin, std::chrono::seconds(2));
+  EXPECT_LT(Clock::now() - begin, std::chrono::seconds(30));
 }
 
 TEST_F(UploaderTest, FlushGivesUpAfterItsTime) {
@@ -442,7 +445,7 @@ TEST_F(UploaderTest, FlushGivesUpAfterItsTime) {
   const auto begin = Clock::now();
   EXPECT_FALSE(uploader->Flush(200));
   EXPECT_GE(Clock::now() - begin, std::chrono::milliseconds(200));
-  EXPECT_LT(Clock::now() - begin, std::chrono::seconds(3));
+  EXPECT_LT(Clock::now() - begin, std::chrono::seconds(30));
 }
 
 TEST_F(UploaderTest, DirectoryThatCannotBeMadeIsAnError) {
