@@ -19,6 +19,8 @@ sys.path.insert(0, os.path.join(ROOT, "tests", "stacks"))
 import chains  # noqa: E402
 
 WHOLE_PERCENT = 99.9
+# While tables are built: a first stack deeper than its copy is cut.
+COLD_PERCENT = 95
 # Of each build: its modes. The short form looks at what is hardest, in one build each.
 SHORT = {"stacks_gcc": ["alloca", "recursion", "exception", "altstack", "vfork", "qsort", "openssl",
                         "zstd", "resolve", "coroutine"],
@@ -57,9 +59,9 @@ class SampledStacksTest(FirewatchTest):
         with open(out, "rb") as file:
             return Profile(file.read())
 
-    def judge(self, modes, names):
-        """None for a stack without a function of the workload (before main, after it), else ''
-        when it is the beginning of a known chain of one of the modes, or what is wrong."""
+    def judge(self, modes, names, files):
+        """None for a stack outside of main, else '' when it is the beginning of a known chain of one
+        of the modes, or what is wrong. `files`: of the frames, root first as `names`."""
         reasons = []
         for mode in modes:
             own = chains.own_functions(mode, names)
@@ -71,7 +73,14 @@ class SampledStacksTest(FirewatchTest):
             if not why:
                 return ""
             reasons.append(why)
-        return reasons[0] if reasons else None
+        if reasons:
+            return reasons[0]
+        # Before main the loader is the root, after it _start; exec and exit have the kernel alone.
+        # All else was cut before it came to a function of the workload.
+        user = [file for file in files if not file.startswith("[") or file in ("[vdso]", "[anon]")]
+        if not user or "/ld-linux" in user[0] or "_start" in names:
+            return None
+        return f"begins with {names[0]} in {user[0]}, comes from nowhere"
 
     def test_known_chains_from_the_first_sample_on(self):
         require_sampling()
@@ -82,9 +91,9 @@ class SampledStacksTest(FirewatchTest):
                 continue
             profile = self.sampled(build, modes, short_or_full(1, 2), short_or_full(1.5, 10))
             wrong = []
-            for frames, values, labels, _ in profile.samples:
+            for frames, values, labels, files in profile.samples:
                 run = labels.get("thread")
-                why = self.judge(modes, list(reversed(frames)))
+                why = self.judge(modes, frames[::-1], files[::-1])
                 if run not in total or why is None:
                     continue
                 total[run][0] += values[0]
@@ -98,7 +107,7 @@ class SampledStacksTest(FirewatchTest):
                   f"{cold_whole} of {cold} while tables were built")
         self.assertGreater(warm, 300, "hardly sampled")
         self.assertGreaterEqual(100.0 * warm_whole / warm, WHOLE_PERCENT)
-        self.assertGreater(cold_whole, cold / 2)
+        self.assertGreaterEqual(100.0 * cold_whole / cold, COLD_PERCENT)
 
 
 class TruthTest(FirewatchTest):
@@ -109,7 +118,7 @@ class TruthTest(FirewatchTest):
         command = [sys.executable, os.path.join(ROOT, "tests", "stacks", "truth.py"), "--bin-dir",
                    BIN_DIR] + (["--full"] if FULL else [])
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                              errors="replace", timeout=short_or_full(240, 2400), check=False)
+                              errors="replace", timeout=short_or_full(900, 3600), check=False)
         print(done.stdout, flush=True)
         total = re.search(r"^all +(\d+) +(\d+) +(\S+) +(\d+)", done.stdout, re.M)
         self.assertIsNotNone(total, done.stdout[-2000:])
