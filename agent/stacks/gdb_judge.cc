@@ -79,9 +79,17 @@ absl::StatusOr<pid_t> StartGdb(pid_t pid, const base::UniqueFd& script, int outp
   ::posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
   ::posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
   ::posix_spawn_file_actions_adddup2(&actions, output, STDOUT_FILENO);
+  // The caller holds back signals; gdb is to end by them.
+  posix_spawnattr_t attributes;
+  ::posix_spawnattr_init(&attributes);
+  sigset_t none;
+  ::sigemptyset(&none);
+  ::posix_spawnattr_setsigmask(&attributes, &none);
+  ::posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
   pid_t child = -1;
   const int error =
-      ::posix_spawnp(&child, "gdb", &actions, nullptr, const_cast<char**>(arguments), environ);
+      ::posix_spawnp(&child, "gdb", &actions, &attributes, const_cast<char**>(arguments), environ);
+  ::posix_spawnattr_destroy(&attributes);
   ::posix_spawn_file_actions_destroy(&actions);
   if (error != 0) return base::ErrnoStatus(error, "start gdb");
   return child;

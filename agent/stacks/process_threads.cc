@@ -40,7 +40,9 @@ std::vector<pid_t> ThreadsOf(pid_t pid) {
 void AddThreads(pid_t pid, bool descendants, std::vector<ThreadId>* threads) {
   for (const pid_t tid : ThreadsOf(pid)) {
     const char state = StateOf(pid, tid);
-    if (state != 'D' && state != 'X' && state != 'Z') threads->push_back({pid, tid, state == 'R'});
+    if (state != 'D' && state != 'X' && state != 'Z') {
+      threads->push_back({pid, tid, state == 'R', state == 'T'});
+    }
     if (!descendants) continue;
     const std::string children = ReadFile(fmt::format("/proc/{}/task/{}/children", pid, tid));
     for (const char* at = children.c_str(); *at != '\0';) {

@@ -12,7 +12,8 @@ namespace firewatch::agent {
 struct ThreadId {
   pid_t pid = 0;
   pid_t tid = 0;
-  bool running = false;  // on a CPU, or waiting for one
+  bool running = false;      // on a CPU, or waiting for one
+  bool job_stopped = false;  // by SIGSTOP and the like
 };
 
 // Of the process and, if asked for, of its descendants. What ends meanwhile is left out; empty when

@@ -62,6 +62,24 @@ std::string ReadLink(const std::string& path) {
   return size < 0 ? "" : std::string(target, static_cast<size_t>(size));
 }
 
+// Holds back what would end us: whoever presses Ctrl-C while gdb looks must not leave a process
+// stopped for good. (Against SIGKILL nothing helps.)
+class EndingSignalsHeld {
+ public:
+  EndingSignalsHeld() {
+    sigset_t ending;
+    ::sigemptyset(&ending);
+    for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT}) ::sigaddset(&ending, signal);
+    ::pthread_sigmask(SIG_BLOCK, &ending, &before_);
+  }
+  ~EndingSignalsHeld() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  EndingSignalsHeld(const EndingSignalsHeld&) = delete;
+  EndingSignalsHeld& operator=(const EndingSignalsHeld&) = delete;
+
+ private:
+  sigset_t before_;
+};
+
 // A process that is looked at, with both unwinders.
 struct Subject {
   pid_t pid = 0;
@@ -73,6 +91,7 @@ struct Subject {
 // One stop.
 struct Moment {
   pid_t tid = 0;
+  bool job_stopped = false;  // before we came: SIGCONT would not put that back
   HostStack ours;
   std::vector<uint64_t> theirs;  // in the form of our frames
   LibunwindEnd their_end = LibunwindEnd::kError;
@@ -148,7 +167,7 @@ void Survey::LookAt(Subject& subject, const user_regs_struct& registers, Moment*
       CompareStacks(moment->ours.frames, moment->theirs, FW_MAX_USER_FRAMES, is_jit);
   const bool differs = moment->comparison.difference != StackDifference::kNone;
   if (differs || moment->ours.end != FW_STACK_END_ROOT) moment->current = subject.ours->IsCurrent();
-  if (!differs || !moment->current || !options_.judge) return;
+  if (!differs || !moment->current || !options_.judge || moment->job_stopped) return;
   const auto judged = judged_.find(PlaceOf(subject, *moment));
   if (judged != judged_.end() && judged->second.size() >= kJudgedPerPlace) return;
   // Taken before the thread goes back to its program: the judge sees this very moment.
@@ -172,6 +191,8 @@ absl::Status Survey::StopOnce(ThreadId thread) {
   ASSIGN_OR_RETURN(Subject * subject, SubjectOf(thread.pid));
   Moment moment;
   moment.tid = thread.tid;
+  moment.job_stopped = thread.job_stopped;
+  const EndingSignalsHeld held;
   const auto stop = ptracer_.WhileStopped(
       thread.tid, kStopTimeout,
       [&](const user_regs_struct& registers) { LookAt(*subject, registers, &moment); });

@@ -8,11 +8,13 @@ the unwinder with libunwind and gdb on live processes.
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import unittest
 
-from harness import BIN_DIR, FULL, ROOT, FirewatchTest, binary, require_sampling, short_or_full
+from harness import (BIN_DIR, FULL, ROOT, FirewatchTest, binary, children_of, cpu_seconds,
+                     require_sampling, require_tool, short_or_full, wait_until)
 from pprof import Profile
 
 sys.path.insert(0, os.path.join(ROOT, "tests", "stacks"))
@@ -111,6 +113,32 @@ class SampledStacksTest(FirewatchTest):
 
 
 class TruthTest(FirewatchTest):
+
+    @unittest.skipUnless(can_trace(), "ptrace is not allowed here")
+    def test_ctrl_c_while_gdb_judges_leaves_the_program_running(self):
+        require_tool("gdb")
+        # libunwind finds nothing in a static program, so gdb is asked at once.
+        workload = self.start("workload_stacks_static", "altstack", 3000)
+        doctor = self.start("firewatch", "doctor", "--stacks", workload.pid, "--judge", "--stops",
+                            100_000, "--cache", os.path.join(self.folder, "cache"))
+
+        def gdb_runs():
+            assert doctor.alive(), doctor.tail()
+            for child in children_of(doctor.pid):
+                try:
+                    with open(f"/proc/{child}/comm", encoding="utf-8") as file:
+                        if file.read().strip() == "gdb":
+                            return True
+                except (FileNotFoundError, ProcessLookupError):
+                    pass
+            return False
+        wait_until(gdb_runs, 120, "gdb is never asked", pause=0.005)
+        doctor.process.send_signal(signal.SIGINT)
+        doctor.process.wait(150)
+        before = cpu_seconds(workload.pid)
+        wait_until(lambda: cpu_seconds(workload.pid) > before + 0.1, 60,
+                   "the program stands still after the doctor was interrupted")
+        workload.kill()
 
     @unittest.skipUnless(can_trace(), "ptrace is not allowed here")
     def test_agrees_with_libunwind(self):
