@@ -5,6 +5,7 @@
 #include "agent/cpu/fallback_sampler.h"
 
 #include <dirent.h>
+#include <poll.h>
 #include <signal.h>
 #include <spdlog/spdlog.h>
 #include <sys/epoll.h>
@@ -118,6 +119,7 @@ struct FallbackSampler::Impl {
   absl::Status AttachThread(uint32_t tid);
   absl::Status AttachOwn();
   void FindNewOwn();
+  void CloseEnded();
   perf_event_attr SampleAttributes() const;
 
   size_t Consume(uint64_t until_ns, SampleCallback callback);
@@ -260,7 +262,18 @@ absl::Status FallbackSampler::Impl::OpenMachine() {
   return absl::OkStatus();
 }
 
+// Gives back the events of threads that have ended, together with all that inherited them: else
+// the processes of some days use up all descriptors, and later ones are not sampled.
+void FallbackSampler::Impl::CloseEnded() {
+  std::vector<pollfd> waits;
+  for (const base::UniqueFd& event : events) waits.push_back({.fd = event.get(), .events = 0});
+  if (::poll(waits.data(), waits.size(), 0) <= 0) return;
+  size_t i = 0;
+  std::erase_if(events, [&](const base::UniqueFd&) { return (waits[i++].revents & POLLHUP) != 0; });
+}
+
 absl::Status FallbackSampler::Impl::AttachThread(uint32_t tid) {
+  if (events.size() + rings.size() > max_events) CloseEnded();
   if (events.size() + rings.size() > max_events) {
     if (!full_said) spdlog::warn("no descriptors left: further processes are not sampled");
     full_said = true;

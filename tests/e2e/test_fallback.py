@@ -135,6 +135,32 @@ class FallbackTest(FirewatchTest):
         self.note(re.search(r"fallback sampler (\w+)", log).group(1))
         self.check_rooted(self.profile())
 
+    def test_events_of_processes_that_ended_are_given_back(self):
+        """Sixty processes of three seconds, with descriptors for the events of some thirty; then one
+        more, which must be sampled."""
+        recorder = subprocess.Popen(
+            self.nobody(["prlimit", "--nofile=96", binary("firewatch"), "record", "--sampler", "perf",
+                         "--all", "--hz", "99", "--seconds", "600", "-o", self.out, "--cache",
+                         self.cache]),
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=self.folder,
+            env={**os.environ, **NO_LEAK_CHECK})
+        self.addCleanup(recorder.kill)
+        time.sleep(3)
+        if recorder.poll() is not None:
+            said = recorder.stdout.read()
+            self.assertRegex(said, "not permitted|denied")
+            self.skipTest(f"no perf events for this user: {said[-300:]}")
+        for _ in range(3):
+            sleepers = [subprocess.Popen(self.nobody(["sleep", "4"])) for _ in range(20)]
+            for sleeper in sleepers:
+                sleeper.wait()
+        subprocess.run(self.nobody([binary("workload_shares"), "--seconds", "8"]), check=True,
+                       capture_output=True)
+        recorder.send_signal(signal.SIGINT)
+        log = recorder.communicate(timeout=120)[0]
+        self.assertNotIn("no descriptors left", log)
+        self.assertGreater(self.profile().total("samples", lambda frames: "burn_40" in frames), 5, log)
+
     # ---- ptrace ------------------------------------------------------------------------------
 
     def check_pauses(self, log, most_share=25.0):
