@@ -12,6 +12,7 @@ namespace {
 
 constexpr uint64_t kSecond = 1'000'000'000;
 constexpr int kMaxAttempts = 8;
+constexpr int kMaxDeaths = 2;
 // Between two attempts through processes that were not tried last.
 constexpr uint64_t kOtherProcessNs = 2 * kSecond;
 
@@ -152,7 +153,11 @@ void UnwindTables::OnResult(HelperResult result) {
   file.asked = false;
   if (!file.key.empty()) slots_[file.key].building = false;
   if (!result.failure.empty()) {
-    if (result.helper_died) return Refuse(id, base::InvalidArgument("{}", result.failure));
+    // Once may be an accident: whoever runs out of memory kills what has much of it, and a libc
+    // that is refused for that would cut every stack.
+    if (result.helper_died && ++file.deaths == kMaxDeaths) {
+      return Refuse(id, base::InvalidArgument("{}", result.failure));
+    }
     return Postpone(id, result.failure);
   }
   const HelperAnswer& answer = result.answer;

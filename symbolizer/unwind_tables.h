@@ -50,6 +50,7 @@ class UnwindTables {
     absl::Status error;  // final when not OK
     bool asked = false;  // a job of this file is outstanding
     uint8_t attempts = 0;
+    uint8_t deaths = 0;  // of the helper, on this file
     uint64_t retry_at_ns = 0;
     uint64_t other_at_ns = 0;  // from then on a process that was not tried last may be tried
     bool extra = false;        // the attempt under way is such a one

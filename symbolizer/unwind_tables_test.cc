@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -236,6 +237,32 @@ TEST_F(UnwindTablesTest, AnotherProcessMayShowWhatTheFirstCouldNot) {
     const size_t outstanding = symbolizer_->Poll(100);
     table = ask(10);
     if (outstanding == 0 && !table.ok()) break;
+  }
+  EXPECT_TRUE(table.ok()) << base::ToString(table.status());
+}
+
+// The helper that this process has started; 0 when there is none.
+pid_t HelperOfThisProcess() {
+  std::ifstream children("/proc/self/task/" + std::to_string(::getpid()) + "/children");
+  pid_t child = 0;
+  children >> child;
+  return child;
+}
+
+TEST_F(UnwindTablesTest, AHelperThatWasKilledOnceIsNoReasonToRefuseTheFile) {
+  const Mapping self = MappingOf(reinterpret_cast<uint64_t>(&HelperOfThisProcess));
+  ASSERT_TRUE(Get("[vdso]").ok());
+  const pid_t helper = HelperOfThisProcess();
+  ASSERT_GT(helper, 0);
+  // It takes the file's job, and is killed on it.
+  ::kill(helper, SIGSTOP);
+  EXPECT_TRUE(absl::IsUnavailable(Ask(self.file, self.start, self.end).status()));
+  EXPECT_EQ(symbolizer_->Poll(100), 1u);
+  ::kill(helper, SIGKILL);
+  absl::StatusOr<Table> table = base::Unavailable("");
+  for (int i = 0; i < 600 && absl::IsUnavailable(table.status()); ++i) {
+    if (symbolizer_->Poll(100) == 0) ::usleep(100'000);  // it is tried again after two seconds
+    table = Ask(self.file, self.start, self.end);
   }
   EXPECT_TRUE(table.ok()) << base::ToString(table.status());
 }
