@@ -83,13 +83,15 @@ bool KnownFiles::Answer(const fw_file_note& note, const Process& process) {
   --answers_left_;
   if (keys_.size() >= FW_KNOWN_FILES_MAX) ForgetLeastUsed();
   File& file = Meet(mapping->file, *mapping, process);
+  const bool first_met = file.keys.empty();
   file.keys.push_back(key);
   keys_.emplace(key, Key{mapping->file, now_s_});
+  ForgetOlder(key, file);
   if (!Publish(key, mapping->file, file)) {
     ForgetKey(key);
     return true;
   }
-  if (file.state == State::kBuilding && file.keys.size() == 1) {
+  if (file.state == State::kBuilding && first_met) {
     building_.push_back(mapping->file);
     moved_s_ = now_s_;
     TryTable(mapping->file);
@@ -194,6 +196,18 @@ void KnownFiles::ForgetLeastUsed() {
   by_use.resize(count);
   for (const auto& [used_s, key] : by_use) ForgetKey(key);
   full_loss_.Add(count);
+}
+
+// Keys that the same inode had before its ctime changed (a hard link is enough): never met again,
+// but as much used as their file, so that they would stay until the map is full of them.
+void KnownFiles::ForgetOlder(const fw_file_key& key, const File& file) {
+  const std::vector<fw_file_key> keys = file.keys;
+  for (const fw_file_key& other : keys) {
+    if (other.inode_address == key.inode_address && other.inode == key.inode &&
+        other.device == key.device && other.generation != key.generation) {
+      ForgetKey(other);
+    }
+  }
 }
 
 void KnownFiles::ForgetKey(const fw_file_key& key) {

@@ -98,6 +98,7 @@ class KnownFiles {
   void TryTable(symbolizer::FileId id);
   void SetTable(symbolizer::FileId id, File* file, uint32_t table);
   void ForgetLeastUsed();
+  void ForgetOlder(const fw_file_key& key, const File& file);
   void ForgetKey(const fw_file_key& key);
 
   symbolizer::Symbolizer& symbolizer_;

@@ -142,6 +142,24 @@ TEST_F(KnownFilesTest, PassesOverMappingsThatTheProcessTableHasOtherwise) {
   EXPECT_TRUE(memory_.known_files.contains(8));
 }
 
+TEST_F(KnownFilesTest, AnInodeWhoseTimeHasChangedHasOneKey) {
+  const Process process = MakeProcess("/bin/app");
+  const TableForTest table(3);
+  names_.tables.insert_or_assign("/bin/app", table.Map());
+  for (uint32_t generation = 1; generation <= 50; ++generation) {
+    fw_file_note note = Note(5);
+    note.generation = generation;
+    Send(note, process);
+  }
+  files_.Advance(1);
+  EXPECT_TRUE(memory_.known_files.contains(5));
+  EXPECT_THAT(metrics_.Expose(), testing::HasSubstr("firewatch_unwind_known_files 1\n"));
+  Send(Note(6), process);  // through another mount: both stay
+  files_.Advance(1);
+  EXPECT_THAT(metrics_.Expose(), testing::HasSubstr("firewatch_unwind_known_files 2\n"));
+  EXPECT_EQ(files_.store().loads(), 1u);
+}
+
 TEST_F(KnownFilesTest, WorkBetweenTwoAdvancesIsBounded) {
   for (uint64_t inode = 1; inode <= 1000; ++inode) {
     Send(Note(inode), MakeProcess(fmt::format("/lib/{}", inode)));
