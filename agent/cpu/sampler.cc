@@ -204,7 +204,8 @@ absl::Status Sampler::Impl::OpenTables() {
   ASSIGN_OR_RETURN(tables,
                    BpfTableMemory::Open({.tables = bpf_map__fd(skeleton->maps.tables),
                                          .slabs = bpf_map__fd(skeleton->maps.slabs),
-                                         .known_files = bpf_map__fd(skeleton->maps.known_files)}));
+                                         .known_files = bpf_map__fd(skeleton->maps.known_files),
+                                         .generation = &skeleton->bss->known_files_generation}));
   return absl::OkStatus();
 }
 
