@@ -116,10 +116,12 @@ absl::Status Run(const AgentConfig& config) {
   ASSIGN_OR_RETURN(
       const auto symbolizer,
       symbolizer::Symbolizer::Create({.cache_directory = config.cache_directory}, metrics));
-  ASSIGN_OR_RETURN(const auto uploader, Uploader::Start({.server = config.server,
-                                                         .spool_directory = config.spool_directory,
-                                                         .spool_max_bytes = config.spool_max_bytes},
-                                                        metrics));
+  ASSIGN_OR_RETURN(const auto uploader,
+                   Uploader::Start({.server = config.server,
+                                    .spool_directory = config.spool_directory,
+                                    .spool_max_bytes = config.spool_max_bytes,
+                                    .memory_max_bytes = config.memory_limit_bytes / 8},
+                                   metrics));
   health.SetUploader(uploader.get());
   ProcessTableOptions table_options;
   table_options.node = config.node;

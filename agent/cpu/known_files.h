@@ -62,6 +62,8 @@ class KnownFiles {
   bool building() const { return !building_.empty(); }
 
   void EndWindow(uint64_t now_s);
+  // Between windows: gives back what is over the budget now.
+  void ObeyBudget() { store_.ObeyBudget(); }
 
   TableListing List() const;
   const TableStore& store() const { return store_; }

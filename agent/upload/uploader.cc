@@ -24,9 +24,8 @@ namespace {
 
 using SteadyTime = std::chrono::steady_clock::time_point;
 
-// When the disk is full: 80 s of windows, and no more than an eighth of the agent's memory.
+// When the disk is full: 80 s of windows, and no more than UploaderOptions::memory_max_bytes.
 constexpr size_t kMaxMemoryWindows = 8;
-constexpr size_t kMaxMemoryBytes = size_t{8} << 20;
 // Room for the framing of gRPC below the limit on messages.
 constexpr size_t kMaxWindowBytes = static_cast<size_t>(kMaxMessageBytes) - 4096;
 
@@ -154,8 +153,8 @@ absl::Status SpoolingUploader::KeepInMemory(uint64_t sequence, std::string paylo
   absl::Status result;
   {
     base::MutexLock lock(mutex_);
-    const bool fits =
-        memory_.size() < kMaxMemoryWindows && memory_bytes_ + payload.size() <= kMaxMemoryBytes;
+    const bool fits = memory_.size() < kMaxMemoryWindows &&
+                      memory_bytes_ + payload.size() <= options_.memory_max_bytes;
     result = base::Annotate(why, fits ? "window kept in memory only" : "window dropped");
     disk_error_ = base::Message(result);
     if (fits) {
