@@ -12,6 +12,7 @@
 #include <string_view>
 #include <utility>
 
+#include "absl/synchronization/mutex.h"
 #include "agent/core/config.h"
 #include "agent/core/process_table.h"
 #include "agent/cpu/features.h"
@@ -172,6 +173,11 @@ int Main(int argc, char** argv) {
 }  // namespace firewatch::agent
 
 int main(int argc, char** argv) {
+  // Before the first thread. gRPC polls an idle connection every five seconds, which has a thread
+  // wake every second; the uploader looks before each call, and repeats one that fails.
+  ::setenv("GRPC_CLIENT_CHANNEL_BACKUP_POLL_INTERVAL_MS", "0", /*overwrite=*/0);
+  // Debian's Abseil looks for deadlocks at every lock that gRPC takes.
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   // The hidden role of every Firewatch binary that symbolizes: the sandboxed parser of ELF files.
   if (argc == 3 && std::string_view(argv[1]) == "--symbol-helper") {
     return firewatch::symbolizer::RunSymbolHelper(std::atoi(argv[2]));

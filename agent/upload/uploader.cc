@@ -70,6 +70,8 @@ class SpoolingUploader final : public Uploader {
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   bool hurry_ ABSL_GUARDED_BY(mutex_) = false;    // Flush waits: try now, whatever the backoff says
   uint64_t sending_ ABSL_GUARDED_BY(mutex_) = 0;  // the window that a call is under way for
+  // The last window, as long as it was not tried: on disk it is already, but need not be read.
+  std::optional<ingest::UploadWindowRequest> fresh_ ABSL_GUARDED_BY(mutex_);
   std::deque<MemoryWindow> memory_ ABSL_GUARDED_BY(mutex_);
   size_t memory_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   std::string last_error_ ABSL_GUARDED_BY(mutex_);
@@ -143,6 +145,8 @@ absl::Status SpoolingUploader::Submit(ingest::UploadWindowRequest window) {
   {
     base::MutexLock lock(mutex_);
     disk_error_.clear();
+    // While the server is away there is a window before it.
+    if (spool_->Oldest() == *sequence) fresh_ = std::move(window);
   }
   changed_.NotifyAll();
   return absl::OkStatus();
@@ -239,6 +243,15 @@ absl::StatusOr<ingest::UploadWindowRequest> SpoolingUploader::Load(const Work& w
       return base::NotFound("window {} has left memory", work.sequence);
     }
     return window;
+  }
+  {
+    base::MutexLock lock(mutex_);
+    if (fresh_.has_value()) {
+      window = *std::move(fresh_);
+      fresh_.reset();
+      if (window.sequence() == work.sequence) return window;
+      window.Clear();
+    }
   }
   ASSIGN_OR_RETURN(const std::string payload, spool_->Read(work.sequence));
   if (!window.ParseFromString(payload)) {
