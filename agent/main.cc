@@ -12,6 +12,7 @@
 #include <string_view>
 #include <utility>
 
+#include "absl/synchronization/mutex.h"
 #include "agent/core/config.h"
 #include "agent/core/process_table.h"
 #include "agent/cpu/features.h"
@@ -116,10 +117,12 @@ absl::Status Run(const AgentConfig& config) {
   ASSIGN_OR_RETURN(
       const auto symbolizer,
       symbolizer::Symbolizer::Create({.cache_directory = config.cache_directory}, metrics));
-  ASSIGN_OR_RETURN(const auto uploader, Uploader::Start({.server = config.server,
-                                                         .spool_directory = config.spool_directory,
-                                                         .spool_max_bytes = config.spool_max_bytes},
-                                                        metrics));
+  ASSIGN_OR_RETURN(const auto uploader,
+                   Uploader::Start({.server = config.server,
+                                    .spool_directory = config.spool_directory,
+                                    .spool_max_bytes = config.spool_max_bytes,
+                                    .memory_max_bytes = config.memory_limit_bytes / 8},
+                                   metrics));
   health.SetUploader(uploader.get());
   ProcessTableOptions table_options;
   table_options.node = config.node;
@@ -170,6 +173,11 @@ int Main(int argc, char** argv) {
 }  // namespace firewatch::agent
 
 int main(int argc, char** argv) {
+  // Before the first thread. gRPC polls an idle connection every five seconds, which has a thread
+  // wake every second; the uploader looks before each call, and repeats one that fails.
+  ::setenv("GRPC_CLIENT_CHANNEL_BACKUP_POLL_INTERVAL_MS", "0", /*overwrite=*/0);
+  // Debian's Abseil looks for deadlocks at every lock that gRPC takes.
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   // The hidden role of every Firewatch binary that symbolizes: the sandboxed parser of ELF files.
   if (argc == 3 && std::string_view(argv[1]) == "--symbol-helper") {
     return firewatch::symbolizer::RunSymbolHelper(std::atoi(argv[2]));

@@ -23,6 +23,10 @@ long rare_step(void);
 #define FW_FIND_MAPPING(walk) find_mapping()
 #define FW_SEARCH_RULE(walk) search_rule()
 #define FW_RARE_STEP(walk) rare_step()
+struct fw_walk;
+struct fw_mapping;
+static __always_inline void meet_again(struct fw_walk* walk, struct fw_mapping* mapping);
+#define FW_MEET_AGAIN(walk, mapping) meet_again(walk, mapping)
 #include "bpf/mapping.h"
 #include "bpf/output.h"
 #include "bpf/registers.h"
@@ -112,6 +116,13 @@ static __always_inline bool user_memory_is_gone(void) {
   return !mm || BPF_CORE_READ(mm, start_code) == 0;
 }
 
+/* For a moment exec has put a new memory in place and the registers are those of before: the system
+ * call instruction, where the program still seems to be, lies nowhere. */
+static __always_inline bool exec_has_replaced_memory(const struct fw_walk* walk, fw_u32 first,
+                                                     const struct user_registers* registers) {
+  return registers->in_exec && walk->end == FW_STACK_END_NO_MAPPING && walk->next <= first + 1;
+}
+
 static __always_inline void collect_user_stack(struct scratch* scratch,
                                                const struct user_registers* registers) {
   struct fw_sample* sample = &scratch->sample;
@@ -123,9 +134,12 @@ static __always_inline void collect_user_stack(struct scratch* scratch,
     sample->stack_end = FW_STACK_END_COMPAT;
     return;
   }
+  const fw_u32 kept = kept_mappings(scratch);
   fw_walk_begin(walk, first, FW_MAX_USER_FRAMES);
+  walk->mapping_count = kept;
   walk_user_stack();
-  if (walk->end != FW_STACK_END_ROOT && user_memory_is_gone()) {
+  if (walk->end != FW_STACK_END_ROOT &&
+      (exec_has_replaced_memory(walk, first, registers) || user_memory_is_gone())) {
     sample->stack_end = FW_STACK_END_NO_MEMORY;
     sample->file_notes = 0;
     return;
@@ -157,6 +171,7 @@ static __always_inline void begin_sample(struct scratch* scratch, struct task_id
   scratch->new_note = 0;
   scratch->wants_table = 0;
   scratch->wants_copy = 0;
+  scratch->stamp++;
   scratch->now_s = (fw_u32)(sample->time_ns / 1000000000);
   bpf_get_current_comm(sample->comm, sizeof(sample->comm));
 }
@@ -202,7 +217,9 @@ int test_look_up(struct bpf_raw_tracepoint_args* ctx) {
   struct scratch* scratch = take_scratch();
   if (!scratch) return 0;
   begin_sample(scratch, current_ids(), true);
+  const fw_u32 kept = kept_mappings(scratch);
   fw_walk_begin(&scratch->walk, 0, FW_MAX_USER_FRAMES);
+  scratch->walk.mapping_count = kept;
   scratch->walk.address = ctx->args[0];
   find_mapping();
   scratch->frames[0] = fw_current_mapping(&scratch->walk)->state;

@@ -103,7 +103,18 @@ typedef struct {
   void* vdso;
 } CORE mm_context_t; /* x86 */
 
+typedef struct seqcount {
+  unsigned int sequence;
+} CORE seqcount_t;
+
+/* mm_lock_seq changes with every change of the mappings (CONFIG_PER_VMA_LOCK, include/linux/
+ * mmap_lock.h): since 6.13 before it (odd) and behind it (even), from 6.4 to 6.12 behind it. */
+struct mm_struct___number {
+  int mm_lock_seq;
+} CORE;
+
 struct mm_struct {
+  seqcount_t mm_lock_seq;  /* since 6.13 */
   struct maple_tree mm_mt; /* since 6.1 */
   struct rb_root mm_rb;    /* until 6.0 */
   mm_context_t context;
@@ -119,6 +130,7 @@ struct task_struct {
   unsigned long long start_time;
   struct task_struct* group_leader;
   struct pid* thread_pid;
+  unsigned long long self_exec_id; /* counts what this process has executed */
 } CORE;
 
 /* include/linux/sched.h; both values have been the same since 2.6. */

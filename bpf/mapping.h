@@ -100,6 +100,59 @@ static __always_inline fw_u64 find_in_rb_tree(struct mm_struct* mm, fw_u64 addre
   return 0;
 }
 
+/* ---- mappings that are kept -------------------------------------------------------------------
+ */
+
+/* Finding a mapping and its file is a chain of some twenty reads that depend on each other, each a
+ * cache miss in a sample that comes seldom. Kernels that count changes of the mappings (6.4) spare
+ * us that while the same process is sampled again on a CPU. False: nothing is known. */
+static __always_inline bool find_owner(struct mappings_owner* owner) {
+  struct task_struct* task = (struct task_struct*)bpf_get_current_task();
+  struct mm_struct* mm = BPF_CORE_READ(task, mm);
+  struct mm_struct___number* older = (void*)mm;
+  if (bpf_core_field_exists(mm->mm_lock_seq.sequence)) {
+    owner->sequence = BPF_CORE_READ(mm, mm_lock_seq.sequence);
+    if (owner->sequence & 1) return false; /* being changed */
+  } else if (bpf_core_field_exists(older->mm_lock_seq)) {
+    owner->sequence = (fw_u32)BPF_CORE_READ(older, mm_lock_seq);
+  } else {
+    return false;
+  }
+  owner->mm = (fw_u64)mm;
+  owner->exec_id = BPF_CORE_READ(task, self_exec_id);
+  owner->process = (fw_u32)(bpf_get_current_pid_tgid() >> 32);
+  owner->generation = *(const volatile __u32*)&known_files_generation;
+  return mm != NULL;
+}
+
+/* How many mappings of the walk before are still true. */
+static __always_inline fw_u32 kept_mappings(struct scratch* scratch) {
+  struct mappings_owner now = {};
+  const bool known = find_owner(&now);
+  struct mappings_owner* before = &scratch->owner;
+  const bool same = known && before->mm == now.mm && before->exec_id == now.exec_id &&
+                    before->process == now.process && before->sequence == now.sequence &&
+                    before->generation == now.generation;
+  if (!known) now.mm = 0;
+  *before = now;
+  return same ? scratch->walk.mapping_count : 0;
+}
+
+/* A file that user space has not answered for, or a look-up that failed: asked again. */
+static __always_inline void forget_mappings(struct scratch* scratch) { scratch->owner.mm = 0; }
+
+/* Counts the sample as a use of the file's table, once. */
+static __always_inline void use_table(struct scratch* scratch, struct fw_mapping* mapping) {
+  if (mapping->state != FW_MAPPING_FILE || mapping->stamp == scratch->stamp) return;
+  mapping->stamp = scratch->stamp;
+  fw_u32 index = mapping->table;
+  struct fw_table* table = bpf_map_lookup_elem(&tables, &index);
+  if (!table) return;
+  table->last_used_s = scratch->now_s;
+  table->uses++;
+  if (table->state != FW_TABLE_READY) scratch->wants_table = 1;
+}
+
 /* ---- the mapping ------------------------------------------------------------------------------
  */
 
@@ -161,19 +214,15 @@ static __always_inline void identify_file(struct scratch* scratch, struct fw_map
   if (!known) {
     mapping->state = FW_MAPPING_NEW_FILE;
     scratch->wants_table = 1;
+    forget_mappings(scratch);
     note_file(scratch, mapping, key);
     return;
   }
   mapping->state = FW_MAPPING_FILE;
   mapping->file_id = known->file_id & ((1u << 20) - 1);
   mapping->table = known->table;
-  fw_u32 index = known->table;
-  struct fw_table* table = bpf_map_lookup_elem(&tables, &index);
-  if (table) {
-    table->last_used_s = scratch->now_s;
-    table->uses++;
-    if (table->state != FW_TABLE_READY) scratch->wants_table = 1;
-  }
+  mapping->stamp = scratch->stamp - 1;
+  use_table(scratch, mapping);
 }
 
 static __always_inline long describe_mapping(struct scratch* scratch, struct mm_struct* mm,
@@ -231,4 +280,8 @@ static __always_inline long fw_look_up_mapping(struct fw_walk* walk, fw_u64 addr
     return 0;
   }
   return describe_mapping(scratch_of(walk), mm, (struct vm_area_struct*)vma, address, to);
+}
+
+static __always_inline void meet_again(struct fw_walk* walk, struct fw_mapping* mapping) {
+  use_table(scratch_of(walk), mapping);
 }

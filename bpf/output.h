@@ -14,10 +14,23 @@
  * a thousand frames the copy of the stack is shorter. */
 #define RECORD_TAIL_BYTES (28 * 1024)
 
+/* Whose mappings scratch.walk has: nothing of it changed as long as all of this is the same. */
+struct mappings_owner {
+  fw_u64 mm; /* 0: of nobody */
+  fw_u64 exec_id;
+  fw_u32 process; /* in the initial pid namespace: an mm is used again, its changes counted alike */
+  fw_u32 sequence;   /* of changes of the mappings */
+  fw_u32 generation; /* of known files */
+  fw_u32 padding;
+};
+
 struct scratch {
   fw_u32 busy;
   fw_u32 now_s; /* CLOCK_MONOTONIC seconds of this sample */
   struct fw_walk walk;
+  struct mappings_owner owner;
+  fw_u32 stamp; /* of this sample: mappings that it met have it, too */
+  fw_u32 padding0;
   fw_u64 noted_files[NOTED_FILES];
   fw_u32 new_note; /* a note of this sample asks for the first time */
   fw_u32 padding;

@@ -10,12 +10,17 @@
 #endif
 
 struct user_registers {
-  bool valid;  /* saved by an entry from user mode */
-  bool compat; /* 32-bit code */
+  bool valid;   /* saved by an entry from user mode */
+  bool compat;  /* 32-bit code */
+  bool in_exec; /* user mode was left with execve or execveat */
 };
 
 /* Selectors: arch/x86/include/asm/segment.h. Privilege level in the low two bits. */
 #define USER_CODE_32 0x23
+/* orig_rax in a system call (arch/x86/entry/syscalls/syscall_64.tbl). After an exception it is an
+ * error code; these two are none of a page fault: the user bit is not in them. */
+#define SYSCALL_EXECVE 59
+#define SYSCALL_EXECVEAT 322
 #define USER_PRIVILEGE 3
 /* x86-64 stacks are 16 KiB (32 under KASAN, which nobody profiles). Only used before 5.15; the 16
  * bytes that FRED kernels leave on top came later. */
@@ -48,7 +53,8 @@ static __always_inline struct user_registers take_registers(struct fw_walk* walk
   to[14] = regs->r14;
   to[15] = regs->r15;
   return (struct user_registers){.valid = registers_are_user(regs),
-                                 .compat = (regs->cs & 0xffff) == USER_CODE_32};
+                                 .compat = (regs->cs & 0xffff) == USER_CODE_32,
+                                 .in_exec = false};
 }
 
 /* The registers that current left user mode with. */
@@ -66,6 +72,8 @@ static __always_inline long take_saved_registers(struct fw_walk* walk, struct ta
   }
   const long error = bpf_probe_read_kernel(saved, sizeof(*saved), address);
   if (error) return error;
+  const fw_u64 call = saved->orig_rax;
   *out = take_registers(walk, saved);
+  out->in_exec = call == SYSCALL_EXECVE || call == SYSCALL_EXECVEAT;
   return 0;
 }

@@ -18,16 +18,19 @@
  *       when it could not be found out: the walk then trusts the address and asks again next time.
  *   const struct fw_table *fw_table_at(fw_u32 index)     entry of `tables`, or NULL
  *   const fw_u8 *fw_slab_at(fw_u32 number)               FW_SLAB_BYTES bytes, or NULL
+ *       Called once for a mapping; what a walk meets again it takes from walk.mappings.
  *   struct fw_rule_cache *fw_rule_cache_here(void)       zeroed at first, kept between walks; used
  *       by one walk at a time. NULL: no cache.
  *
- * and may define, before the include, FW_USE_TABLES (an expression; 0: frame pointers only) and
- * FW_FIND_MAPPING, FW_SEARCH_RULE, FW_RARE_STEP (how those three are called).
+ * and may define, before the include, FW_USE_TABLES (an expression; 0: frame pointers only),
+ * FW_FIND_MAPPING, FW_SEARCH_RULE, FW_RARE_STEP (how those three are called) and
+ * FW_MEET_AGAIN(walk, mapping), a statement for each mapping that comes out of walk.mappings.
  *
  * A walk:  fill walk.ip and walk.registers; fw_walk_begin(); fw_walk_step() until it returns 1;
  * frames[first .. walk.next) are the frames, leaf first, walk.end says how it ended. The walk ends
  * by itself, at the latest at `limit` frames. After begin, `walk.mapping_count` is 0: nothing of an
- * earlier walk is kept but the rule cache.
+ * earlier walk is kept but the rule cache. Whoever knows that the mappings of the walk before are
+ * still true sets it back to what it was then.
  *
  * Memory is not read word by word: each read is a helper call and, in a sample that comes 99 times
  * a second, a chain of cache misses where each address is known only after the miss before. The
@@ -53,6 +56,9 @@
 #endif
 #ifndef FW_SEARCH_RULE
 #define FW_SEARCH_RULE(walk) fw_search_rule(walk)
+#endif
+#ifndef FW_MEET_AGAIN
+#define FW_MEET_AGAIN(walk, mapping) (void)(mapping)
 #endif
 #ifndef FW_RARE_STEP
 #define FW_RARE_STEP(walk) fw_rare_step(walk)
@@ -83,11 +89,11 @@ struct fw_mapping {
   fw_u32 file_id;     /* state FILE: below 2^20 */
   fw_u32 table;       /* state FILE: index for fw_table_at, or FW_NO_TABLE */
   fw_u32 state;       /* enum fw_mapping_state */
-  fw_u32 padding;
-  fw_u64 bias; /* set by the walk: address + bias is the FILE frame */
+  fw_u32 stamp;       /* the includer's */
+  fw_u64 bias;        /* set by the walk: address + bias is the FILE frame */
 };
 
-/* Slot 0 stands for "no mapping" and never matches; the others are a cache for one walk. */
+/* Slot 0 stands for "no mapping" and never matches; the others are those that were met. */
 #define FW_WALK_MAPPINGS 16
 
 /* rt_sigframe of x86-64: ucontext with the sigcontext at 40, in this order (asm/sigcontext.h):
@@ -209,9 +215,10 @@ static __always_inline long fw_find_mapping(struct fw_walk* walk) {
   const fw_u64 address = walk->address;
   for (fw_u32 i = 1; i < FW_WALK_MAPPINGS; i++) {
     if (i > walk->mapping_count) break;
-    const struct fw_mapping* cached = &walk->mappings[i];
+    struct fw_mapping* cached = &walk->mappings[i];
     if (address - cached->start < cached->end - cached->start) {
       walk->current = i;
+      FW_MEET_AGAIN(walk, cached);
       return 0;
     }
   }

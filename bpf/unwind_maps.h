@@ -18,6 +18,9 @@ struct {
   __type(value, struct fw_known_file);
 } known_files SEC(".maps");
 
+/* User space adds one after each change of known_files: programs keep what they learned from it. */
+__u32 known_files_generation;
+
 /* Key: fw_known_file.table. User space writes through its mapping; the programs read, and write
  * last_used_s and uses (two CPUs may lose a count to each other). */
 struct {

@@ -96,6 +96,11 @@ int Main(int argc, char** argv) {
       ->add_option("--stack-bytes", record.stack_bytes, "perf: bytes of stack copied per sample")
       ->check(CLI::Range(1024, 65'528))
       ->capture_default_str();
+  record_command
+      ->add_option("--memory-limit", record.memory_limit_bytes,
+                   "Bound of heap and BPF maps together: 64MiB, 1GiB (default: 256MiB)")
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
+      ->check(CLI::Range(uint64_t{16} << 20, uint64_t{1} << 40));
   record_command->add_option("-o,--output", record.output, "File to write; - is standard output")
       ->capture_default_str();
   record_command->add_flag("--folded", record.folded,

@@ -184,6 +184,7 @@ absl::StatusOr<agent::ProfilerOptions> MakeProfilerOptions(const RecordOptions& 
   out.sampler.hz = options.hz;
   for (uint32_t pid : options.pids) out.sampler.pids.push_back(agent::Pid{pid});
   out.window.single_profile = true;
+  out.memory_limit_bytes = options.memory_limit_bytes;
   // The tick decides when to stop; 50 ms keeps a short command's recording short.
   out.tick_ms = 50;
   return out;

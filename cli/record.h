@@ -22,6 +22,9 @@ struct RecordOptions {
   std::string sampler = "auto";
   bool hz_given = false;  // ptrace goes beyond its low default only when told to
   uint32_t stack_bytes = 16'384;
+  // Of heap and BPF maps together, as far as unwind tables can give way. Larger than the agent's: a
+  // recording keeps all its stacks until it ends.
+  uint64_t memory_limit_bytes = uint64_t{256} << 20;
   std::string output = "firewatch.pb.gz";  // "-" writes to standard output
   bool folded = false;                     // folded stacks instead of pprof
   std::string cache_directory;             // symbol indexes; "" = the user's cache folder

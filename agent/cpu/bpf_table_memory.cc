@@ -5,6 +5,7 @@
 #include <spdlog/spdlog.h>
 #include <sys/mman.h>
 
+#include <atomic>
 #include <cerrno>
 #include <utility>
 
@@ -81,14 +82,24 @@ void BpfTableMemory::WaitForPrograms() {
   }
 }
 
+// Behind the change: a program that sees the new number also sees what changed.
+void BpfTableMemory::NextGeneration() {
+  if (maps_.generation == nullptr) return;
+  std::atomic_ref<uint32_t>(*maps_.generation).fetch_add(1, std::memory_order_release);
+}
+
 absl::Status BpfTableMemory::SetKnownFile(const fw_file_key& key, const fw_known_file& file) {
-  if (bpf_map_update_elem(maps_.known_files, &key, &file, BPF_ANY) == 0) return absl::OkStatus();
+  if (bpf_map_update_elem(maps_.known_files, &key, &file, BPF_ANY) == 0) {
+    NextGeneration();
+    return absl::OkStatus();
+  }
   if (errno == E2BIG) return base::ResourceExhausted("the map of known files is full");
   return base::ErrnoStatus(errno, "bpf: add a known file");
 }
 
 void BpfTableMemory::ForgetFile(const fw_file_key& key) {
   bpf_map_delete_elem(maps_.known_files, &key);
+  NextGeneration();
 }
 
 }  // namespace firewatch::agent

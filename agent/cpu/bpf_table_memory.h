@@ -20,6 +20,7 @@ class BpfTableMemory final : public TableMemory {
     int tables = -1;
     int slabs = -1;
     int known_files = -1;
+    uint32_t* generation = nullptr;  // known_files_generation, mapped
   };
   static absl::StatusOr<std::unique_ptr<BpfTableMemory>> Open(const Maps& maps);
   ~BpfTableMemory() override;
@@ -41,6 +42,7 @@ class BpfTableMemory final : public TableMemory {
     std::byte* bytes = nullptr;
   };
 
+  void NextGeneration();
   BpfTableMemory(const Maps& maps, std::span<fw_table> tables) : maps_(maps), tables_(tables) {}
 
   const Maps maps_;

@@ -27,12 +27,12 @@ std::array<uint64_t, FW_STACK_END_COUNT> Total(std::span<const ProgramStackEnds>
 }  // namespace
 
 Collector::Collector(WindowOptions options, ProcessTable& table, symbolizer::Symbolizer& symbolizer,
-                     base::MetricsRegistry& metrics, Sink sink)
+                     base::MetricsRegistry& metrics, Sink sink, DeferredLimits deferred)
     : table_(table),
       symbolizer_(symbolizer),
       sink_(std::move(sink)),
       windows_{Window(options, symbolizer), Window(options, symbolizer)},
-      deferred_(symbolizer, metrics),
+      deferred_(symbolizer, metrics, deferred),
       samples_(&metrics.AddCounter("firewatch_samples_total", "Samples taken into a window.")),
       windows_closed_(&metrics.AddCounter("firewatch_windows_total", "Windows closed.")),
       complete_(&metrics.AddGauge("firewatch_complete_stacks_ratio",

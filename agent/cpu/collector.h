@@ -26,7 +26,7 @@ class Collector {
   using Sink = std::function<void(ClosedWindow)>;
 
   Collector(WindowOptions options, ProcessTable& table, symbolizer::Symbolizer& symbolizer,
-            base::MetricsRegistry& metrics, Sink sink);
+            base::MetricsRegistry& metrics, Sink sink, DeferredLimits deferred = {});
 
   // In time order with OnSample.
   void OnEvent(const ProcessEvent& event);
@@ -49,6 +49,9 @@ class Collector {
   void CollectNames();
   // Stacks wait for unwind tables: call CollectNames again soon.
   bool waits_for_tables() const { return deferred_.waiting(); }
+
+  // What stacks that wait may still put onto the heap.
+  uint64_t deferred_free_bytes() const { return deferred_.free_bytes(); }
 
   // Lives as long as somebody holds it; safe on any thread.
   std::shared_ptr<const StackEndsByProgram> program_ends() const { return program_ends_; }

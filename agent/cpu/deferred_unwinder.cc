@@ -7,7 +7,10 @@
 #include <span>
 #include <utility>
 
-#include "agent/stacks/host_tables.h"
+// Rules come out of the mapped table, see below.
+struct fw_walk;
+static long search_mapped_table(fw_walk* walk);
+#define FW_SEARCH_RULE(walk) search_mapped_table(walk)
 #include "bpf/unwind.h"
 
 namespace firewatch::agent {
@@ -22,7 +25,7 @@ struct DeferredWalk {
 
   long Read(void* to, uint32_t size, uint64_t address);
   long LookUp(uint64_t address, fw_mapping* to);
-  const HostTables& tables() const;
+  long SearchRule(fw_walk* walk);
 };
 
 namespace {
@@ -32,8 +35,6 @@ thread_local DeferredWalk* walking = nullptr;
 // A read so far above the copy is of the stack still.
 constexpr uint64_t kAboveCopy = 1 << 20;
 constexpr uint32_t kFileIdLimit = 1u << (FW_FRAME_KIND_SHIFT - FW_FRAME_FILE_OFFSET_BITS);
-// Copies of tables on the heap are not kept beyond this, 4 MiB, when no sample waits.
-constexpr size_t kSlabsKept = 16;
 
 }  // namespace
 }  // namespace firewatch::agent
@@ -45,19 +46,18 @@ static long fw_read_user(void* to, fw_u32 size, fw_u64 address) {
 static long fw_look_up_mapping(fw_walk*, fw_u64 address, fw_mapping* to) {
   return firewatch::agent::walking->LookUp(address, to);
 }
-static const fw_table* fw_table_at(fw_u32 index) {
-  return firewatch::agent::walking->tables().table(index);
+static long search_mapped_table(fw_walk* walk) {
+  return firewatch::agent::walking->SearchRule(walk);
 }
-static const fw_u8* fw_slab_at(fw_u32 number) {
-  return firewatch::agent::walking->tables().slab(number);
-}
+// Only asked by the search that is replaced.
+static const fw_table* fw_table_at(fw_u32) { return nullptr; }
+static const fw_u8* fw_slab_at(fw_u32) { return nullptr; }
 static fw_rule_cache* fw_rule_cache_here() { return nullptr; }
 
 namespace firewatch::agent {
 
-struct DeferredUnwinder::Tables {
-  HostTables host;
-  // On the heap: with its chunk of the stack a walk has 2 KiB.
+// On the heap: with its chunk of the stack a walk has 2 KiB.
+struct DeferredUnwinder::Walker {
   fw_walk walk{};
   std::vector<fw_u64> frames = std::vector<fw_u64>(FW_WALK_FRAMES);
 };
@@ -70,8 +70,6 @@ struct DeferredUnwinder::Kept {
   size_t window = 0;
   ProcessMapping waits_for;  // whose table the walk came to
 };
-
-const HostTables& DeferredWalk::tables() const { return unwinder->tables_->host; }
 
 long DeferredWalk::Read(void* to, uint32_t size, uint64_t address) {
   const std::span<const std::byte> stack = sample->stack;
@@ -105,11 +103,25 @@ long DeferredWalk::LookUp(uint64_t address, fw_mapping* to) {
   return 0;
 }
 
+// As fw_search_rule does it in the slabs.
+long DeferredWalk::SearchRule(fw_walk* walk) {
+  const fw_mapping* mapping = fw_current_mapping(walk);
+  if (mapping->table >= unwinder->tables_.size()) {
+    return fw_no_rule(walk, FW_STACK_END_NO_TABLE);
+  }
+  const symbolizer::UnwindTable::Rule found = unwinder->tables_[mapping->table]->table.Find(
+      walk->address - mapping->start + mapping->file_offset);
+  if (found.rule.cfa == FW_CFA_NONE) return fw_no_rule(walk, FW_STACK_END_NO_RULE);
+  std::memcpy(&walk->rule, &found.rule, sizeof(walk->rule));
+  std::memcpy(&walk->slot, &found.slot, sizeof(walk->slot));
+  return 0;
+}
+
 DeferredUnwinder::DeferredUnwinder(symbolizer::Symbolizer& symbolizer,
                                    base::MetricsRegistry& metrics, DeferredLimits limits)
     : symbolizer_(symbolizer),
       limits_(limits),
-      tables_(std::make_unique<Tables>()),
+      walker_(std::make_unique<Walker>()),
       walked_(metrics.AddCounter("firewatch_deferred_stacks_total",
                                  "Stacks that were walked in user space, because a file had no "
                                  "unwind table in the kernel yet.")),
@@ -129,10 +141,9 @@ const DeferredUnwinder::File& DeferredUnwinder::Ask(const ProcessMapping& mappin
   if (absl::IsUnavailable(table.status())) return file;
   file.state = TableState::kNone;
   if (!table.ok()) return file;
-  if (const auto index = tables_->host.Add((*table)->table); index.ok()) {
-    file.state = TableState::kReady;
-    file.table = *index;
-  }
+  file.state = TableState::kReady;
+  file.table = static_cast<uint32_t>(tables_.size());
+  tables_.push_back(*table);
   return file;
 }
 
@@ -157,13 +168,13 @@ bool DeferredUnwinder::Walk(const SampleRecord& sample, const Process& process, 
   DeferredWalk context{.unwinder = this, .sample = &sample, .process = &process};
   walking = &context;
   walked_since_advance_ = true;
-  fw_walk& walk = tables_->walk;
+  fw_walk& walk = walker_->walk;
   walk.ip = sample.registers->ip;
   std::copy(std::begin(sample.registers->registers), std::end(sample.registers->registers),
             walk.registers);
   fw_walk_begin(&walk, 0, FW_MAX_USER_FRAMES);
   while ((force || context.blocked == nullptr) &&
-         fw_walk_step(&walk, tables_->frames.data(), nullptr) == 0) {
+         fw_walk_step(&walk, walker_->frames.data(), nullptr) == 0) {
   }
   walking = nullptr;
   if (context.blocked != nullptr && !force) {
@@ -177,7 +188,7 @@ bool DeferredUnwinder::Walk(const SampleRecord& sample, const Process& process, 
   const bool better = end == FW_STACK_END_ROOT || (sample.stack_end != FW_STACK_END_ROOT &&
                                                    walk.next >= sample.user_frames.size());
   if (better) {
-    out->user_frames = {tables_->frames.data(), walk.next};
+    out->user_frames = {walker_->frames.data(), walk.next};
     out->stack_end = end;
   }
   return true;
@@ -258,8 +269,8 @@ size_t DeferredUnwinder::waiting(size_t window) const {
 // Nothing waits: by now the tables are in the kernel, and no further sample comes here.
 void DeferredUnwinder::ForgetTables() {
   const bool in_use = std::exchange(walked_since_advance_, false);
-  if (files_.empty() || (in_use && tables_->host.slab_count() <= kSlabsKept)) return;
-  tables_ = std::make_unique<Tables>();
+  if (in_use) return;
+  tables_.clear();
   files_.clear();
 }
 

@@ -22,7 +22,7 @@ namespace firewatch::agent {
 
 struct DeferredLimits {
   size_t samples = 512;
-  size_t bytes = size_t{8} << 20;
+  size_t bytes = size_t{8} << 20;  // on the heap
 };
 
 // One home thread, the symbolizer's. Everything passed by reference must outlive it.
@@ -41,23 +41,25 @@ class DeferredUnwinder {
   // nothing was done, when no more can be kept: the sample is then taken as it is.
   bool Take(const SampleRecord& sample, const Process& process, size_t window, Finished finished);
 
-  // Walks those whose tables have come, or will never come. After each Poll of the symbolizer. Its
-  // own copies of tables go when nothing was walked since the last call.
+  // Walks those whose tables have come, or will never come. After each Poll of the symbolizer. Lets
+  // go of the tables when nothing was walked since the last call.
   void Advance(Finished finished);
   // Walks all that wait for this window with the tables that are there.
   void Finish(size_t window, Finished finished);
 
   size_t waiting(size_t window) const;
   bool waiting() const { return !kept_.empty(); }
+  // What further samples may still put onto the heap.
+  size_t free_bytes() const { return limits_.bytes - kept_bytes_; }
 
  private:
   enum class TableState : uint8_t { kAsked, kReady, kNone };
   struct File {
     TableState state = TableState::kAsked;
-    uint32_t table = FW_NO_TABLE;  // index in host tables
+    uint32_t table = FW_NO_TABLE;  // index in tables_
   };
   struct Kept;
-  struct Tables;
+  struct Walker;
   friend struct DeferredWalk;  // the hooks of bpf/unwind.h
 
   const File& Ask(const ProcessMapping& mapping, const Process& process);
@@ -72,7 +74,9 @@ class DeferredUnwinder {
   std::deque<std::unique_ptr<Kept>> kept_;  // in the order of their samples
   size_t kept_bytes_ = 0;
   absl::flat_hash_map<symbolizer::FileId, File> files_;
-  std::unique_ptr<Tables> tables_;
+  // Read where they are mapped: no copy of a table is made for a few stacks.
+  std::vector<std::shared_ptr<const symbolizer::MappedUnwindTable>> tables_;
+  std::unique_ptr<Walker> walker_;
   bool walked_since_advance_ = false;
 
   base::Counter& walked_;

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "agent/core/memory.h"
 #include "agent/cpu/slab_space.h"
 #include "agent/cpu/table_memory.h"
 #include "base/status.h"
@@ -19,6 +20,9 @@
 #include "symbolizer/unwind/table_writer.h"
 
 namespace firewatch::agent {
+
+// A budget without a difference between growing and keeping.
+inline MemoryBudget::Room RoomFor(uint64_t bytes) { return {.grow_to = bytes, .keep = bytes}; }
 
 class FakeTableMemory final : public TableMemory {
  public:

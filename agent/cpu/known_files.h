@@ -63,6 +63,8 @@ class KnownFiles {
   bool building() const { return !building_.empty() && now_s_ <= moved_s_ + kHurryS; }
 
   void EndWindow(uint64_t now_s);
+  // Between windows: gives back what is over the budget now.
+  void ObeyBudget() { store_.ObeyBudget(); }
 
   TableListing List() const;
   const TableStore& store() const { return store_; }

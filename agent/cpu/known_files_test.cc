@@ -46,7 +46,7 @@ class KnownFilesTest : public testing::Test {
   symbolizer::FakeSymbolizer names_;
   FakeTableMemory memory_{FW_TABLES_MAX, FW_KNOWN_FILES_MAX};
   base::MetricsRegistry metrics_;
-  KnownFiles files_{memory_, [] { return uint64_t{64} << 20; }, names_, metrics_};
+  KnownFiles files_{memory_, [] { return RoomFor(uint64_t{64} << 20); }, names_, metrics_};
 };
 
 TEST_F(KnownFilesTest, ATableThatIsThereIsLoadedWithTheFirstNote) {

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/cpu/profiler.h"
 
+#include <malloc.h>
+#include <spdlog/spdlog.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/timerfd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <utility>
 
-#include "agent/core/memory.h"
 #include "base/check.h"
 #include "base/status.h"
 
@@ -20,9 +22,13 @@ namespace {
 constexpr uint64_t kNamesIntervalMs = 25;
 // How often the helper is asked for unwind tables; only while some are being built.
 constexpr uint64_t kTablesIntervalMs = 10;
-// Of the memory limit, for what the heap grows by between two looks at it.
-constexpr uint64_t kHeapReserveShare = 16;
 constexpr uint64_t kSecondNs = 1'000'000'000;
+// How often the heap is looked at, while samples come.
+constexpr uint64_t kMemoryIntervalNs = 100'000'000;
+// Of the memory limit: what stacks that wait for tables, and frames of each of the two windows, may
+// take. At 64 MiB these are 4 MiB each.
+constexpr uint64_t kDeferredShare = 16;
+constexpr uint64_t kFramesShare = 16;
 // At the end of a run there is no next window to wait in: names may take this long.
 constexpr int kFinalNamesMs = 5'000;
 
@@ -41,6 +47,13 @@ void ArmTimer(int fd, uint64_t interval_ms) {
   ::timerfd_settime(fd, 0, &spec, nullptr);
 }
 
+WindowOptions LimitedWindow(const ProfilerOptions& options) {
+  WindowOptions window = options.window;
+  window.max_frames = std::min<size_t>(window.max_frames,
+                                       options.memory_limit_bytes / kFramesShare / sizeof(fw_u64));
+  return window;
+}
+
 void ClearEvent(int fd) {
   uint64_t value = 0;
   [[maybe_unused]] const ssize_t got = ::read(fd, &value, sizeof(value));
@@ -52,11 +65,16 @@ Profiler::Profiler(ProfilerOptions options, ProcessTable& table, symbolizer::Sym
                    const base::Clock& clock, base::MetricsRegistry& metrics, Collector::Sink sink)
     : options_(std::move(options)),
       clock_(clock),
-      collector_(options_.window, table, symbolizer, metrics,
+      collector_(LimitedWindow(options_), table, symbolizer, metrics,
                  [this, to = std::move(sink)](ClosedWindow window) {
                    NoteSource(&window);
+                   budget_.Look();  // its profiles stand beside the frames that they were made of
                    to(std::move(window));
-                 }) {}
+                   budget_.Look();
+                 },
+                 {.bytes = std::min<size_t>(DeferredLimits().bytes,
+                                            options_.memory_limit_bytes / kDeferredShare)}),
+      budget_(options_.memory_limit_bytes, options_.rss_anon_bytes) {}
 
 void Profiler::NoteSource(ClosedWindow* window) const {
   window->sampler = SourceKindName(opened_.source->kind());
@@ -95,11 +113,10 @@ absl::Status Profiler::Prepare(ProcessTable& table, symbolizer::Symbolizer& symb
     CHECK(opened_.source->DeliverEventsTo(
         [this](const ProcessEvent& event) { DeliverEvent(event); }));
   }
-  fixed_map_bytes_ = opened_.source->map_bytes();
-  if (!options_.rss_anon_bytes) options_.rss_anon_bytes = RssAnonBytes;
+  budget_.SetFixedBytes(opened_.source->map_bytes());
   if (TableMemory* memory = opened_.source->table_memory(); memory != nullptr) {
-    known_files_ = std::make_unique<KnownFiles>(
-        *memory, [this] { return TableBudget(); }, symbolizer, metrics);
+    known_files_ =
+        std::make_unique<KnownFiles>(*memory, [this] { return TableRoom(); }, symbolizer, metrics);
     collector_.SetKnownFiles(known_files_.get());
   }
   if (!options_.record_events_path.empty()) {
@@ -168,8 +185,10 @@ void Profiler::Drain() {
 // milliseconds.
 void Profiler::AdvanceTables() {
   if (known_files_ == nullptr) return;
-  const uint64_t now_s = clock_.MonotonicNs() / kSecondNs;
+  const uint64_t now_ns = clock_.MonotonicNs();
+  const uint64_t now_s = now_ns / kSecondNs;
   known_files_->Advance(now_s);
+  ObeyMemoryLimit(now_ns);
   const bool wanted = known_files_->building() || collector_.waits_for_tables();
   if (wanted != tables_timer_armed_) {
     tables_timer_armed_ = wanted;
@@ -182,10 +201,22 @@ void Profiler::AdvanceTables() {
   }
 }
 
-uint64_t Profiler::TableBudget() const {
-  const uint64_t limit = options_.memory_limit_bytes;
-  const uint64_t others = options_.rss_anon_bytes() + fixed_map_bytes_ + limit / kHeapReserveShare;
-  return others >= limit ? 0 : limit - others;
+MemoryBudget::Room Profiler::TableRoom() {
+  budget_.SetReservedBytes(collector_.deferred_free_bytes());
+  return budget_.ForTables();
+}
+
+// The heap has grown since the tables were loaded: first goes what is free in it, then the tables
+// that are used least.
+void Profiler::ObeyMemoryLimit(uint64_t now_ns) {
+  if (now_ns - memory_looked_ns_ < kMemoryIntervalNs) return;
+  memory_looked_ns_ = now_ns;
+  if (!budget_.IsTight(known_files_->store().slab_bytes())) return;
+  if (now_ns - memory_trimmed_ns_ >= kSecondNs) {
+    memory_trimmed_ns_ = now_ns;
+    ::malloc_trim(0);
+  }
+  if (budget_.IsTight(known_files_->store().slab_bytes())) known_files_->ObeyBudget();
 }
 
 void Profiler::ReportTables() {
@@ -193,7 +224,7 @@ void Profiler::ReportTables() {
   options_.on_tables({.listing = known_files_->List(),
                       .maps = opened_.source->MapSizes(),
                       .now_s = clock_.MonotonicNs() / kSecondNs,
-                      .rss_anon_bytes = options_.rss_anon_bytes(),
+                      .rss_anon_bytes = budget_.Look(),
                       .memory_limit_bytes = options_.memory_limit_bytes});
 }
 
@@ -205,6 +236,7 @@ void Profiler::CloseWindow() {
   collector_.CloseWindow(window_start_, now);
   window_start_ = now;
   closed_at_ns_ = clock_.MonotonicNs();
+  budget_.EndWindow();
   if (known_files_ != nullptr) {
     known_files_->EndWindow(closed_at_ns_ / kSecondNs);
     ReportTables();

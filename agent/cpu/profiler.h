@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "agent/core/memory.h"
 #include "agent/cpu/collector.h"
 #include "agent/cpu/known_files.h"
 #include "agent/cpu/open_source.h"
@@ -42,7 +43,8 @@ struct ProfilerOptions {
   // Called about every tick_ms on the loop's thread when set; false stops the loop.
   std::function<bool()> on_tick;
   uint64_t tick_ms = 200;
-  // Bound of RssAnon and charged BPF maps together; unwind tables get what is left.
+  // Bound of RssAnon and charged BPF maps together (agent/core/memory.h): unwind tables get what is
+  // left, and stacks that wait or stand in a window have their share at most.
   uint64_t memory_limit_bytes = uint64_t{64} << 20;
   std::function<uint64_t()> rss_anon_bytes;  // of this process unless set
   // Called on the loop's thread when unwind tables have changed (at most once a second) and after
@@ -82,7 +84,8 @@ class Profiler {
   void DeliverSample(const SampleRecord& sample);
   void Drain();
   void AdvanceTables();
-  uint64_t TableBudget() const;
+  MemoryBudget::Room TableRoom();
+  void ObeyMemoryLimit(uint64_t now_ns);
   void ReportTables();
   void CloseWindow();
   void FinishClosed();
@@ -93,7 +96,9 @@ class Profiler {
   Collector collector_;
   OpenedSource opened_;
   std::unique_ptr<KnownFiles> known_files_;  // null when the source does not unwind by tables
-  uint64_t fixed_map_bytes_ = 0;
+  MemoryBudget budget_;
+  uint64_t memory_looked_ns_ = 0;
+  uint64_t memory_trimmed_ns_ = 0;
   uint64_t tables_reported_s_ = 0;
   uint64_t loads_reported_ = 0;
   bool tables_timer_armed_ = false;

@@ -39,7 +39,9 @@ constexpr uint32_t kRingSeconds = 4;        // a reader that is late by that muc
 constexpr uint32_t kWakeFraction = 4;       // wake when a quarter of the ring waits
 constexpr uint32_t kCopyFraction = 2;       // copies of stacks while less than half waits
 constexpr size_t kMaxCgroups = 64;          // MAX_WANTED_CGROUPS in bpf/filter.h
-constexpr uint64_t kMetricsPeriodNs = 1'000'000'000;
+constexpr uint64_t kLossesPeriodNs = 1'000'000'000;
+// A system call for each program, and nobody looks more often.
+constexpr uint64_t kStatsPeriodNs = 10'000'000'000;
 constexpr ino_t kInitialPidNamespace = 0xEFFFFFFC;  // PROC_PID_INIT_INO, linux/proc_ns.h
 // Two rounds catch the child of a process that the first one had not added yet.
 constexpr int kMaxDescendantRounds = 8;
@@ -125,7 +127,9 @@ struct Sampler::Impl {
 
   SamplerMetrics metrics;
   base::SystemClock clock;
-  uint64_t metrics_refreshed_ns = 0;
+  uint64_t losses_refreshed_ns = 0;
+  uint64_t stats_refreshed_ns = 0;
+  std::vector<std::pair<std::string, uint64_t>> map_sizes;  // they keep them: read once
   bool stopped = false;
   SampleCallback* callback = nullptr;  // during Consume
   size_t consumed = 0;
@@ -204,7 +208,8 @@ absl::Status Sampler::Impl::OpenTables() {
   ASSIGN_OR_RETURN(tables,
                    BpfTableMemory::Open({.tables = bpf_map__fd(skeleton->maps.tables),
                                          .slabs = bpf_map__fd(skeleton->maps.slabs),
-                                         .known_files = bpf_map__fd(skeleton->maps.known_files)}));
+                                         .known_files = bpf_map__fd(skeleton->maps.known_files),
+                                         .generation = &skeleton->bss->known_files_generation}));
   return absl::OkStatus();
 }
 
@@ -322,8 +327,10 @@ absl::StatusOr<std::unique_ptr<Sampler>> Sampler::Open(const SamplerOptions& opt
   RETURN_IF_ERROR(impl->OpenWaitSet());
   impl->hardware_cycles = !options.prefer_cpu_clock && HasHardwareCycles();
   RETURN_IF_ERROR(impl->UpdateTicks());
-  impl->metrics.SetMapBytes(ReadMapBytes(impl->skeleton->obj));
-  return std::unique_ptr<Sampler>(new Sampler(std::move(impl)));
+  impl->map_sizes = ReadMapSizes(impl->skeleton->obj);
+  std::unique_ptr<Sampler> sampler(new Sampler(std::move(impl)));
+  sampler->impl_->metrics.SetMapBytes(sampler->map_bytes());
+  return sampler;
 }
 
 int Sampler::WaitFd() const { return impl_->wait_set.get(); }
@@ -332,9 +339,11 @@ size_t Sampler::Drain(SampleCallback callback) {
   impl_->FollowCpuChanges();
   const size_t count = impl_->Consume(callback);
   const uint64_t now_ns = impl_->clock.MonotonicNs();
-  if (now_ns - impl_->metrics_refreshed_ns >= kMetricsPeriodNs) {
-    impl_->metrics_refreshed_ns = now_ns;
-    impl_->metrics.Refresh(Losses(), ProgramStats());
+  if (now_ns - impl_->losses_refreshed_ns >= kLossesPeriodNs) {
+    impl_->losses_refreshed_ns = now_ns;
+    const bool stats = now_ns - impl_->stats_refreshed_ns >= kStatsPeriodNs;
+    if (stats) impl_->stats_refreshed_ns = now_ns;
+    impl_->metrics.Refresh(Losses(), stats ? ProgramStats() : std::vector<BpfProgramStats>());
   }
   return count;
 }
@@ -381,11 +390,13 @@ std::array<uint64_t, FW_LOSS_COUNT> Sampler::Losses() const {
 uint32_t Sampler::hz() const { return impl_->options.hz; }
 bool Sampler::hardware_cycles() const { return impl_->hardware_cycles; }
 size_t Sampler::cpu_count() const { return impl_->ticks.size(); }
-uint64_t Sampler::map_bytes() const { return ReadMapBytes(impl_->skeleton->obj); }
-TableMemory* Sampler::table_memory() { return impl_->tables.get(); }
-std::vector<std::pair<std::string, uint64_t>> Sampler::MapSizes() const {
-  return ReadMapSizes(impl_->skeleton->obj);
+uint64_t Sampler::map_bytes() const {
+  uint64_t total = 0;
+  for (const auto& [name, bytes] : impl_->map_sizes) total += bytes;
+  return total;
 }
+TableMemory* Sampler::table_memory() { return impl_->tables.get(); }
+std::vector<std::pair<std::string, uint64_t>> Sampler::MapSizes() const { return impl_->map_sizes; }
 std::vector<BpfProgramStats> Sampler::ProgramStats() const {
   return ReadProgramStats(impl_->skeleton->obj);
 }

@@ -200,13 +200,13 @@ void TableStore::Release(uint32_t index) {
 
 // --- loading -------------------------------------------------------------------------------------
 
-size_t TableStore::MaxSlabs() const {
+size_t TableStore::SlabsIn(uint64_t bytes) const {
   // One slab always stays: it is what WaitForPrograms waits with.
-  return std::clamp<size_t>(budget_() / memory_.SlabBytes(), 1, FW_SLABS_MAX);
+  return std::clamp<size_t>(bytes / memory_.SlabBytes(), 1, FW_SLABS_MAX);
 }
 
 bool TableStore::AddSlab() {
-  if (space_.slab_count() >= MaxSlabs()) return false;
+  if (space_.slab_count() >= SlabsIn(budget_().grow_to)) return false;
   uint32_t slab = 0;
   while (space_.used().contains(slab)) ++slab;
   if (const absl::Status status = memory_.AddSlab(slab); !status.ok()) {
@@ -349,6 +349,14 @@ void TableStore::LoadWaiting(uint64_t now_s) {
   ShowMetrics();
 }
 
+void TableStore::ObeyBudget() {
+  if (space_.slab_count() <= 1) return;
+  const size_t slabs = SlabsIn(budget_().keep);
+  if (space_.slab_count() <= slabs) return;
+  ShrinkTo(slabs);
+  ShowMetrics();
+}
+
 // --- windows -------------------------------------------------------------------------------------
 
 void TableStore::EndWindow(uint64_t now_s) {
@@ -361,7 +369,7 @@ void TableStore::EndWindow(uint64_t now_s) {
     const bool absent = slot.table != nullptr && slot.runs.empty();
     if (absent && fresh != 0 && FitsIntoSlabs(slot.table->table)) Want(index);
   }
-  ShrinkTo(MaxSlabs());
+  ShrinkTo(SlabsIn(budget_().keep));
   last_eviction_s_ = 0;
   LoadWaiting(now_s);
   // Holes of one slab and more in sum, and of a quarter of all: worth moving a few tables.

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "agent/core/memory.h"
 #include "agent/cpu/slab_space.h"
 #include "agent/cpu/table_memory.h"
 #include "base/metrics.h"
@@ -32,8 +33,9 @@ class TableStore {
  public:
   using Table =
       std::shared_ptr<const symbolizer::MappedUnwindTable>;  // as the symbolizer shares it
-  // How many bytes slabs may take now; asked before each new slab and once per window.
-  using Budget = std::function<uint64_t()>;
+  // How many bytes slabs may take now; asked before each new slab, by ObeyBudget and once per
+  // window.
+  using Budget = std::function<MemoryBudget::Room()>;
 
   TableStore(TableMemory& memory, Budget budget, base::MetricsRegistry& metrics);
 
@@ -49,6 +51,9 @@ class TableStore {
   // Makes room for tables that wait, by putting out tables that are used less. Once per drain; at
   // most one eviction (and so one wait for programs, some 10 ms) per second.
   void LoadWaiting(uint64_t now_s);
+  // Gives back at once what is over the budget, the tables that are used least. Nothing to do costs
+  // a look at the budget; giving back waits for programs, some 10 ms per slab.
+  void ObeyBudget();
   // Reads the use counts, brings back what is wanted, gives back what is over the budget or empty.
   void EndWindow(uint64_t now_s);
 
@@ -88,7 +93,7 @@ class TableStore {
   uint32_t UsesOf(uint32_t index) const;
   uint32_t HeatOf(uint32_t index) const;
   std::vector<uint32_t> LoadedFromColdest() const;
-  size_t MaxSlabs() const;
+  size_t SlabsIn(uint64_t bytes) const;
   bool AddSlab();
   bool Load(uint32_t index, bool may_grow);
   void Unload(uint32_t index);

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <deque>
 #include <random>
 
@@ -65,9 +66,14 @@ class TableStoreTest : public testing::Test {
   }
 
   uint64_t budget_ = uint64_t{64} << 20;
+  uint64_t keep_ = 0;
   FakeTableMemory memory_{kTables};
   base::MetricsRegistry metrics_;
-  TableStore store_{memory_, [this] { return budget_; }, metrics_};
+  // A test that says nothing else lets tables keep what they may grow to.
+  TableStore store_{
+      memory_,
+      [this] { return MemoryBudget::Room{.grow_to = budget_, .keep = std::max(budget_, keep_)}; },
+      metrics_};
   std::deque<TableForTest> sources_;
   std::map<uint32_t, TableStore::Table> tables_;
   std::mt19937 random_{3};
@@ -182,6 +188,32 @@ TEST_F(TableStoreTest, ObeysABudgetThatShrinks) {
   for (uint32_t index = 0; index < 100; ++index) Use(index, 10);
   store_.EndWindow(20);
   for (uint32_t index = 0; index < 100; ++index) EXPECT_TRUE(Loaded(index));
+  CheckAll();
+}
+
+TEST_F(TableStoreTest, GivesWayToAHeapThatGrowsWithinAWindow) {
+  for (uint32_t seed = 1; seed <= 60; ++seed) Use(Load(seed), seed);
+  const size_t before = memory_.slab_count();
+  ASSERT_GE(before, 5u);
+  store_.ObeyBudget();
+  EXPECT_EQ(memory_.slab_count(), before) << "there is room";
+  budget_ = 3 * FW_SLAB_BYTES;
+  keep_ = before * FW_SLAB_BYTES;
+  store_.ObeyBudget();
+  EXPECT_EQ(memory_.slab_count(), before) << "beyond what they may grow to, but not too many";
+  keep_ = 0;
+  store_.ObeyBudget();
+  EXPECT_LE(memory_.slab_count(), 3u);
+  EXPECT_TRUE(Loaded(59));
+  EXPECT_FALSE(Loaded(0));
+  CheckAll();
+}
+
+TEST_F(TableStoreTest, WithoutAnyRoomOneSlabStays) {
+  for (uint32_t seed = 1; seed <= 60; ++seed) Use(Load(seed), seed);
+  budget_ = 0;
+  store_.ObeyBudget();
+  EXPECT_EQ(memory_.slab_count(), 1u);
   CheckAll();
 }
 

@@ -107,7 +107,7 @@ TEST_F(TableMapsTest, SaysWhenTheMapOfKnownFilesIsFull) {
 TEST_F(TableMapsTest, ManyTablesStayBelowTheCap) {
   base::MetricsRegistry metrics;
   uint64_t budget = uint64_t{3} << 20;
-  TableStore store(*memory_, [&budget] { return budget; }, metrics);
+  TableStore store(*memory_, [&budget] { return RoomFor(budget); }, metrics);
   for (uint32_t seed = 1; seed <= 300; ++seed) {
     const TableForTest source(1 + seed % 40, seed);
     const uint32_t index = store.Attach(store.Reserve().value(), source.Map());

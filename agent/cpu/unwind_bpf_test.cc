@@ -7,16 +7,20 @@
 #include <gtest/gtest.h>
 #include <linux/fs.h>
 #include <linux/perf_event.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/utsname.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <chrono>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -73,6 +77,7 @@ using ::testing::SizeIs;
 
 // enum fw_mapping_state of bpf/unwind.h, which cannot be included without its hooks.
 constexpr fw_u64 kStateNone = 0;
+constexpr fw_u64 kStateFile = 1;
 constexpr fw_u64 kStateNewFile = 2;
 constexpr fw_u64 kStateAnonymous = 3;
 
@@ -185,6 +190,15 @@ class UnwindBpfTest : public ::testing::Test {
   if (!Load(name) && !HasFailure()) GTEST_SKIP() << reason_; \
   ASSERT_FALSE(HasFailure())
 
+bool KernelIsAtLeast(int major, int minor) {
+  utsname name{};
+  int here[2] = {0, 0};
+  if (::uname(&name) != 0 || std::sscanf(name.release, "%d.%d", &here[0], &here[1]) != 2) {
+    return false;
+  }
+  return here[0] > major || (here[0] == major && here[1] >= minor);
+}
+
 std::optional<fw_u32> Generation(const std::string& path) {
   const base::UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   int generation = 0;
@@ -291,6 +305,117 @@ TEST_F(UnwindBpfTest, AddressesOutsideEveryMappingHaveNone) {
                                fw_u64{0xffffffff81000000}, ~fw_u64{0}}) {
     EXPECT_EQ(StateOf(address), kStateNone) << std::hex << address;
   }
+}
+
+// --- mappings that are kept from sample to sample ------------------------------------------------
+
+// Two files of one page, mapped executable at one address, one after the other. On one CPU: each
+// keeps the mappings of the sample before.
+class KeptMappingsBpfTest : public UnwindBpfTest {
+ protected:
+  void SetUp() override {
+    ASSERT_EQ(::sched_getaffinity(0, sizeof(before_), &before_), 0);
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(static_cast<size_t>(::sched_getcpu()), &one);
+    ASSERT_EQ(::sched_setaffinity(0, sizeof(one), &one), 0);
+    for (base::UniqueFd& file : files_) {
+      std::string path = ::testing::TempDir() + "kept_XXXXXX";
+      file.Reset(::mkstemp(path.data()));
+      ASSERT_TRUE(file.valid());
+      ::unlink(path.c_str());
+      ASSERT_EQ(::ftruncate(file.get(), kBytes), 0);
+    }
+    place_ = ::mmap(nullptr, kBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    ASSERT_NE(place_, MAP_FAILED);
+  }
+  void TearDown() override {
+    ::munmap(place_, kBytes);
+    ::sched_setaffinity(0, sizeof(before_), &before_);
+  }
+
+  void Map(size_t file) {
+    ASSERT_EQ(::mmap(place_, kBytes, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_FIXED,
+                     files_[file].get(), 0),
+              place_);
+  }
+  fw_u64 address() const { return reinterpret_cast<fw_u64>(place_) + 100; }
+
+  static fw_file_key KeyOf(const Record& record) {
+    const fw_file_note& note = record.notes.at(0);
+    return {note.inode_address, note.inode, note.device, note.generation};
+  }
+  // As BpfTableMemory does it.
+  void SetKnown(const fw_file_key& key, fw_u32 id) {
+    const fw_known_file known = {id, FW_NO_TABLE};
+    ASSERT_EQ(bpf_map_update_elem(bpf_map__fd(skeleton_->maps.known_files), &key, &known, BPF_ANY),
+              0);
+    ++skeleton_->bss->known_files_generation;
+  }
+  void ForgetSilently(const fw_file_key& key) {
+    ASSERT_EQ(bpf_map_delete_elem(bpf_map__fd(skeleton_->maps.known_files), &key), 0);
+  }
+
+  static constexpr size_t kBytes = 4096;
+  cpu_set_t before_{};
+  std::array<base::UniqueFd, 2> files_;
+  void* place_ = MAP_FAILED;
+};
+
+TEST_F(KeptMappingsBpfTest, AFileThatTakesThePlaceOfAnotherIsSeen) {
+  LOAD_OR_SKIP("test_look_up");
+  Map(0);
+  const fw_file_key first = KeyOf(LookUp(address()));
+  SetKnown(first, 1);
+  Map(1);
+  const Record other = LookUp(address());
+  EXPECT_EQ(other.user_frames[0], kStateNewFile);
+  const fw_file_key second = KeyOf(other);
+  EXPECT_NE(first.inode, second.inode);
+  SetKnown(second, 2);
+  for (int round = 0; round < 50; ++round) {
+    Map(0);
+    EXPECT_EQ(StateOf(address()), kStateFile);
+    EXPECT_EQ(StateOf(address()), kStateFile);
+    ForgetSilently(second);
+    Map(1);
+    EXPECT_EQ(StateOf(address()), kStateNewFile) << "the first file was taken for the second";
+    SetKnown(second, 2);
+    ASSERT_EQ(::mprotect(place_, kBytes, PROT_READ), 0);
+    EXPECT_EQ(StateOf(address()), kStateNone);
+    ASSERT_FALSE(HasFailure()) << round;
+  }
+}
+
+TEST_F(KeptMappingsBpfTest, AnotherProcessHasItsOwn) {
+  LOAD_OR_SKIP("test_look_up");
+  Map(0);
+  SetKnown(KeyOf(LookUp(address())), 1);
+  EXPECT_EQ(StateOf(address()), kStateFile);
+  const pid_t child = ::fork();
+  if (child == 0) {  // the same mappings but for this one
+    ::munmap(place_, kBytes);
+    ::_exit(StateOf(address()) == kStateNone ? 0 : 1);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+  EXPECT_EQ(StateOf(address()), kStateFile);
+}
+
+TEST_F(KeptMappingsBpfTest, WhatUserSpaceSaysOfAFileIsTakenUp) {
+  LOAD_OR_SKIP("test_look_up");
+  Map(0);
+  const fw_file_key key = KeyOf(LookUp(address()));
+  SetKnown(key, 1);
+  EXPECT_EQ(StateOf(address()), kStateFile);
+  ForgetSilently(key);
+  // Without the number nobody notices: this shows that mappings are kept at all, where the kernel
+  // counts their changes (6.4).
+  const fw_u64 state = StateOf(address());
+  EXPECT_EQ(state, KernelIsAtLeast(6, 4) ? kStateFile : kStateNewFile);
+  ++skeleton_->bss->known_files_generation;
+  EXPECT_EQ(StateOf(address()), kStateNewFile);
 }
 
 // A process that spins below `depth` calls, and ends with us.

@@ -268,7 +268,7 @@ TEST(CollectorTest, HandsNotesOnWithTheProcessOfTheSample) {
   base::MetricsRegistry metrics;
   ProcessTable table({.proc_root = "/nonexistent", .node = "n"}, names, metrics);
   FakeTableMemory memory;
-  KnownFiles files(memory, [] { return uint64_t{1} << 20; }, names, metrics);
+  KnownFiles files(memory, [] { return RoomFor(uint64_t{1} << 20); }, names, metrics);
   Collector collector({.hz = 100}, table, names, metrics, [](ClosedWindow) {});
   ProcessEvent mapped;
   mapped.kind = ProcessEventKind::kMmap;

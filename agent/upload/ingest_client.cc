@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <climits>
 #include <utility>
 
 #include "base/mutex.h"
@@ -35,6 +36,14 @@ grpc::ChannelArguments Arguments(int rpc_timeout_ms) {
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, rpc_timeout_ms);
   // Profiles do not leave through whatever proxy the environment names.
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  // One call in ten seconds: what serves busy or idle channels would only wake threads. A probe of
+  // the bandwidth is a ping back and forth with each call, and timers that are pending (of the
+  // probe, of a channel that may have been idle for half an hour) have two threads wake once a
+  // second.
+  arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+  arguments.SetInt(GRPC_ARG_CLIENT_IDLE_TIMEOUT_MS, INT_MAX);
+  arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
+  arguments.SetInt(GRPC_ARG_ENABLE_CHANNELZ, 0);
   // No requests to the name server for a service configuration.
   arguments.SetInt(GRPC_ARG_SERVICE_CONFIG_DISABLE_RESOLUTION, 1);
   return arguments;

@@ -24,9 +24,8 @@ namespace {
 
 using SteadyTime = std::chrono::steady_clock::time_point;
 
-// When the disk is full: 80 s of windows, and no more than an eighth of the agent's memory.
+// When the disk is full: 80 s of windows, and no more than UploaderOptions::memory_max_bytes.
 constexpr size_t kMaxMemoryWindows = 8;
-constexpr size_t kMaxMemoryBytes = size_t{8} << 20;
 // Room for the framing of gRPC below the limit on messages.
 constexpr size_t kMaxWindowBytes = static_cast<size_t>(kMaxMessageBytes) - 4096;
 
@@ -71,6 +70,8 @@ class SpoolingUploader final : public Uploader {
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   bool hurry_ ABSL_GUARDED_BY(mutex_) = false;    // Flush waits: try now, whatever the backoff says
   uint64_t sending_ ABSL_GUARDED_BY(mutex_) = 0;  // the window that a call is under way for
+  // The last window, as long as it was not tried: on disk it is already, but need not be read.
+  std::optional<ingest::UploadWindowRequest> fresh_ ABSL_GUARDED_BY(mutex_);
   std::deque<MemoryWindow> memory_ ABSL_GUARDED_BY(mutex_);
   size_t memory_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   std::string last_error_ ABSL_GUARDED_BY(mutex_);
@@ -144,6 +145,8 @@ absl::Status SpoolingUploader::Submit(ingest::UploadWindowRequest window) {
   {
     base::MutexLock lock(mutex_);
     disk_error_.clear();
+    // While the server is away there is a window before it.
+    if (spool_->Oldest() == *sequence) fresh_ = std::move(window);
   }
   changed_.NotifyAll();
   return absl::OkStatus();
@@ -154,8 +157,8 @@ absl::Status SpoolingUploader::KeepInMemory(uint64_t sequence, std::string paylo
   absl::Status result;
   {
     base::MutexLock lock(mutex_);
-    const bool fits =
-        memory_.size() < kMaxMemoryWindows && memory_bytes_ + payload.size() <= kMaxMemoryBytes;
+    const bool fits = memory_.size() < kMaxMemoryWindows &&
+                      memory_bytes_ + payload.size() <= options_.memory_max_bytes;
     result = base::Annotate(why, fits ? "window kept in memory only" : "window dropped");
     disk_error_ = base::Message(result);
     if (fits) {
@@ -240,6 +243,15 @@ absl::StatusOr<ingest::UploadWindowRequest> SpoolingUploader::Load(const Work& w
       return base::NotFound("window {} has left memory", work.sequence);
     }
     return window;
+  }
+  {
+    base::MutexLock lock(mutex_);
+    if (fresh_.has_value()) {
+      window = *std::move(fresh_);
+      fresh_.reset();
+      if (window.sequence() == work.sequence) return window;
+      window.Clear();
+    }
   }
   ASSIGN_OR_RETURN(const std::string payload, spool_->Read(work.sequence));
   if (!window.ParseFromString(payload)) {

@@ -19,6 +19,8 @@ struct UploaderOptions {
   std::string server = "127.0.0.1:7070";
   std::string spool_directory;  // made if missing; holds agent_id too
   uint64_t spool_max_bytes = uint64_t{256} << 20;
+  // Of windows that the disk does not take.
+  uint64_t memory_max_bytes = uint64_t{8} << 20;
   int backoff_min_ms = 500;  // doubled per failure, jitter ±50 %
   int backoff_max_ms = 30'000;
   int rpc_timeout_ms = 15'000;

@@ -2,10 +2,13 @@
 #include "symbolizer/process/kernel_symbols.h"
 
 #include <fcntl.h>
-#include <malloc.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <functional>
 #include <memory>
@@ -25,6 +28,8 @@ constexpr uint64_t kLongestInterval = 600 * kSecond;
 constexpr uint64_t kFirstKernelAddress = uint64_t{1} << 63;
 constexpr size_t kReadBytes = size_t{64} << 10;
 constexpr uint64_t kHiddenAfterLines = 256;
+// It takes some 0.2 s of CPU, under sanitizers 2.
+constexpr int kChildTimeoutMs = 60'000;
 
 // Calls `take` for pieces of the file until its end or until `take` returns false.
 absl::Status ReadPieces(const std::string& path,
@@ -56,6 +61,42 @@ std::string FirstLine(const std::string& path) {
   std::string text = ReadAll(path);
   text.resize(std::min(text.find('\n'), text.size()));
   return text;
+}
+
+// Runs `work` in a child, which has a copy of this process' memory: what it allocates is gone with
+// it. Of the other threads' locks only malloc's is free there (pthread_atfork of glibc): `work` may
+// allocate and make system calls, but not log. Its error comes back as text, with its code.
+absl::Status InChild(const std::function<absl::Status()>& work) {
+  std::array<int, 2> ends{};
+  if (::pipe2(ends.data(), O_CLOEXEC) != 0) return base::ErrnoStatus(errno, "pipe");
+  const base::UniqueFd read_end(ends[0]);
+  base::UniqueFd write_end(ends[1]);
+  const pid_t child = ::fork();
+  if (child < 0) return base::ErrnoStatus(errno, "fork");
+  if (child == 0) {
+    const absl::Status status = work();
+    const std::string_view text = base::Message(status);
+    // Below PIPE_BUF: written in one piece, without waiting.
+    const ssize_t ignored =
+        ::write(write_end.get(), text.data(), std::min<size_t>(text.size(), 512));
+    ::_exit(ignored < 0 ? static_cast<int>(absl::StatusCode::kInternal)
+                        : static_cast<int>(status.code()));
+  }
+  write_end.Reset();
+  std::string text(512, '\0');
+  pollfd readable{.fd = read_end.get(), .events = POLLIN, .revents = 0};
+  while (::poll(&readable, 1, kChildTimeoutMs) < 0 && errno == EINTR) {
+  }
+  if (readable.revents == 0) ::kill(child, SIGKILL);
+  text.resize(
+      static_cast<size_t>(std::max<ssize_t>(0, ::read(read_end.get(), text.data(), text.size()))));
+  int ended = 0;
+  while (::waitpid(child, &ended, 0) < 0 && errno == EINTR) {
+  }
+  if (!WIFEXITED(ended)) return base::Internal("child that reads kernel symbols: killed");
+  return WEXITSTATUS(ended) == 0
+             ? absl::OkStatus()
+             : base::MakeStatus(static_cast<absl::StatusCode>(WEXITSTATUS(ended)), text);
 }
 
 }  // namespace
@@ -95,11 +136,19 @@ void KernelSymbols::Read() {
   reads_.Add();
   const absl::Status status = BuildIndex();
   reason_ = base::Message(status);
-  // The list took some 10 MB to sort; give them back instead of keeping them for next time.
-  ::malloc_trim(0);
 }
 
+// To sort the list takes some 15 MB, once: not of this process, whose memory is bounded.
 absl::Status KernelSymbols::BuildIndex() {
+  ASSIGN_OR_RETURN(const base::UniqueFd scratch, cache_.NewScratch());
+  RETURN_IF_ERROR(InChild([&] { return WriteIndex(scratch.get()); }));
+  const std::string key = "kernel-" + FirstLine(proc_root_ + "/sys/kernel/random/boot_id");
+  ASSIGN_OR_RETURN(MappedIndex index, cache_.Adopt(key, BuildId(), scratch.get()));
+  retired_.push_back(std::exchange(current_, std::move(index)));
+  return absl::OkStatus();
+}
+
+absl::Status KernelSymbols::WriteIndex(int fd) const {
   auto parser = std::make_unique<KallsymsParser>();
   const auto hidden_early = [&] {
     return parser->lines() >= kHiddenAfterLines && parser->addresses_hidden();
@@ -116,12 +165,7 @@ absl::Status KernelSymbols::BuildIndex() {
   }
   IndexSource source = parser->MakeSource(ParseModules(ReadAll(proc_root_ + "/modules")));
   if (source.symbols.empty()) return base::NotFound("{}/kallsyms has no symbols", proc_root_);
-  ASSIGN_OR_RETURN(const base::UniqueFd scratch, cache_.NewScratch());
-  RETURN_IF_ERROR(WriteSymbolIndex(source, scratch.get()).status());
-  const std::string key = "kernel-" + FirstLine(proc_root_ + "/sys/kernel/random/boot_id");
-  ASSIGN_OR_RETURN(MappedIndex index, cache_.Adopt(key, BuildId(), scratch.get()));
-  retired_.push_back(std::exchange(current_, std::move(index)));
-  return absl::OkStatus();
+  return WriteSymbolIndex(source, fd).status();
 }
 
 }  // namespace firewatch::symbolizer

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Names of kernel addresses: /proc/kallsyms turned into an index file of the cache and mapped, so
-// that 120,000 symbols occupy no memory of the agent's own.
+// that 120,000 symbols occupy no memory of the agent's own. A child process does that.
 #pragma once
 
 #include <cstdint>
@@ -38,6 +38,7 @@ class KernelSymbols {
  private:
   void Read();
   absl::Status BuildIndex();
+  absl::Status WriteIndex(int fd) const;
 
   const std::string proc_root_;
   IndexCache& cache_;

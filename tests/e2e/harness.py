@@ -304,10 +304,10 @@ def cpu_seconds(pid):
     return (int(values[11]) + int(values[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def anonymous_kib(pid):
+def anonymous_kib(pid, children=True):
     """RssAnon of a process and of its children (the symbol helper)."""
     total = 0
-    for one in [pid, *children_of(pid)]:
+    for one in [pid, *(children_of(pid) if children else [])]:
         try:
             with open(f"/proc/{one}/status", encoding="utf-8", errors="replace") as file:
                 total += sum(int(line.split()[1]) for line in file if line.startswith("RssAnon"))

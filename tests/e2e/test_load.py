@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Machines that are no fun to watch: a fork storm, a thousand processes."""
+import os
 import re
+import shutil
 import subprocess
 import time
 
@@ -50,6 +52,56 @@ class StormTest(FirewatchTest):
         grown, _ = self.storm(agent, short_or_full(10, 60))
         self.note(f"RssAnon grew by {grown / 1024:.1f} MiB")
         self.assertLessEqual(grown, 8 * 1024, "KiB of growth")
+
+
+class MemoryLimitTest(FirewatchTest):
+    """The least limit that there is, beside programs whose unwind tables together are larger."""
+
+    LIMIT_KIB = 16 * 1024
+
+    def endless(self, name, *command):
+        """Runs a command again and again until the test ends."""
+        script = 'while :; do "$@" >/dev/null 2>&1 </dev/null; done'
+        process = subprocess.Popen(["sh", "-c", script, name, *command], start_new_session=True)
+        self.addCleanup(process.wait)
+        self.addCleanup(os.killpg, process.pid, 9)
+
+    def test_heap_and_maps_stay_below_a_small_limit(self):
+        require_sampling()
+        require_release("firewatch-agent")
+        source = os.path.join(self.folder, "source.cc")
+        with open(source, "w", encoding="utf-8") as file:
+            file.write("#include <map>\n#include <regex>\n#include <string>\n"
+                       "std::map<std::string, std::regex> table;\n")
+        commands = {
+            "clang++-19": ["-O2", "-fsyntax-only", source],
+            "node": ["-e", "let a=[]; for(let i=0;i<3e6;i++) a[i%1000]={i}; JSON.stringify(a)"],
+            "gdb": ["-batch", "-ex", "info functions main", binary("workload_shares")],
+            "python3": ["-c", "import json, ssl, decimal; json.dumps(list(range(300000)))"]}
+        here = [name for name in commands if shutil.which(name)]
+        if len(here) < 3:
+            self.skipTest(f"of {', '.join(commands)} there are only {', '.join(here)}")
+        agent = self.start_agent(self.start_server(), hz=99, window="2s",
+                                 arguments=("--memory-limit", "16MiB"))
+        for name in here:
+            self.endless(name, shutil.which(name), *commands[name])
+        most, parts, looks = 0, (0, 0), 0
+        end = time.monotonic() + short_or_full(20, 120)
+        while time.monotonic() < end:
+            now = anonymous_kib(agent.pid, children=False), charged_maps_kib(agent.pid)
+            looks += 1
+            if sum(now) > most:
+                most, parts = sum(now), now
+            time.sleep(0.02)
+        page = agent.metrics()
+        evicted = page['firewatch_agent_lost_total{reason="table_evicted"}']
+        no_room = page['firewatch_agent_lost_total{reason="table_no_room"}']
+        self.note(f"{looks} looks, most {most / 1024:.2f} MiB: RssAnon {parts[0] / 1024:.2f}, BPF "
+                  f"maps {parts[1] / 1024:.2f}; {evicted:.0f} tables put out, {no_room:.0f} without "
+                  f"room, {page['firewatch_unwind_tables']:.0f} in the kernel")
+        self.assertGreater(parts[1], 0, "charged BPF maps could not be read")
+        self.assertGreater(evicted + no_room, 0, "the limit was never felt")
+        self.assertLessEqual(most, self.LIMIT_KIB, "KiB")
 
 
 class ManyTest(FirewatchTest):
