@@ -24,6 +24,7 @@
 #include "base/status.h"
 #include "symbolizer/helper/helper_queue.h"
 #include "symbolizer/index/index_cache.h"
+#include "symbolizer/process/jit_names.h"
 #include "symbolizer/process/kernel_symbols.h"
 #include "symbolizer/process/mapped_object.h"
 #include "symbolizer/unwind_tables.h"
@@ -47,6 +48,8 @@ struct FileRecord {
   uint8_t attempts = 0;
   std::string build_id;
   uint64_t size_bytes = 0;
+  NameReason no_names = NameReason::kPending;
+  NameReason no_lines = NameReason::kPending;
   std::string_view reason;   // in reasons_
   uint32_t slot = kNoSlot;   // in slots_
   uint64_t retry_at_ns = 0;  // kUnreadable: another process may show the file later
@@ -95,7 +98,11 @@ class SymbolizerImpl final : public Symbolizer {
                                           uint64_t map_start, uint64_t map_end) override;
   size_t Poll(int timeout_ms) override;
   FileInfo Info(FileId file) const override;
-  bool Lookup(FileId file, uint64_t file_offset, Symbol* symbol) override;
+  NameReason Lookup(FileId file, uint64_t file_offset, std::vector<SymbolFrame>* frames) override;
+  void RequestJit(uint32_t pid, uint64_t incarnation,
+                  absl::FunctionRef<std::optional<JitMarker>()> find_marker) override;
+  NameReason LookupJit(uint64_t incarnation, uint64_t address,
+                       std::vector<SymbolFrame>* frames) override;
   KernelSymbol LookupKernel(uint64_t address) override;
   std::string_view KernelReason() override { return kernel_.Reason(); }
   uint64_t MappedBytes() const override { return mapped_bytes_ + kernel_.mapped_bytes(); }
@@ -109,6 +116,7 @@ class SymbolizerImpl final : public Symbolizer {
 
   FileRecord& At(uint32_t id) { return files_[id]; }
   void SetState(uint32_t id, FileState state, std::string_view reason);
+  void SetState(uint32_t id, FileState state, NameReason no_names, std::string_view reason);
   void SetUnreadable(uint32_t id, std::string_view reason, bool may_retry);
 
   // Opens the file from its `place` on and asks the helper: kPending. An error leaves the state.
@@ -134,6 +142,7 @@ class SymbolizerImpl final : public Symbolizer {
   const base::SystemClock clock_;
   const std::unique_ptr<IndexCache> cache_;
   KernelSymbols kernel_;
+  JitNames jit_;
   HelperQueue queue_;
   UnwindTables tables_;
 
@@ -147,10 +156,12 @@ class SymbolizerImpl final : public Symbolizer {
   uint64_t mapped_bytes_ = 0;
   size_t mapped_count_ = 0;
   uint64_t use_clock_ = 0;
+  JitSymbol jit_symbol_;  // the last answer of LookupJit
 
   std::vector<base::Counter*> states_;
   LookupCounters lookups_;
   LookupCounters kernel_lookups_;
+  LookupCounters jit_lookups_;
   base::Counter& refused_loss_;     // the same two as in bpf/include/losses.h: they go into every
   base::Counter& unreadable_loss_;  // upload, the states above do not
   base::Counter& deferred_;
@@ -178,6 +189,7 @@ SymbolizerImpl::SymbolizerImpl(SymbolizerOptions options, std::unique_ptr<IndexC
     : options_(std::move(options)),
       cache_(std::move(cache)),
       kernel_(options_.proc_root, *cache_, clock_, metrics),
+      jit_(options_.proc_root, clock_, metrics),
       queue_({.helper_path = options_.helper_path,
               .max_cpu_seconds = options_.helper_max_seconds,
               .max_bytes = options_.helper_max_bytes},
@@ -189,6 +201,8 @@ SymbolizerImpl::SymbolizerImpl(SymbolizerOptions options, std::unique_ptr<IndexC
       kernel_lookups_{LookupCounter(metrics, "kernel", "hit"),
                       LookupCounter(metrics, "kernel", "miss"),
                       LookupCounter(metrics, "kernel", "not_ready")},
+      jit_lookups_{LookupCounter(metrics, "jit", "hit"), LookupCounter(metrics, "jit", "miss"),
+                   LookupCounter(metrics, "jit", "not_ready")},
       refused_loss_(LossCounter(metrics, "file_refused")),
       unreadable_loss_(LossCounter(metrics, "file_unreadable")),
       deferred_(metrics.AddCounter("firewatch_symbol_requests_deferred_total",
@@ -205,6 +219,23 @@ SymbolizerImpl::SymbolizerImpl(SymbolizerOptions options, std::unique_ptr<IndexC
   }
 }
 
+NameReason DefaultReason(FileState state) {
+  switch (state) {
+    case FileState::kNew:
+    case FileState::kPending:
+      return NameReason::kPending;
+    case FileState::kReady:
+      return NameReason::kNone;
+    case FileState::kNoSymbols:
+      return NameReason::kNoSymbols;
+    case FileState::kUnreadable:
+      return NameReason::kNoFile;
+    case FileState::kRefused:
+      return NameReason::kRefused;
+  }
+  return NameReason::kPending;
+}
+
 FileId SymbolizerImpl::Intern(const FileIdentity& file) {
   const auto known = ids_.find(file);
   if (known != ids_.end()) return FileId{*known};
@@ -218,8 +249,14 @@ FileId SymbolizerImpl::Intern(const FileIdentity& file) {
 }
 
 void SymbolizerImpl::SetState(uint32_t id, FileState state, std::string_view reason) {
+  SetState(id, state, DefaultReason(state), reason);
+}
+
+void SymbolizerImpl::SetState(uint32_t id, FileState state, NameReason no_names,
+                              std::string_view reason) {
   FileRecord& record = At(id);
   record.state = state;
+  record.no_names = no_names;
   auto interned = reasons_.find(reason);
   if (interned == reasons_.end()) interned = reasons_.emplace(reason).first;
   record.reason = *interned;
@@ -249,7 +286,9 @@ void SymbolizerImpl::Request(FileId file, uint32_t pid, uint32_t parent_pid, uin
     return;
   }
   if (const auto why = WhyNotAFile(record.identity.path); !why.empty()) {
-    return SetUnreadable(id, why, false);
+    SetUnreadable(id, why, false);
+    record.no_names = NameReason::kAnonymousMemory;
+    return;
   }
   if (!record.build_id.empty()) {
     if (UseCached(id, record.build_id)) return;
@@ -471,9 +510,15 @@ void SymbolizerImpl::UseSlot(uint32_t id, uint32_t number) {
   record.slot = number;
   record.size_bytes = index.file_bytes();
   if (index.symbol_count() > 0) return SetState(id, FileState::kReady, "");
-  SetState(id, FileState::kNoSymbols,
-           index.has_table() ? "no function in its symbol tables"
-                             : "stripped: neither .symtab nor .dynsym");
+  if (index.has_table()) {
+    return SetState(id, FileState::kNoSymbols, "no function in its symbol tables");
+  }
+  if (record.build_id.empty()) {
+    return SetState(id, FileState::kNoSymbols, NameReason::kNoBuildId,
+                    "stripped, and without a build id nothing else can be found");
+  }
+  SetState(id, FileState::kNoSymbols, NameReason::kStripped,
+           "stripped: neither .symtab nor .dynsym");
 }
 
 void SymbolizerImpl::UnmapUnused() {
@@ -503,16 +548,20 @@ FileInfo SymbolizerImpl::Info(FileId file) const {
           .build_id = record.build_id,
           .size_bytes = record.size_bytes,
           .state = record.state,
+          .no_names = record.no_names,
+          .no_lines = record.no_lines,
           .reason = record.reason};
 }
 
-bool SymbolizerImpl::Lookup(FileId file, uint64_t file_offset, Symbol* symbol) {
+NameReason SymbolizerImpl::Lookup(FileId file, uint64_t file_offset,
+                                  std::vector<SymbolFrame>* frames) {
+  frames->clear();
   const auto id = static_cast<uint32_t>(file);
   CHECK(id < files_.size());
   FileRecord& record = At(id);
   if (record.state != FileState::kReady) {
     lookups_.not_ready.Add();
-    return false;
+    return record.no_names;
   }
   IndexSlot& slot = slots_[record.slot];
   if (!slot.is_mapped) {
@@ -521,16 +570,41 @@ bool SymbolizerImpl::Lookup(FileId file, uint64_t file_offset, Symbol* symbol) {
       // Evicted meanwhile: the next Request builds it again.
       SetState(id, FileState::kNew, "");
       lookups_.not_ready.Add();
-      return false;
+      return record.no_names;
     }
     MapSlot(record.slot, *std::move(index));
   }
   slot.last_use = ++use_clock_;
   const auto entry = slot.mapped.index.Find(file_offset);
   (entry ? lookups_.hit : lookups_.miss).Add();
-  if (!entry) return false;
-  *symbol = {.name = entry->name, .system_name = entry->system_name};
-  return true;
+  if (!entry) return NameReason::kNoSymbols;
+  frames->push_back({.name = entry->name, .system_name = entry->system_name});
+  return NameReason::kNone;
+}
+
+void SymbolizerImpl::RequestJit(uint32_t pid, uint64_t incarnation,
+                                absl::FunctionRef<std::optional<JitMarker>()> find_marker) {
+  jit_.Request(pid, incarnation);
+  if (!jit_.WantsDump(incarnation)) return;
+  base::UniqueFd dump;
+  if (const auto marker = find_marker()) {
+    auto opened = OpenFile(marker->file, pid, 0, marker->map_start, marker->map_end);
+    if (opened.ok()) dump = *std::move(opened);
+  }
+  jit_.SetDump(incarnation, std::move(dump));
+}
+
+NameReason SymbolizerImpl::LookupJit(uint64_t incarnation, uint64_t address,
+                                     std::vector<SymbolFrame>* frames) {
+  frames->clear();
+  const bool found = jit_.Lookup(incarnation, address, &jit_symbol_);
+  (found ? jit_lookups_.hit : jit_lookups_.miss).Add();
+  if (!found) return NameReason::kAnonymousMemory;
+  frames->push_back({.name = jit_symbol_.name,
+                     .system_name = jit_symbol_.name,
+                     .file = jit_symbol_.file,
+                     .line = jit_symbol_.line});
+  return NameReason::kNone;
 }
 
 KernelSymbol SymbolizerImpl::LookupKernel(uint64_t address) {

@@ -9,9 +9,12 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "base/metrics.h"
 #include "base/unique_fd.h"
@@ -32,17 +35,49 @@ enum class FileState : uint8_t {
   kRefused,     // the helper refused it: not an ELF of this machine, or hostile headers
 };
 
+// Why a frame has no name, or no line. Goes into every upload: the numbers are those of NameReason
+// in proto/ingest.proto.
+enum class NameReason : uint8_t {
+  kNone = 0,  // it has what was asked for
+  kPending = 1,
+  kNoFile = 2,
+  kNoBuildId = 3,
+  kStripped = 4,
+  kNoSymbols = 5,  // none covers the address
+  kDebugMismatch = 6,
+  kOverBudget = 7,
+  kRefused = 8,
+  kAnonymousMemory = 9,
+  kUnknownMemory = 10,
+  kKernelHidden = 11,
+  kNoDebugInfo = 12,
+  kLinesOff = 13,
+};
+
 struct FileInfo {
   std::string_view path;      // as the process saw it
   std::string_view build_id;  // lower-case hex; "" until known or when the file has none
   uint64_t size_bytes = 0;    // 0 until known
   FileState state = FileState::kNew;
-  std::string_view reason;  // why it has no names; "" when it has
+  NameReason no_names = NameReason::kPending;  // kNone when it has some
+  NameReason no_lines = NameReason::kPending;  // kNone when it has some
+  std::string_view reason;                     // text of either; "" when it has both
 };
 
-struct Symbol {
+// One function of an inline chain.
+struct SymbolFrame {
   std::string_view name;         // demangled
   std::string_view system_name;  // as in the symbol table
+  std::string_view file;         // "" when unknown
+  uint32_t line = 0;             // 0 when unknown
+  uint32_t start_line = 0;       // of the function; 0 when unknown
+};
+
+// The executable mapping that a runtime makes of its jitdump, so that profilers find the file.
+struct JitMarker {
+  FileId file{};
+  uint64_t map_start = 0;
+  uint64_t map_end = 0;
 };
 
 struct KernelSymbol {
@@ -100,9 +135,21 @@ class Symbolizer {
 
   virtual FileInfo Info(FileId file) const = 0;
 
-  // False when the file is not ready or no symbol covers the offset (symbols are bounded by their
-  // size: gaps stay unknown, names are never invented).
-  virtual bool Lookup(FileId file, uint64_t file_offset, Symbol* symbol) = 0;
+  // Fills `frames` with the functions at the offset, innermost inlined one first, and returns
+  // kNone; or empties it and returns why there is no name: the file is not ready, or no symbol
+  // covers the offset (symbols are bounded by their size: gaps stay unknown, names are never
+  // invented).
+  virtual NameReason Lookup(FileId file, uint64_t file_offset,
+                            std::vector<SymbolFrame>* frames) = 0;
+
+  // The process has code in memory without a file, and lives: finds what its runtime tells about
+  // that code (jitdump, perf map) while it can be had. `incarnation` names one life of the process.
+  // Once per window and process; cheap. `find_marker` is called at most once per life.
+  virtual void RequestJit(uint32_t pid, uint64_t incarnation,
+                          absl::FunctionRef<std::optional<JitMarker>()> find_marker) = 0;
+  // As Lookup, by address. What was appended since RequestJit is read at the first call.
+  virtual NameReason LookupJit(uint64_t incarnation, uint64_t address,
+                               std::vector<SymbolFrame>* frames) = 0;
 
   // Kernel text, modules and BPF programs from kallsyms, read at the first call and again when an
   // address falls outside what is known (at most every 10 s).
