@@ -12,6 +12,7 @@
 #include "symbolizer/symbolizer.h"
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <deque>
 #include <set>
@@ -24,6 +25,7 @@
 #include "base/status.h"
 #include "symbolizer/helper/helper_queue.h"
 #include "symbolizer/index/index_cache.h"
+#include "symbolizer/index/name_cache.h"
 #include "symbolizer/process/jit_names.h"
 #include "symbolizer/process/kernel_symbols.h"
 #include "symbolizer/process/mapped_object.h"
@@ -38,6 +40,8 @@ constexpr uint32_t kNoSlot = UINT32_MAX;
 // Mappings count against vm.max_map_count (65,530); an index in use is mapped again in 1 ms.
 constexpr size_t kMaxMappedIndexes = 2048;
 constexpr int kMaxAttempts = 8;
+// Names that were shown are kept unpacked: 20,000 of them take some 4 MB.
+constexpr size_t kMaxNamesBytes = size_t{8} << 20;
 
 constexpr const char* kStateNames[] = {"new",        "pending",    "ready",
                                        "no_symbols", "unreadable", "refused"};
@@ -61,6 +65,7 @@ struct FileRecord {
 struct IndexSlot {
   std::string key;
   MappedIndex mapped;
+  NameCache names;  // of `mapped`
   bool is_mapped = false;
   uint64_t last_use = 0;
 };
@@ -135,6 +140,8 @@ class SymbolizerImpl final : public Symbolizer {
   void MapSlot(uint32_t slot, MappedIndex index);
   void UnmapSlot(IndexSlot& slot);
   void UseSlot(uint32_t id, uint32_t slot);
+  SymbolFrame FrameOf(IndexSlot& slot, const IndexFrame& frame);
+  void ForgetNames();
   void UnmapUnused();
   void UpdateGauges();
 
@@ -153,6 +160,8 @@ class SymbolizerImpl final : public Symbolizer {
   // Key of an index that is being built -> the files that wait for it; the builder is the first.
   base::StringMap<std::vector<uint32_t>> building_;
   std::set<std::string, std::less<>> reasons_;
+  NameReader reader_;
+  size_t names_bytes_ = 0;  // of all slots' names
   uint64_t mapped_bytes_ = 0;
   size_t mapped_count_ = 0;
   uint64_t use_clock_ = 0;
@@ -468,7 +477,7 @@ void SymbolizerImpl::EndBuild(uint32_t id, FileState state, const std::string& r
 
 uint32_t SymbolizerImpl::SlotOf(const std::string& key) {
   const auto [entry, is_new] = slot_by_key_.try_emplace(key, static_cast<uint32_t>(slots_.size()));
-  if (is_new) slots_.push_back({.key = key, .mapped = {}});
+  if (is_new) slots_.emplace_back().key = key;
   return entry->second;
 }
 
@@ -500,6 +509,8 @@ void SymbolizerImpl::UnmapSlot(IndexSlot& slot) {
   if (!slot.is_mapped) return;
   mapped_bytes_ -= slot.mapped.file.bytes().size();
   --mapped_count_;
+  names_bytes_ -= slot.names.bytes();
+  slot.names.Clear();
   slot.mapped = {};
   slot.is_mapped = false;
 }
@@ -519,6 +530,12 @@ void SymbolizerImpl::UseSlot(uint32_t id, uint32_t number) {
   }
   SetState(id, FileState::kNoSymbols, NameReason::kStripped,
            "stripped: neither .symtab nor .dynsym");
+}
+
+void SymbolizerImpl::ForgetNames() {
+  if (names_bytes_ <= kMaxNamesBytes) return;
+  for (IndexSlot& slot : slots_) slot.names.Clear();
+  names_bytes_ = 0;
 }
 
 void SymbolizerImpl::UnmapUnused() {
@@ -556,6 +573,7 @@ FileInfo SymbolizerImpl::Info(FileId file) const {
 NameReason SymbolizerImpl::Lookup(FileId file, uint64_t file_offset,
                                   std::vector<SymbolFrame>* frames) {
   frames->clear();
+  ForgetNames();
   const auto id = static_cast<uint32_t>(file);
   CHECK(id < files_.size());
   FileRecord& record = At(id);
@@ -565,21 +583,34 @@ NameReason SymbolizerImpl::Lookup(FileId file, uint64_t file_offset,
   }
   IndexSlot& slot = slots_[record.slot];
   if (!slot.is_mapped) {
-    auto index = cache_->Find(slot.key);
-    if (!index.ok()) {
+    auto found_again = cache_->Find(slot.key);
+    if (!found_again.ok()) {
       // Evicted meanwhile: the next Request builds it again.
       SetState(id, FileState::kNew, "");
       lookups_.not_ready.Add();
       return record.no_names;
     }
-    MapSlot(record.slot, *std::move(index));
+    MapSlot(record.slot, *std::move(found_again));
   }
   slot.last_use = ++use_clock_;
-  const auto entry = slot.mapped.index.Find(file_offset);
-  (entry ? lookups_.hit : lookups_.miss).Add();
-  if (!entry) return NameReason::kNoSymbols;
-  frames->push_back({.name = entry->name, .system_name = entry->system_name});
-  return NameReason::kNone;
+  std::array<IndexFrame, kMaxIndexFrames> found;
+  const size_t count = slot.mapped.index.FindOffset(file_offset, found);
+  (count != 0 ? lookups_.hit : lookups_.miss).Add();
+  for (size_t i = 0; i < count; ++i) frames->push_back(FrameOf(slot, found[i]));
+  return count == 0 ? NameReason::kNoSymbols : NameReason::kNone;
+}
+
+SymbolFrame SymbolizerImpl::FrameOf(IndexSlot& slot, const IndexFrame& frame) {
+  const size_t before = slot.names.bytes();
+  const NameTable& table = slot.mapped.index.names();
+  const NameCache::Names names = slot.names.Get(table, frame.name, reader_);
+  const NameCache::Names file = slot.names.Get(table, frame.file, reader_);
+  names_bytes_ += slot.names.bytes() - before;
+  return {.name = names.display,
+          .system_name = names.linkage,
+          .file = file.linkage,
+          .line = frame.line,
+          .start_line = frame.start_line};
 }
 
 void SymbolizerImpl::RequestJit(uint32_t pid, uint64_t incarnation,

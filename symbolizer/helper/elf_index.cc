@@ -71,8 +71,10 @@ void Build(const ElfReader& elf, const Identity& identity, int index_fd, HelperA
   source.pseudo_id = identity.is_pseudo;
   source.has_table = functions->has_table;
   source.file_bytes = elf.source().size();
+  source.keep_suffixes = functions->is_go;
+  source.segments = ExecutableSegments(elf);
   source.symbols = std::move(functions->symbols);
-  auto count = WriteSymbolIndex(source, index_fd);
+  auto count = WriteSymbolIndex(std::move(source), index_fd);
   if (!count.ok()) return SetError(count.status(), HelperStatus::kNotWritten, answer);
   answer->symbol_count = *count;
 }
