@@ -60,7 +60,7 @@ using DwoOpener =
 struct ObjectOptions {
   ElfLimits limits;
   // Of all inflated sections together; more is kOverBudget.
-  uint64_t max_inflated_bytes = uint64_t{8} << 30;
+  uint64_t max_inflated_bytes = uint64_t{3} << 30;
   // May read the whole debug file for its CRC (1 GB/s) when build ids cannot tell.
   bool check_crc = true;
   DwoOpener open_dwo;  // may be empty
