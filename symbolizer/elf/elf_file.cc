@@ -6,6 +6,7 @@
 #include <zlib.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <utility>
 
@@ -15,7 +16,6 @@
 namespace firewatch::symbolizer {
 namespace {
 
-constexpr uint64_t kPage = 4096;
 constexpr size_t kCrcPieceBytes = size_t{256} << 10;
 // glibc 2.36's <elf.h> knows zlib only.
 constexpr uint32_t kCompressZlib = 1;
@@ -53,6 +53,11 @@ absl::StatusOr<std::span<const std::byte>> InflateSection(std::span<const std::b
   return Inflate(compression, raw.subspan(sizeof(header)), header.ch_size, scratch);
 }
 
+std::string OldName(std::string_view name) {
+  if (!name.starts_with(kDebugPrefix)) return "";
+  return std::string(kOldPrefix).append(name.substr(kDebugPrefix.size()));
+}
+
 }  // namespace
 
 std::optional<DebugLink> ParseDebugLink(std::span<const std::byte> section) {
@@ -83,36 +88,42 @@ std::optional<AltLink> ParseAltLink(std::span<const std::byte> section) {
   return link;
 }
 
-ElfFile::ElfFile(std::unique_ptr<ByteSource> source, int fd, ScratchFile& scratch)
-    : source_(std::move(source)), fd_(fd), scratch_(scratch) {}
-
 ElfFile::~ElfFile() {
-  for (const Mapping& mapping : mappings_) ::munmap(mapping.start, mapping.size);
+  if (!mapped_.empty()) ::munmap(const_cast<std::byte*>(mapped_.data()), mapped_.size());
 }
 
 absl::StatusOr<std::unique_ptr<ElfFile>> ElfFile::Open(int fd, const ElfLimits& limits,
                                                        ScratchFile& scratch) {
-  return Finish(
-      std::unique_ptr<ElfFile>(new ElfFile(std::make_unique<FdByteSource>(fd), fd, scratch)),
-      limits);
+  std::unique_ptr<ElfFile> file(new ElfFile(fd, scratch));
+  file->own_source_ = std::make_unique<FdByteSource>(fd);
+  RETURN_IF_ERROR(file->ReadHeaders(*file->own_source_, limits));
+  return file;
+}
+
+absl::StatusOr<std::unique_ptr<ElfFile>> ElfFile::FromSource(const ByteSource& source,
+                                                             const ElfLimits& limits,
+                                                             ScratchFile& scratch) {
+  std::unique_ptr<ElfFile> file(new ElfFile(-1, scratch));
+  RETURN_IF_ERROR(file->ReadHeaders(source, limits));
+  return file;
 }
 
 absl::StatusOr<std::unique_ptr<ElfFile>> ElfFile::FromBytes(std::vector<std::byte> bytes,
                                                             const ElfLimits& limits,
                                                             ScratchFile& scratch) {
-  std::unique_ptr<ElfFile> file(new ElfFile(nullptr, -1, scratch));
+  std::unique_ptr<ElfFile> file(new ElfFile(-1, scratch));
   file->memory_ = std::move(bytes);
-  file->source_ = std::make_unique<SpanByteSource>(file->memory_);
-  return Finish(std::move(file), limits);
+  file->own_source_ = std::make_unique<SpanByteSource>(file->memory_);
+  RETURN_IF_ERROR(file->ReadHeaders(*file->own_source_, limits));
+  return file;
 }
 
-absl::StatusOr<std::unique_ptr<ElfFile>> ElfFile::Finish(std::unique_ptr<ElfFile> file,
-                                                         const ElfLimits& limits) {
-  ASSIGN_OR_RETURN(file->reader_, ElfReader::Open(*file->source_, limits));
+absl::Status ElfFile::ReadHeaders(const ByteSource& source, const ElfLimits& limits) {
+  ASSIGN_OR_RETURN(reader_, ElfReader::Open(source, limits));
   // Names that cannot be read are no names: the file may still have symbols.
-  auto names = file->reader_->ReadSectionNames();
-  if (names.ok()) file->section_names_ = *std::move(names);
-  return file;
+  auto names = reader_->ReadSectionNames();
+  if (names.ok()) section_names_ = *std::move(names);
+  return absl::OkStatus();
 }
 
 const ElfSection* ElfFile::Find(std::string_view name) const {
@@ -125,33 +136,50 @@ const ElfSection* ElfFile::Find(std::string_view name) const {
   return nullptr;
 }
 
-namespace {
-std::string OldName(std::string_view name) {
-  if (!name.starts_with(kDebugPrefix)) return "";
-  return std::string(kOldPrefix).append(name.substr(kDebugPrefix.size()));
-}
-}  // namespace
-
 bool ElfFile::Has(std::string_view name) const {
   if (Find(name) != nullptr) return true;
   const std::string old = OldName(name);
   return !old.empty() && Find(old) != nullptr;
 }
 
-absl::StatusOr<std::span<const std::byte>> ElfFile::RawBytes(const ElfSection& section) {
-  const uint64_t file_bytes = source_->size();
-  if (section.file_offset > file_bytes || section.size > file_bytes - section.file_offset) {
-    return base::InvalidArgument("section of {} bytes at {} reaches past the end of the file",
-                                 section.size, section.file_offset);
+absl::Status ElfFile::CheckInside(const ElfSection& section) const {
+  const uint64_t file_bytes = reader_->source().size();
+  if (section.file_offset <= file_bytes && section.size <= file_bytes - section.file_offset) {
+    return absl::OkStatus();
   }
-  if (fd_ < 0) return std::span(memory_).subspan(section.file_offset, section.size);
-  const uint64_t start = section.file_offset & ~(kPage - 1);
-  const size_t size = section.file_offset - start + section.size;
-  void* memory = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, fd_, static_cast<off_t>(start));
-  if (memory == MAP_FAILED) return base::ResourceExhausted("map {} bytes: errno {}", size, errno);
-  mappings_.push_back({.start = memory, .size = size});
-  return std::span(static_cast<const std::byte*>(memory), size)
-      .subspan(section.file_offset - start);
+  return base::InvalidArgument("section of {} bytes at {} reaches past the end of the file",
+                               section.size, section.file_offset);
+}
+
+absl::StatusOr<std::span<const std::byte>> ElfFile::RawBytes(const ElfSection& section) {
+  RETURN_IF_ERROR(CheckInside(section));
+  if (fd_ < 0) {
+    std::vector<std::byte> copy(section.size);
+    RETURN_IF_ERROR(reader_->source().Read(section.file_offset, copy));
+    return copies_.emplace_back(std::move(copy));
+  }
+  // The file in one piece: a thousand .dwo with eight sections each are a thousand mappings.
+  if (mapped_.empty()) {
+    const size_t size = reader_->source().size();
+    void* memory = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, fd_, 0);
+    if (memory == MAP_FAILED) return base::ResourceExhausted("map {} bytes: errno {}", size, errno);
+    mapped_ = {static_cast<const std::byte*>(memory), size};
+  }
+  return mapped_.subspan(section.file_offset, section.size);
+}
+
+absl::StatusOr<std::vector<std::byte>> ElfFile::ReadRaw(std::string_view name,
+                                                        uint64_t max_bytes) const {
+  const ElfSection* section = Find(name);
+  if (section == nullptr) return std::vector<std::byte>();
+  RETURN_IF_ERROR(CheckInside(*section));
+  if (section->size > max_bytes) {
+    return base::ResourceExhausted("{} of {} bytes, {} are allowed", name, section->size,
+                                   max_bytes);
+  }
+  std::vector<std::byte> bytes(section->size);
+  RETURN_IF_ERROR(reader_->source().Read(section->file_offset, bytes));
+  return bytes;
 }
 
 absl::StatusOr<std::span<const std::byte>> ElfFile::Load(std::string_view name) {
@@ -178,10 +206,11 @@ absl::StatusOr<std::span<const std::byte>> ElfFile::Section(std::string_view nam
 absl::StatusOr<uint32_t> ElfFile::Crc() const {
   std::vector<std::byte> piece(kCrcPieceBytes);
   uLong crc = ::crc32(0, nullptr, 0);
-  for (uint64_t done = 0; done < source_->size();) {
+  const ByteSource& source = reader_->source();
+  for (uint64_t done = 0; done < source.size();) {
     const auto part = std::span(piece).first(
-        static_cast<size_t>(std::min<uint64_t>(piece.size(), source_->size() - done)));
-    RETURN_IF_ERROR(source_->Read(done, part));
+        static_cast<size_t>(std::min<uint64_t>(piece.size(), source.size() - done)));
+    RETURN_IF_ERROR(source.Read(done, part));
     crc = ::crc32(crc, reinterpret_cast<const Bytef*>(part.data()), static_cast<uInt>(part.size()));
     done += part.size();
   }

@@ -10,6 +10,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <optional>
 #include <span>
@@ -45,7 +46,11 @@ class ElfFile {
   // Borrowed: `fd` and `scratch` must outlive the object. Errors are ElfReader::Open's.
   static absl::StatusOr<std::unique_ptr<ElfFile>> Open(int fd, const ElfLimits& limits,
                                                        ScratchFile& scratch);
-  // Of bytes in memory.
+  // Of anything that can be read (must outlive the object): sections are copied, never mapped.
+  static absl::StatusOr<std::unique_ptr<ElfFile>> FromSource(const ByteSource& source,
+                                                             const ElfLimits& limits,
+                                                             ScratchFile& scratch);
+  // Of bytes in memory, the same.
   static absl::StatusOr<std::unique_ptr<ElfFile>> FromBytes(std::vector<std::byte> bytes,
                                                             const ElfLimits& limits,
                                                             ScratchFile& scratch);
@@ -62,30 +67,31 @@ class ElfFile {
   // compression; DataLoss: does not inflate to what it claims; ResourceExhausted.
   absl::StatusOr<std::span<const std::byte>> Section(std::string_view name);
 
+  // The section as it lies in the file, read and not mapped, for small ones; empty when there is
+  // none. ResourceExhausted above `max_bytes`.
+  absl::StatusOr<std::vector<std::byte>> ReadRaw(std::string_view name, uint64_t max_bytes) const;
+
   // CRC-32 of the whole file (zlib's, which .gnu_debuglink uses): reads all of it.
   absl::StatusOr<uint32_t> Crc() const;
 
  private:
-  ElfFile(std::unique_ptr<ByteSource> source, int fd, ScratchFile& scratch);
-  static absl::StatusOr<std::unique_ptr<ElfFile>> Finish(std::unique_ptr<ElfFile> file,
-                                                         const ElfLimits& limits);
+  ElfFile(int fd, ScratchFile& scratch) : fd_(fd), scratch_(scratch) {}
+  absl::Status ReadHeaders(const ByteSource& source, const ElfLimits& limits);
   const ElfSection* Find(std::string_view name) const;
+  absl::Status CheckInside(const ElfSection& section) const;
   // As they lie in the file.
   absl::StatusOr<std::span<const std::byte>> RawBytes(const ElfSection& section);
   absl::StatusOr<std::span<const std::byte>> Load(std::string_view name);
 
-  std::vector<std::byte> memory_;  // FromBytes
-  std::unique_ptr<ByteSource> source_;
-  const int fd_;  // -1: in memory
+  std::vector<std::byte> memory_;                 // FromBytes
+  std::unique_ptr<const ByteSource> own_source_;  // Open, FromBytes
+  const int fd_;                                  // -1: nothing to map
   ScratchFile& scratch_;
   std::optional<ElfReader> reader_;
   std::vector<char> section_names_;
   base::StringMap<std::span<const std::byte>> loaded_;
-  struct Mapping {
-    void* start;
-    size_t size;
-  };
-  std::vector<Mapping> mappings_;
+  std::deque<std::vector<std::byte>> copies_;
+  std::span<const std::byte> mapped_;  // the whole file, once a section was asked for
 };
 
 }  // namespace firewatch::symbolizer
