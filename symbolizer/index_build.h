@@ -12,7 +12,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "symbolizer/index/index_format_v2.h"
+#include "symbolizer/index/index_format.h"
 #include "symbolizer/object_files.h"
 
 namespace firewatch::symbolizer {

@@ -11,7 +11,7 @@
 
 #include "base/logging.h"
 #include "base/status.h"
-#include "symbolizer/index/index_format_v2.h"
+#include "symbolizer/index/index_format.h"
 
 namespace firewatch::symbolizer {
 namespace {
