@@ -156,7 +156,7 @@ absl::StatusOr<std::unique_ptr<ObjectFiles>> ObjectFiles::Open(const ObjectFds& 
   std::unique_ptr<ObjectFiles> files(new ObjectFiles(fds.scratch, std::move(options)));
   RETURN_IF_ERROR(files->OpenFirst(fds));
   if (fds.elf >= 0 && fds.debug >= 0) files->Note(files->AddDebug(fds.debug));
-  files->ChooseDwarf();
+  RETURN_IF_ERROR(files->ChooseDwarf());
   if (fds.alt >= 0) files->Note(files->AddAlt(fds.alt));
   if (fds.dwp >= 0) files->Note(files->AddDwp(fds.dwp));
   return files;
@@ -167,7 +167,7 @@ absl::StatusOr<std::unique_ptr<ObjectFiles>> ObjectFiles::OfSource(const ByteSou
   std::unique_ptr<ObjectFiles> files(new ObjectFiles(-1, std::move(options)));
   ASSIGN_OR_RETURN(files->elf_, ElfFile::FromSource(elf, files->options_.limits, files->scratch_));
   ASSIGN_OR_RETURN(files->facts_, ReadObjectFacts(*files->elf_));
-  files->ChooseDwarf();
+  RETURN_IF_ERROR(files->ChooseDwarf());
   return files;
 }
 
@@ -204,25 +204,26 @@ absl::Status ObjectFiles::AddDebug(int fd) {
   return absl::OkStatus();
 }
 
-void ObjectFiles::ChooseDwarf() {
+absl::Status ObjectFiles::ChooseDwarf() {
   for (ElfFile* file : {debug_.get(), elf_.get()}) {
-    if (file != nullptr && file->Has(".debug_info")) {
-      dwarf_file_ = file;
-      return;
-    }
+    if (file == nullptr || !file->Has(".debug_info")) continue;
+    dwarf_file_ = file;
+    ASSIGN_OR_RETURN(const ObjectFacts facts, ReadObjectFacts(*file));
+    wants_alt_ = !facts.altlink.empty();
+    alt_id_ = facts.altlink_id;
+    break;
   }
+  return absl::OkStatus();
 }
 
 absl::Status ObjectFiles::AddAlt(int fd) {
-  if (dwarf_file_ == nullptr) return absl::OkStatus();
-  ASSIGN_OR_RETURN(const ObjectFacts facts, ReadObjectFacts(*dwarf_file_));
-  if (facts.altlink.empty()) return absl::OkStatus();
+  if (!wants_alt_) return absl::OkStatus();
   ElfLimits limits = options_.limits;
   limits.allow_relocatable = true;
   auto opened = ElfFile::Open(fd, limits, scratch_);
   if (!opened.ok()) return base::Annotate(opened.status(), "dwz file");
   const BuildId& id = (*opened)->reader().build_id();
-  if (id != facts.altlink_id) return Mismatch("dwz file", IdText(id), IdText(facts.altlink_id));
+  if (id != alt_id_) return Mismatch("dwz file", IdText(id), IdText(alt_id_));
   alt_ = *std::move(opened);
   return absl::OkStatus();
 }

@@ -71,6 +71,8 @@ class ObjectFiles {
   ElfFile* debug() const { return debug_.get(); }
   // The one whose DWARF counts: the debug file when it has any, else the executable; nullptr.
   ElfFile* dwarf_file() const { return dwarf_file_; }
+  // The DWARF refers to a dwz file that is not there (or left out).
+  bool wants_alt() const { return wants_alt_ && alt_ == nullptr; }
   // The ELF file inside .gnu_debugdata, unpacked at the first call; nullptr when there is none or
   // it is damaged.
   ElfFile* mini_debug();
@@ -90,7 +92,7 @@ class ObjectFiles {
   absl::Status AddAlt(int fd);
   absl::Status AddDwp(int fd);
   void Note(const absl::Status& status);
-  void ChooseDwarf();
+  absl::Status ChooseDwarf();
 
   const ObjectOptions options_;
   ScratchFile scratch_;
@@ -103,6 +105,8 @@ class ObjectFiles {
   std::unique_ptr<ElfFile> mini_debug_;
   bool mini_debug_tried_ = false;
   ElfFile* dwarf_file_ = nullptr;
+  BuildId alt_id_;  // of the .gnu_debugaltlink
+  bool wants_alt_ = false;
   std::unique_ptr<DwarfInput> dwarf_;
   uint64_t dwarf_bytes_ = 0;
   std::unique_ptr<DwoFiles> dwo_files_;
