@@ -50,6 +50,12 @@ absl::StatusOr<ingest::UploadWindowRequest> MakeUploadRequest(const ClosedWindow
     binary->set_bare_frames(gaps.bare_frames);
     binary->set_lines_reason(static_cast<ingest::NameReason>(gaps.no_lines));
     binary->set_frames_without_line(gaps.frames_without_line);
+    for (const symbolizer::FileSegment& segment : gaps.segments) {
+      ingest::BinarySegment* out = binary->add_segments();
+      out->set_offset(segment.file_offset);
+      out->set_vaddr(segment.vaddr);
+      out->set_size(segment.file_size);
+    }
     binary->set_detail(profile::ToValidUtf8(gaps.detail));
   }
   for (const auto& [reason, count] : window.bare_frames) {

@@ -26,6 +26,7 @@
 #include "symbolizer/helper/helper_queue.h"
 #include "symbolizer/index/index_cache.h"
 #include "symbolizer/index/name_cache.h"
+#include "symbolizer/line_builds.h"
 #include "symbolizer/process/jit_names.h"
 #include "symbolizer/process/kernel_symbols.h"
 #include "symbolizer/process/mapped_object.h"
@@ -53,10 +54,9 @@ struct FileRecord {
   std::string build_id;
   uint64_t size_bytes = 0;
   NameReason no_names = NameReason::kPending;
-  NameReason no_lines = NameReason::kPending;
   std::string_view reason;   // in reasons_
   uint32_t slot = kNoSlot;   // in slots_
-  uint64_t retry_at_ns = 0;  // kUnreadable: another process may show the file later
+  uint64_t retry_at_ns = 0;  // another process may show the file later: kUnreadable, or for lines
   MappingHint hint;          // of the request under way
   int place = 0;
 };
@@ -64,6 +64,8 @@ struct FileRecord {
 // One index, for all files with that key. Unmapped when it has not been used for long.
 struct IndexSlot {
   std::string key;
+  NameReason no_lines = NameReason::kPending;
+  std::string lines_text;  // why
   MappedIndex mapped;
   NameCache names;  // of `mapped`
   bool is_mapped = false;
@@ -102,6 +104,9 @@ class SymbolizerImpl final : public Symbolizer {
   absl::StatusOr<base::UniqueFd> OpenFile(FileId file, uint32_t pid, uint32_t parent_pid,
                                           uint64_t map_start, uint64_t map_end) override;
   size_t Poll(int timeout_ms) override;
+  void NoteUse(FileId file, uint64_t frames) override;
+  bool WaitForLines(int timeout_ms) override;
+  std::vector<FileSegment> SegmentsOf(FileId file) override;
   FileInfo Info(FileId file) const override;
   NameReason Lookup(FileId file, uint64_t file_offset, std::vector<SymbolFrame>* frames) override;
   void RequestJit(uint32_t pid, uint64_t incarnation,
@@ -140,6 +145,11 @@ class SymbolizerImpl final : public Symbolizer {
   void MapSlot(uint32_t slot, MappedIndex index);
   void UnmapSlot(IndexSlot& slot);
   void UseSlot(uint32_t id, uint32_t slot);
+  // Maps the file's index again if need be. nullptr when it has none (any more).
+  IndexSlot* SlotForReading(uint32_t id);
+  void WantLines(uint32_t id);
+  void PollLines(int timeout_ms);
+  void OnLines(LineBuilds::Outcome outcome);
   SymbolFrame FrameOf(IndexSlot& slot, const IndexFrame& frame);
   void ForgetNames();
   void UnmapUnused();
@@ -152,6 +162,7 @@ class SymbolizerImpl final : public Symbolizer {
   JitNames jit_;
   HelperQueue queue_;
   UnwindTables tables_;
+  LineBuilds lines_;
 
   std::deque<FileRecord> files_;  // by FileId; addresses are stable
   absl::flat_hash_set<uint32_t, IdentityHash, IdentityEqual> ids_;
@@ -204,6 +215,12 @@ SymbolizerImpl::SymbolizerImpl(SymbolizerOptions options, std::unique_ptr<IndexC
               .max_bytes = options_.helper_max_bytes},
              clock_, metrics),
       tables_(options_.proc_root, *cache_, queue_, clock_, metrics),
+      lines_({.helper_path = options_.helper_path,
+              .proc_root = options_.proc_root,
+              .max_cpu_seconds = options_.lines_max_seconds,
+              .max_bytes = options_.lines_max_bytes,
+              .budget = options_.lines_budget},
+             *cache_, clock_, metrics),
       ids_(0, IdentityHash{&files_}, IdentityEqual{&files_}),
       lookups_{LookupCounter(metrics, "user", "hit"), LookupCounter(metrics, "user", "miss"),
                LookupCounter(metrics, "user", "not_ready")},
@@ -243,6 +260,18 @@ NameReason DefaultReason(FileState state) {
       return NameReason::kRefused;
   }
   return NameReason::kPending;
+}
+
+// No symbol covers an address: one of a debug file might.
+NameReason ReasonOfGap(const IndexSlot& slot) {
+  switch (slot.no_lines) {
+    case NameReason::kPending:
+    case NameReason::kDebugMismatch:
+    case NameReason::kOverBudget:
+      return slot.no_lines;
+    default:
+      return NameReason::kNoSymbols;
+  }
 }
 
 FileId SymbolizerImpl::Intern(const FileIdentity& file) {
@@ -292,6 +321,14 @@ void SymbolizerImpl::Request(FileId file, uint32_t pid, uint32_t parent_pid, uin
   if (record.state == FileState::kUnreadable) {
     if (record.retry_at_ns == kNever || clock_.MonotonicNs() < record.retry_at_ns) return;
   } else if (record.state != FileState::kNew) {
+    // Lines come later: by then another process may be the one to find the file by.
+    if (record.slot != kNoSlot && slots_[record.slot].no_lines == NameReason::kPending &&
+        clock_.MonotonicNs() >= record.retry_at_ns) {
+      record.retry_at_ns = clock_.MonotonicNs() + kSecond;
+      record.hint = {
+          .pid = pid, .parent_pid = parent_pid, .map_start = map_start, .map_end = map_end};
+      WantLines(id);
+    }
     return;
   }
   if (const auto why = WhyNotAFile(record.identity.path); !why.empty()) {
@@ -299,6 +336,7 @@ void SymbolizerImpl::Request(FileId file, uint32_t pid, uint32_t parent_pid, uin
     record.no_names = NameReason::kAnonymousMemory;
     return;
   }
+  record.hint = {.pid = pid, .parent_pid = parent_pid, .map_start = map_start, .map_end = map_end};
   if (!record.build_id.empty()) {
     if (UseCached(id, record.build_id)) return;
     if (const auto build = building_.find(record.build_id); build != building_.end()) {
@@ -307,7 +345,6 @@ void SymbolizerImpl::Request(FileId file, uint32_t pid, uint32_t parent_pid, uin
     }
   }
   if (queue_.full()) return deferred_.Add();
-  record.hint = {.pid = pid, .parent_pid = parent_pid, .map_start = map_start, .map_end = map_end};
   record.place = 0;
   if (const absl::Status asked = OpenAndAsk(id); !asked.ok()) {
     SetUnreadable(id, base::Message(asked), true);
@@ -386,6 +423,7 @@ size_t SymbolizerImpl::Poll(int timeout_ms) {
     for (HelperResult& result : results) OnResult(std::move(result));
     if (results.empty() || queue_.outstanding() == 0) break;
   }
+  PollLines(0);
   UpdateGauges();
   return queue_.outstanding();
 }
@@ -399,7 +437,8 @@ void SymbolizerImpl::OnResult(HelperResult result) {
   }
   const HelperAnswer& answer = result.answer;
   if (answer.status != HelperStatus::kOk) {
-    const bool refused = answer.status == HelperStatus::kRefused;
+    const bool refused =
+        answer.status == HelperStatus::kRefused || answer.status == HelperStatus::kOverBudget;
     return EndBuild(id, refused ? FileState::kRefused : FileState::kUnreadable, answer.reason);
   }
   BuildId found;
@@ -517,10 +556,27 @@ void SymbolizerImpl::UnmapSlot(IndexSlot& slot) {
 
 void SymbolizerImpl::UseSlot(uint32_t id, uint32_t number) {
   FileRecord& record = At(id);
-  const SymbolIndex& index = slots_[number].mapped.index;
+  IndexSlot& slot = slots_[number];
+  const SymbolIndex& index = slot.mapped.index;
   record.slot = number;
   record.size_bytes = index.file_bytes();
-  if (index.symbol_count() > 0) return SetState(id, FileState::kReady, "");
+  if (index.lines_state() != LinesState::kNotTried) {
+    slot.no_lines = ReasonOf(index.lines_state());
+  } else if (!options_.lines) {
+    slot.no_lines = NameReason::kLinesOff;
+  } else if (IsVdso(record.identity.path)) {
+    slot.no_lines = NameReason::kNoDebugInfo;
+  } else {
+    if (slot.no_lines == NameReason::kNone) {  // evicted, with its lines
+      slot.no_lines = NameReason::kPending;
+      lines_.Forget(slot.key);
+    }
+    if (slot.no_lines == NameReason::kPending) WantLines(id);
+  }
+  if (index.symbol_count() > 0 || index.has_lines()) return SetState(id, FileState::kReady, "");
+  if (slot.no_lines == NameReason::kDebugMismatch || slot.no_lines == NameReason::kOverBudget) {
+    return SetState(id, FileState::kNoSymbols, slot.no_lines, slot.lines_text);
+  }
   if (index.has_table()) {
     return SetState(id, FileState::kNoSymbols, "no function in its symbol tables");
   }
@@ -530,6 +586,55 @@ void SymbolizerImpl::UseSlot(uint32_t id, uint32_t number) {
   }
   SetState(id, FileState::kNoSymbols, NameReason::kStripped,
            "stripped: neither .symtab nor .dynsym");
+}
+
+void SymbolizerImpl::WantLines(uint32_t id) {
+  const FileRecord& record = At(id);
+  if (!options_.lines) return;
+  lines_.Want(slots_[record.slot].key, record.identity, record.hint);
+}
+
+void SymbolizerImpl::PollLines(int timeout_ms) {
+  if (!options_.lines) return;
+  for (LineBuilds::Outcome& outcome : lines_.Poll(timeout_ms)) OnLines(std::move(outcome));
+}
+
+void SymbolizerImpl::OnLines(LineBuilds::Outcome outcome) {
+  const auto known = slot_by_key_.find(outcome.key);
+  if (known == slot_by_key_.end()) return;
+  IndexSlot& slot = slots_[known->second];
+  slot.no_lines = outcome.no_lines;
+  slot.lines_text = outcome.text;
+  if (outcome.built) {
+    auto index = cache_->Adopt(outcome.key, outcome.id, outcome.output.get());
+    if (!index.ok()) {
+      slot.no_lines = NameReason::kRefused;
+      slot.lines_text = base::Message(index.status());
+    } else {
+      MapSlot(known->second, *std::move(index));
+    }
+  }
+  if (!slot.is_mapped) return;  // each file learns it when it is looked up
+  for (uint32_t id = 0; id < files_.size(); ++id) {
+    if (At(id).slot == known->second) UseSlot(id, known->second);
+  }
+}
+
+void SymbolizerImpl::NoteUse(FileId file, uint64_t frames) {
+  const FileRecord& record = At(static_cast<uint32_t>(file));
+  if (record.slot == kNoSlot || slots_[record.slot].no_lines != NameReason::kPending) return;
+  lines_.AddWeight(slots_[record.slot].key, frames);
+}
+
+bool SymbolizerImpl::WaitForLines(int timeout_ms) {
+  const uint64_t deadline =
+      clock_.MonotonicNs() + static_cast<uint64_t>(std::max(timeout_ms, 0)) * 1'000'000;
+  while (options_.lines) {
+    PollLines(50);
+    if (!lines_.busy()) break;
+    if (clock_.MonotonicNs() >= deadline) return false;
+  }
+  return true;
 }
 
 void SymbolizerImpl::ForgetNames() {
@@ -561,13 +666,51 @@ FileInfo SymbolizerImpl::Info(FileId file) const {
   const auto id = static_cast<uint32_t>(file);
   CHECK(id < files_.size());
   const FileRecord& record = files_[id];
-  return {.path = record.identity.path,
-          .build_id = record.build_id,
-          .size_bytes = record.size_bytes,
-          .state = record.state,
-          .no_names = record.no_names,
-          .no_lines = record.no_lines,
-          .reason = record.reason};
+  FileInfo info = {.path = record.identity.path,
+                   .build_id = record.build_id,
+                   .content_id = record.build_id,
+                   .size_bytes = record.size_bytes,
+                   .state = record.state,
+                   .no_names = record.no_names,
+                   .no_lines = record.no_names,
+                   .reason = record.reason};
+  if (record.slot == kNoSlot) return info;
+  const IndexSlot& slot = slots_[record.slot];
+  if (record.build_id.empty()) info.content_id = slot.key;
+  info.no_lines = slot.no_lines;
+  if (info.reason.empty()) info.reason = slot.lines_text;
+  return info;
+}
+
+IndexSlot* SymbolizerImpl::SlotForReading(uint32_t id) {
+  const FileRecord& record = At(id);
+  if (record.slot == kNoSlot) return nullptr;
+  IndexSlot& slot = slots_[record.slot];
+  if (!slot.is_mapped) {
+    auto index = cache_->Find(slot.key);
+    if (!index.ok()) {
+      // Evicted meanwhile: the next Request builds it again.
+      SetState(id, FileState::kNew, "");
+      return nullptr;
+    }
+    MapSlot(record.slot, *std::move(index));
+  }
+  slot.last_use = ++use_clock_;
+  return &slot;
+}
+
+std::vector<FileSegment> SymbolizerImpl::SegmentsOf(FileId file) {
+  std::vector<FileSegment> segments;
+  const IndexSlot* slot = SlotForReading(static_cast<uint32_t>(file));
+  if (slot == nullptr) return segments;
+  const SymbolIndex& index = slot->mapped.index;
+  for (size_t i = 0; i < index.segment_count(); ++i) {
+    const IndexSegment segment = index.SegmentNumber(i);
+    segments.push_back({.file_offset = segment.file_offset,
+                        .vaddr = segment.vaddr,
+                        .file_size = segment.file_size});
+  }
+  return segments;
 }
 
 NameReason SymbolizerImpl::Lookup(FileId file, uint64_t file_offset,
@@ -581,23 +724,16 @@ NameReason SymbolizerImpl::Lookup(FileId file, uint64_t file_offset,
     lookups_.not_ready.Add();
     return record.no_names;
   }
-  IndexSlot& slot = slots_[record.slot];
-  if (!slot.is_mapped) {
-    auto found_again = cache_->Find(slot.key);
-    if (!found_again.ok()) {
-      // Evicted meanwhile: the next Request builds it again.
-      SetState(id, FileState::kNew, "");
-      lookups_.not_ready.Add();
-      return record.no_names;
-    }
-    MapSlot(record.slot, *std::move(found_again));
+  IndexSlot* slot = SlotForReading(id);
+  if (slot == nullptr) {
+    lookups_.not_ready.Add();
+    return record.no_names;
   }
-  slot.last_use = ++use_clock_;
   std::array<IndexFrame, kMaxIndexFrames> found;
-  const size_t count = slot.mapped.index.FindOffset(file_offset, found);
+  const size_t count = slot->mapped.index.FindOffset(file_offset, found);
   (count != 0 ? lookups_.hit : lookups_.miss).Add();
-  for (size_t i = 0; i < count; ++i) frames->push_back(FrameOf(slot, found[i]));
-  return count == 0 ? NameReason::kNoSymbols : NameReason::kNone;
+  for (size_t i = 0; i < count; ++i) frames->push_back(FrameOf(*slot, found[i]));
+  return count == 0 ? ReasonOfGap(*slot) : NameReason::kNone;
 }
 
 SymbolFrame SymbolizerImpl::FrameOf(IndexSlot& slot, const IndexFrame& frame) {

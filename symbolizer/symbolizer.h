@@ -5,6 +5,9 @@
 // Bytes of foreign ELF files are never parsed in this process: a sandboxed helper process (no
 // network, seccomp, rlimits, nice 10) reads the file from a descriptor and writes a symbol index,
 // which is kept on disk per build id, mapped read-only and checked on every access.
+//
+// A file is answered twice: with the names of its symbol tables after milliseconds, then, as work
+// of low priority (line_builds.h), with lines and inlined functions.
 #pragma once
 
 #include <cstdint>
@@ -18,6 +21,7 @@
 #include "absl/status/statusor.h"
 #include "base/metrics.h"
 #include "base/unique_fd.h"
+#include "symbolizer/cpu_budget.h"
 #include "symbolizer/file_identity.h"
 #include "symbolizer/unwind/unwind_table.h"
 
@@ -54,10 +58,17 @@ enum class NameReason : uint8_t {
   kLinesOff = 13,
 };
 
+// "stripped", for people.
+std::string_view NameReasonText(NameReason reason);
+
 struct FileInfo {
   std::string_view path;      // as the process saw it
   std::string_view build_id;  // lower-case hex; "" until known or when the file has none
-  uint64_t size_bytes = 0;    // 0 until known
+  // The same; "pseudo-" and a hash of its size, first and last 4 KiB when the file has no build id.
+  // What a profile's mapping is called by: without it a frame of such a file would be known by its
+  // names alone, and become another one when they improve.
+  std::string_view content_id;
+  uint64_t size_bytes = 0;  // 0 until known
   FileState state = FileState::kNew;
   NameReason no_names = NameReason::kPending;  // kNone when it has some
   NameReason no_lines = NameReason::kPending;  // kNone when it has some
@@ -93,7 +104,19 @@ struct SymbolizerOptions {
   std::string helper_path;                        // program to start as helper; "" = /proc/self/exe
   uint32_t helper_max_seconds = 60;               // CPU per file
   uint64_t helper_max_bytes = uint64_t{1} << 30;  // private memory of the helper
+  // Lines and inlined functions, in a second helper (line_builds.h).
+  bool lines = true;
+  uint32_t lines_max_seconds = 30;               // CPU per file
+  uint64_t lines_max_bytes = uint64_t{1} << 30;  // private memory of that helper
+  CpuBudgetOptions lines_budget;
   std::string proc_root = "/proc";
+};
+
+// An executable PT_LOAD segment of a file: offset and size in the file, virtual address.
+struct FileSegment {
+  uint64_t file_offset = 0;
+  uint64_t vaddr = 0;
+  uint64_t file_size = 0;
 };
 
 // One home thread (the agent's profiler thread). What Info() returns stays valid as long as the
@@ -133,7 +156,16 @@ class Symbolizer {
   // not wait). Returns how many are still outstanding.
   virtual size_t Poll(int timeout_ms) = 0;
 
+  // Lines come later than names, in an order that this tells: so many frames of samples were in
+  // that file. Cheap; once per window and file.
+  virtual void NoteUse(FileId file, uint64_t frames) = 0;
+  // Waits up to `timeout_ms` for the lines that are under way or can be had within the budget.
+  // Returns false when some are still to come.
+  virtual bool WaitForLines(int timeout_ms) = 0;
+
   virtual FileInfo Info(FileId file) const = 0;
+  // Empty until the file's index has been read, or when that has none.
+  virtual std::vector<FileSegment> SegmentsOf(FileId file) = 0;
 
   // Fills `frames` with the functions at the offset, innermost inlined one first, and returns
   // kNone; or empties it and returns why there is no name: the file is not ready, or no symbol

@@ -202,7 +202,7 @@ struct Window::GroupBuilder {
     const symbolizer::FileInfo info = symbolizer.Info(file);
     profile::Mapping mapping;
     mapping.file = builder.AddString(info.path);
-    mapping.build_id = builder.AddString(info.build_id);
+    mapping.build_id = builder.AddString(info.content_id);
     // Rounded as pprof does when it compares mappings of two profiles.
     mapping.memory_limit =
         info.size_bytes == 0 ? kUnknownLimit : (info.size_bytes + 4095) & ~4095ull;
@@ -409,12 +409,13 @@ void Window::ReportGaps(const Gaps& gaps, ClosedWindow* closed) const {
                                      gaps.bare[reason]);
   }
   for (const auto& [id, file] : gaps.files) {
+    symbolizer_.NoteUse(id, file.frames);
     const auto most = std::max_element(file.bare.begin(), file.bare.end());
     if (*most == 0 && file.without_line == 0) continue;
     const symbolizer::FileInfo info = symbolizer_.Info(id);
     BinaryGaps& out = closed->binaries.emplace_back();
     out.file = id;
-    out.build_id = info.build_id;
+    out.build_id = info.content_id;
     out.path = info.path;
     out.detail = info.reason;
     out.bare_frames = std::accumulate(file.bare.begin(), file.bare.end(), uint64_t{0});
@@ -433,6 +434,9 @@ void Window::ReportGaps(const Gaps& gaps, ClosedWindow* closed) const {
                      std::tuple(a.bare_frames, a.frames_without_line, b.path, b.build_id);
             });
   if (closed->binaries.size() > kMaxBinaries) closed->binaries.resize(kMaxBinaries);
+  for (BinaryGaps& gaps_of : closed->binaries) {
+    gaps_of.segments = symbolizer_.SegmentsOf(gaps_of.file);
+  }
 }
 
 ClosedWindow Window::Close(base::WallTime start, base::WallTime end) {

@@ -52,9 +52,10 @@ struct BinaryGaps {
   symbolizer::NameReason no_lines = symbolizer::NameReason::kNone;
   uint64_t frames_without_line = 0;  // those with a name
   // Copied from the symbolizer, which may know better by the time that this is sent.
-  std::string build_id;
+  std::string build_id;  // as in the profiles' mappings
   std::string path;
   std::string detail;
+  std::vector<symbolizer::FileSegment> segments;
 };
 
 // How the user stacks of one program ended.

@@ -240,6 +240,10 @@ TEST_F(WindowTest, ReportsWhatFramesLackByFileAndReason) {
   EXPECT_EQ(closed.binaries[0].bare_frames, 3u);
   EXPECT_EQ(closed.binaries[0].no_lines, symbolizer::NameReason::kNoDebugInfo);
   EXPECT_EQ(closed.binaries[0].frames_without_line, 4u);
+  ASSERT_EQ(closed.binaries[0].segments.size(), 1u);
+  EXPECT_EQ(closed.binaries[0].segments[0].vaddr, 0x2000u);
+  EXPECT_EQ(names_.used["/bin/app"], 7u);
+  EXPECT_EQ(names_.used["/bin/lib"], 1u);
   EXPECT_THAT(closed.bare_frames, ElementsAre(Pair(symbolizer::NameReason::kNoSymbols, 4u),
                                               Pair(symbolizer::NameReason::kUnknownMemory, 1u)));
 }

@@ -123,7 +123,7 @@ HelperAnswer WithinMemory(const std::function<void(HelperAnswer*)>& fill) {
     fill(&answer);
   } catch (const std::bad_alloc&) {
     SetError(base::ResourceExhausted("needs more memory than the helper may have"),
-             HelperStatus::kRefused, &answer);
+             HelperStatus::kOverBudget, &answer);
   }
   return answer;
 }

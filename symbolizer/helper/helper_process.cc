@@ -3,6 +3,7 @@
 
 #include <poll.h>
 #include <spawn.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -12,6 +13,7 @@
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <utility>
 
 #include "base/status.h"
@@ -61,6 +63,14 @@ std::string DescribeEnd(int status) {
     return fmt::format("killed by SIG{}", name == nullptr ? "?" : name);
   }
   return fmt::format("exit code {}", WEXITSTATUS(status));
+}
+
+uint64_t CpuNsOf(const rusage& usage) {
+  const auto ns = [](const timeval& time) {
+    return static_cast<uint64_t>(time.tv_sec) * 1'000'000'000 +
+           static_cast<uint64_t>(time.tv_usec) * 1'000;
+  };
+  return ns(usage.ru_utime) + ns(usage.ru_stime);
 }
 
 }  // namespace
@@ -131,23 +141,35 @@ HelperProcess::Transfer HelperProcess::Receive(HelperAnswer* answer, HelperDwoQu
   return Transfer::kDone;
 }
 
+uint64_t HelperProcess::CpuNs() const {
+  clockid_t clock{};
+  timespec used{};
+  if (pid_ <= 0 || ::clock_getcpuclockid(pid_, &clock) != 0 || ::clock_gettime(clock, &used) != 0) {
+    return ended_cpu_ns_;
+  }
+  return static_cast<uint64_t>(used.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(used.tv_nsec);
+}
+
 std::string HelperProcess::End() {
   if (pid_ <= 0) return "ended";
   socket_.Reset();
   int status = 0;
+  rusage usage{};
   // A dead one is reaped as it died; one that idles in recvmsg sees the end of the conversation.
   for (int tries = 0; tries < 20; ++tries) {
-    const pid_t got = ::waitpid(pid_, &status, WNOHANG);
+    const pid_t got = ::wait4(pid_, &status, WNOHANG, &usage);
     if (got == pid_) {
       pid_ = -1;
+      ended_cpu_ns_ = CpuNsOf(usage);
       return DescribeEnd(status);
     }
     if (got < 0) break;
     ::poll(nullptr, 0, 1);
   }
   ::kill(pid_, SIGKILL);
-  const pid_t got = ::waitpid(pid_, &status, 0);
+  const pid_t got = ::wait4(pid_, &status, 0, &usage);
   pid_ = -1;
+  ended_cpu_ns_ = CpuNsOf(usage);
   return got < 0 ? "ended" : DescribeEnd(status);
 }
 

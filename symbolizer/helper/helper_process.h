@@ -37,6 +37,8 @@ class HelperProcess {
 
   int socket() const { return socket_.get(); }
   pid_t pid() const { return pid_; }
+  // CPU time that it has used, all of it once it has ended.
+  uint64_t CpuNs() const;
 
   // Kills it if it still runs, reaps it, and says how it ended: "killed by SIGSYS", "exit code 2".
   std::string End();
@@ -46,6 +48,7 @@ class HelperProcess {
 
   base::UniqueFd socket_;
   pid_t pid_;  // -1 once reaped
+  uint64_t ended_cpu_ns_ = 0;
 };
 
 }  // namespace firewatch::symbolizer

@@ -100,7 +100,7 @@ std::vector<HelperResult> HelperQueue::Poll(int timeout_ms) {
 void HelperQueue::Pump(std::vector<HelperResult>* results) {
   const uint64_t now = clock_.MonotonicNs();
   if (outstanding() == 0) {
-    if (helper_ != nullptr && now - last_event_ns_ > kIdleNs) helper_.reset();
+    if (helper_ != nullptr && now - last_event_ns_ > kIdleNs) EndHelper();
     return;
   }
   if (helper_ == nullptr && !StartHelper(results)) return;
@@ -108,6 +108,12 @@ void HelperQueue::Pump(std::vector<HelperResult>* results) {
   if (helper_ != nullptr && greeted_) ReceiveAnswers(results);
   if (helper_ != nullptr && greeted_) SendWaiting(results);
   if (helper_ != nullptr) CheckTime(results);
+}
+
+void HelperQueue::EndHelper() {
+  helper_->End();
+  ended_cpu_ns_ += helper_->CpuNs();
+  helper_.reset();
 }
 
 bool HelperQueue::TakeStart() {
@@ -147,7 +153,7 @@ void HelperQueue::ReceiveHello(std::vector<HelperResult>* results) {
     return;
   }
   const std::string end = helper_->End();
-  helper_.reset();
+  EndHelper();
   OnStartFailure(fmt::format("symbol helper: {} at start", end), results);
 }
 
@@ -232,7 +238,7 @@ void HelperQueue::CheckTime(std::vector<HelperResult>* results) {
   const uint64_t waited = clock_.MonotonicNs() - last_event_ns_;
   if (!greeted_) {
     if (waited < kHelloTimeoutNs) return;
-    helper_.reset();
+    EndHelper();
     return OnStartFailure("symbol helper: does not answer at start", results);
   }
   const uint64_t limit = options_.max_cpu_seconds * kWallPerCpu * kSecond;
@@ -244,7 +250,7 @@ void HelperQueue::OnDeath(std::string why, base::Counter& counter,
                           std::vector<HelperResult>* results) {
   counter.Add();
   const std::string end = helper_->End();
-  helper_.reset();
+  EndHelper();
   if (why.empty()) why = end;
   if (in_flight_.empty()) return;
   spdlog::info("symbol helper: {}; the next file gets a new one", why);

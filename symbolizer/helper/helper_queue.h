@@ -61,6 +61,8 @@ class HelperQueue {
 
   HelperQueue(HelperQueueOptions options, const base::Clock& clock, base::MetricsRegistry& metrics);
 
+  // CPU time of all its helpers so far.
+  uint64_t cpu_ns() const { return ended_cpu_ns_ + (helper_ == nullptr ? 0 : helper_->CpuNs()); }
   bool full() const { return outstanding() >= kMaxOutstanding; }
   size_t outstanding() const { return urgent_.size() + waiting_.size() + in_flight_.size(); }
 
@@ -90,6 +92,7 @@ class HelperQueue {
   void OnDeath(std::string why, base::Counter& counter, std::vector<HelperResult>* results);
   void OnStartFailure(const std::string& why, std::vector<HelperResult>* results);
   bool TakeStart();
+  void EndHelper();
 
   const HelperQueueOptions options_;
   const base::Clock& clock_;
@@ -98,6 +101,7 @@ class HelperQueue {
   base::Counter& start_failures_total_;
 
   std::unique_ptr<HelperProcess> helper_;
+  uint64_t ended_cpu_ns_ = 0;
   bool greeted_ = false;          // hello received: it is inside the sandbox
   std::deque<HelperJob> urgent_;  // sent before what waits
   std::deque<HelperJob> waiting_;

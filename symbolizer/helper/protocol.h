@@ -58,6 +58,7 @@ enum class HelperStatus : uint32_t {
   kRefused = 1,     // not an ELF file for us, malformed, or larger than the limits
   kUnreadable = 2,  // the file could not be read
   kNotWritten = 3,  // the output could not be written
+  kOverBudget = 4,  // needs more memory than the helper may have
 };
 
 // kTable: why FDEs have no rows, by CfiReason of unwind/cfi_reader.h.

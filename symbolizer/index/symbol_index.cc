@@ -2,10 +2,12 @@
 #include "symbolizer/index/symbol_index.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "base/hash.h"
 #include "base/status.h"
+#include "symbolizer/index/line_table_format.h"
 
 namespace firewatch::symbolizer {
 namespace {
@@ -129,6 +131,14 @@ absl::StatusOr<SymbolIndex> SymbolIndex::Parse(std::span<const std::byte> bytes)
   RETURN_IF_ERROR(index.ParseSegments(segments.bytes));
   ASSIGN_OR_RETURN(index.names_, NameTable::Parse(names.bytes, names.xxh3));
   RETURN_IF_ERROR(index.ParseSymbols(symbols.bytes));
+  const auto& lines = sections[IndexSectionKind::kLines];
+  if (lines.present != index.has_lines()) {
+    return base::DataLoss("symbol index: state of lines contradicts the section");
+  }
+  if (lines.present) {
+    RETURN_IF_ERROR(CheckVersion(lines, kLinesVersion, "lines"));
+    ASSIGN_OR_RETURN(index.lines_, LineTable::Parse(lines.bytes, index.names_.count()));
+  }
   return index;
 }
 
@@ -346,6 +356,10 @@ size_t SymbolIndex::AliasesOf(uint64_t vaddr, std::span<uint32_t> out) const {
   return count;
 }
 
+IndexSegment SymbolIndex::SegmentNumber(size_t number) const {
+  return Load<IndexSegment>(segments_.data(), number);
+}
+
 std::optional<uint64_t> SymbolIndex::VaddrOf(uint64_t file_offset) const {
   // One or two, in all but exotic files.
   for (size_t i = 0; i < segments_.size() / sizeof(IndexSegment); ++i) {
@@ -357,12 +371,39 @@ std::optional<uint64_t> SymbolIndex::VaddrOf(uint64_t file_offset) const {
   return std::nullopt;
 }
 
+IndexFrame SymbolIndex::PhysicalFrame(uint32_t range) const {
+  if (range == range_count_) return {};
+  return {.name = NameOf(range),
+          .flags = static_cast<uint8_t>(Load<uint8_t>(flags_, range) & ~kContinued)};
+}
+
+// Inlined functions and lines are the debug information's; the physical function has the name that
+// the symbol table gives it, where there is one.
 size_t SymbolIndex::FindAddress(uint64_t vaddr, std::span<IndexFrame> out) const {
+  if (out.empty()) return 0;
   const uint32_t range = RangeOf(vaddr);
-  if (range == range_count_ || out.empty()) return 0;
-  out[0] = {.name = NameOf(range),
-            .flags = static_cast<uint8_t>(Load<uint8_t>(flags_, range) & ~kContinued)};
-  return 1;
+  IndexFrame physical = PhysicalFrame(range);
+  std::array<LineFrame, kMaxIndexFrames> chain;
+  const size_t frames =
+      has_lines() ? lines_.Find(vaddr, std::span(chain).first(std::min(chain.size(), out.size())))
+                  : 0;
+  for (size_t i = 0; i < frames; ++i) {
+    LineTable::Function function{};
+    if (chain[i].function != kNoFunction) function = lines_.FunctionAt(chain[i].function);
+    out[i] = {.name = function.name,
+              .file = chain[i].file,
+              .line = chain[i].line,
+              .start_line = function.line,
+              .flags = static_cast<uint8_t>(chain[i].inlined ? kInlined : 0)};
+  }
+  if (frames == 0) {
+    out[0] = physical;
+    return physical.name == 0 ? 0 : 1;
+  }
+  IndexFrame& last = out[frames - 1];
+  if (physical.name != 0) last.name = physical.name;
+  last.flags = physical.flags;
+  return last.name == 0 ? 0 : frames;
 }
 
 size_t SymbolIndex::FindOffset(uint64_t file_offset, std::span<IndexFrame> out) const {

@@ -19,6 +19,7 @@
 #include "absl/status/statusor.h"
 #include "symbolizer/file_identity.h"
 #include "symbolizer/index/index_format.h"
+#include "symbolizer/index/line_table.h"
 #include "symbolizer/index/name_table.h"
 
 namespace firewatch::symbolizer {
@@ -88,6 +89,8 @@ class SymbolIndex {
   bool has_lines() const { return lines_state_ == LinesState::kPresent; }
   LinesState lines_state() const { return lines_state_; }
   bool has_segments() const { return !segments_.empty(); }
+  size_t segment_count() const { return segments_.size() / sizeof(IndexSegment); }
+  IndexSegment SegmentNumber(size_t number) const;        // below segment_count()
   uint32_t symbol_count() const { return range_count_; }  // ranges
   uint64_t file_bytes() const { return file_bytes_; }     // size of the ELF file
   bool has_table() const { return has_table_; }           // .symtab or .dynsym
@@ -111,7 +114,10 @@ class SymbolIndex {
   uint64_t StartOf(uint32_t range) const;
   uint32_t NameOf(uint32_t range) const;
 
+  IndexFrame PhysicalFrame(uint32_t range) const;
+
   std::span<const std::byte> segments_;
+  LineTable lines_;
   NameTable names_;
 
   // Columns of the symbols section.

@@ -53,7 +53,7 @@ std::vector<uint32_t> NumbersOf(std::string_view status, std::string_view name) 
 }
 
 // Inside the root of the process, without following a link at the end.
-base::UniqueFd OpenPathBelow(const std::string& root, const std::string& path) {
+base::UniqueFd OpenWithoutLink(const std::string& root, const std::string& path) {
   const base::UniqueFd directory(::open(root.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
   if (!directory.valid()) return {};
   open_how how{};
@@ -97,7 +97,7 @@ absl::StatusOr<JitOwner> ParseJitOwner(std::string_view status, uint32_t pid) {
 absl::StatusOr<base::UniqueFd> OpenPerfMap(const std::string& proc_root, uint32_t pid,
                                            const JitOwner& owner) {
   const std::string path = fmt::format("tmp/perf-{}.map", owner.inner_pid);
-  const base::UniqueFd found = OpenPathBelow(fmt::format("{}/{}/root", proc_root, pid), path);
+  const base::UniqueFd found = OpenWithoutLink(fmt::format("{}/{}/root", proc_root, pid), path);
   if (!found.valid()) return base::ErrnoStatus(errno, fmt::format("open /{}", path));
   RETURN_IF_ERROR(CheckOwner(found.get(), owner, path));
   const std::string self = fmt::format("/proc/self/fd/{}", found.get());

@@ -51,10 +51,18 @@ class FakeSymbolizer final : public Symbolizer {
     return base::NotFound("files of a fake have no bytes");
   }
   size_t Poll(int) override { return pending; }
+  void NoteUse(FileId file, uint64_t frames) override {
+    used[files_[static_cast<size_t>(file)].path] += frames;
+  }
+  bool WaitForLines(int) override { return true; }
+  std::vector<FileSegment> SegmentsOf(FileId) override {
+    return {{.file_offset = 0x1000, .vaddr = 0x2000, .file_size = 0x1000}};
+  }
   FileInfo Info(FileId file) const override {
     const auto index = static_cast<size_t>(file);
     return {.path = files_[index].path,
             .build_id = build_ids_[index],
+            .content_id = build_ids_[index],
             .size_bytes = 10'000,
             .state = FileState::kReady,
             .no_names = NameReason::kNone,
