@@ -136,13 +136,15 @@ void LineBuilds::StartNext() {
 
 void LineBuilds::OnResult(HelperResult result, std::vector<Outcome>* outcomes) {
   if (job_ == nullptr) return;
+  if (!result.failure.empty() && !result.helper_died) {
+    // There is no helper to be had now: the file's next window asks again.
+    job_.reset();
+    return;
+  }
   if (job_->step == Job::Step::kBuild) return OnBuilt(std::move(result), outcomes);
   if (result.job.elf.valid()) job_->elf = std::move(result.job.elf);
   if (result.job.debug.valid()) job_->debug = std::move(result.job.debug);
-  if (!result.failure.empty()) {
-    return Fail(result.helper_died ? NameReason::kRefused : NameReason::kNoFile, result.failure,
-                outcomes);
-  }
+  if (!result.failure.empty()) return Fail(NameReason::kRefused, result.failure, outcomes);
   if (job_->step == Job::Step::kDebug) return OnDebugIdentified(result.answer, outcomes);
   OnFileIdentified(result.answer, outcomes);
 }
@@ -250,8 +252,7 @@ void LineBuilds::Build(std::vector<Outcome>* outcomes) {
 void LineBuilds::OnBuilt(HelperResult result, std::vector<Outcome>* outcomes) {
   if (!result.failure.empty()) {
     // It had answered about this file twice: what it dies of is its size.
-    return Fail(result.helper_died ? NameReason::kOverBudget : NameReason::kNoFile, result.failure,
-                outcomes);
+    return Fail(NameReason::kOverBudget, result.failure, outcomes);
   }
   const HelperAnswer& answer = result.answer;
   switch (answer.status) {

@@ -108,6 +108,7 @@ class FakeSymbolizer final : public Symbolizer {
 
   size_t pending = 0;                                              // what Poll answers
   std::set<std::string> requested;                                 // paths
+  std::map<std::string, uint64_t> used;                            // frames by path
   std::map<std::pair<uint64_t, uint64_t>, std::string> jit_names;  // by incarnation and address
   std::set<uint64_t> jit_requested;                                // incarnations
   std::map<uint64_t, std::optional<JitMarker>> jit_markers;        // what they came with
