@@ -116,7 +116,12 @@ absl::Status Run(const AgentConfig& config) {
                        metrics));
   ASSIGN_OR_RETURN(
       const auto symbolizer,
-      symbolizer::Symbolizer::Create({.cache_directory = config.cache_directory}, metrics));
+      symbolizer::Symbolizer::Create({.cache_directory = config.cache_directory,
+                                      .lines = config.lines,
+                                      // The helper's memory counts as the agent's while it lives,
+                                      // and what the agent itself needs is 20 MiB.
+                                      .lines_max_bytes = config.memory_limit_bytes / 8 * 5},
+                                     metrics));
   ASSIGN_OR_RETURN(const auto uploader,
                    Uploader::Start({.server = config.server,
                                     .spool_directory = config.spool_directory,

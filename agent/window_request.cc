@@ -3,8 +3,14 @@
 
 #include "base/status.h"
 #include "profile/pprof_codec.h"
+#include "profile/utf8.h"
 
 namespace firewatch::agent {
+
+// Numbers of the wire, spelled once.
+static_assert(static_cast<int>(symbolizer::NameReason::kNoFile) == ingest::NAME_REASON_NO_FILE);
+static_assert(static_cast<int>(symbolizer::NameReason::kRefused) == ingest::NAME_REASON_REFUSED);
+static_assert(static_cast<int>(symbolizer::NameReason::kLinesOff) == ingest::NAME_REASON_LINES_OFF);
 
 absl::StatusOr<ingest::UploadWindowRequest> MakeUploadRequest(const ClosedWindow& window,
                                                               const std::string& node) {
@@ -35,6 +41,27 @@ absl::StatusOr<ingest::UploadWindowRequest> MakeUploadRequest(const ClosedWindow
     ingest::StackEnd* end = request.add_stack_ends();
     end->set_reason(reason);
     end->set_count(count);
+  }
+  for (const BinaryGaps& gaps : window.binaries) {
+    ingest::BinaryInfo* binary = request.add_binaries();
+    binary->set_build_id(gaps.build_id);
+    binary->set_path(profile::ToValidUtf8(gaps.path));
+    binary->set_reason(static_cast<ingest::NameReason>(gaps.no_names));
+    binary->set_bare_frames(gaps.bare_frames);
+    binary->set_lines_reason(static_cast<ingest::NameReason>(gaps.no_lines));
+    binary->set_frames_without_line(gaps.frames_without_line);
+    for (const symbolizer::FileSegment& segment : gaps.segments) {
+      ingest::BinarySegment* out = binary->add_segments();
+      out->set_offset(segment.file_offset);
+      out->set_vaddr(segment.vaddr);
+      out->set_size(segment.file_size);
+    }
+    binary->set_detail(profile::ToValidUtf8(gaps.detail));
+  }
+  for (const auto& [reason, count] : window.bare_frames) {
+    ingest::BareFrames* bare = request.add_bare_frames();
+    bare->set_reason(static_cast<ingest::NameReason>(reason));
+    bare->set_count(count);
   }
   return request;
 }

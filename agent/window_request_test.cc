@@ -42,5 +42,36 @@ TEST(WindowRequestTest, CarriesLabelsProfilesLossesAndTimes) {
   EXPECT_EQ(back->samples[0].values[1], 30);
 }
 
+TEST(WindowRequestTest, SaysWhatFramesLackAndWhy) {
+  ClosedWindow window;
+  window.binaries.push_back({.no_names = symbolizer::NameReason::kStripped,
+                             .bare_frames = 7,
+                             .no_lines = symbolizer::NameReason::kDebugMismatch,
+                             .frames_without_line = 2,
+                             .build_id = "00ff",
+                             .path = "/opt/\xff",
+                             .detail = "why",
+                             .segments = {{.file_offset = 1, .vaddr = 2, .file_size = 3}}});
+  window.bare_frames = {{symbolizer::NameReason::kAnonymousMemory, 9}};
+  const auto request = MakeUploadRequest(window, "node1");
+  ASSERT_TRUE(request.ok()) << base::ToString(request.status());
+  ASSERT_EQ(request->binaries_size(), 1);
+  const ingest::BinaryInfo& binary = request->binaries(0);
+  EXPECT_EQ(binary.build_id(), "00ff");
+  EXPECT_EQ(binary.path(), "/opt/\xef\xbf\xbd");
+  EXPECT_EQ(binary.reason(), ingest::NAME_REASON_STRIPPED);
+  EXPECT_EQ(binary.bare_frames(), 7u);
+  EXPECT_EQ(binary.lines_reason(), ingest::NAME_REASON_DEBUG_MISMATCH);
+  EXPECT_EQ(binary.frames_without_line(), 2u);
+  EXPECT_EQ(binary.detail(), "why");
+  ASSERT_EQ(binary.segments_size(), 1);
+  EXPECT_EQ(binary.segments(0).offset(), 1u);
+  EXPECT_EQ(binary.segments(0).vaddr(), 2u);
+  EXPECT_EQ(binary.segments(0).size(), 3u);
+  ASSERT_EQ(request->bare_frames_size(), 1);
+  EXPECT_EQ(request->bare_frames(0).reason(), ingest::NAME_REASON_ANONYMOUS_MEMORY);
+  EXPECT_EQ(request->bare_frames(0).count(), 9u);
+}
+
 }  // namespace
 }  // namespace firewatch::agent

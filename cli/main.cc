@@ -106,6 +106,11 @@ int Main(int argc, char** argv) {
   record_command->add_flag("--folded", record.folded,
                            "Write folded stacks (root;caller;leaf count) instead of pprof");
   record_command->add_option("--cache", record.cache_directory, "Where symbol indexes are kept");
+  record_command
+      ->add_option("--lines", record.lines,
+                   "on or off: files, lines and inlined functions, from debug information")
+      ->check(CLI::IsMember({"on", "off"}))
+      ->capture_default_str();
   record_command->add_flag("-q,--quiet", record.quiet, "No progress bar and no summary");
   record_command->add_option("command", record.command, "Command to start and watch, after --");
   record_command->positionals_at_end();

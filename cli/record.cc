@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <chrono>
@@ -14,7 +15,9 @@
 #include <memory>
 #include <numeric>
 #include <optional>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "agent/core/process_table.h"
 #include "agent/cpu/profiler.h"
@@ -32,6 +35,10 @@
 
 namespace firewatch::cli {
 namespace {
+
+// Debug information is read at some 200 MB a second: enough for most programs.
+constexpr int kFinalLinesMs = 10'000;
+constexpr size_t kMaxBareFiles = 20;
 
 // Set by the signal handler: Ctrl-C ends the recording and keeps what was collected.
 volatile sig_atomic_t g_interrupted = 0;
@@ -91,11 +98,22 @@ struct Recording {
   profile::ProfileMerger merger;
   uint64_t samples = 0;
   std::map<std::string, uint64_t> losses;
+  // Frames without a name, times samples: of files by path and reason, and all by reason.
+  std::map<std::string, uint64_t> bare_files;
+  std::map<std::string, uint64_t> bare_reasons;
   absl::Status error;
 
   void Take(agent::ClosedWindow window) {
     samples += window.samples;
     for (const auto& [name, count] : window.losses) losses[name] += count;
+    for (const agent::BinaryGaps& gaps : window.binaries) {
+      if (gaps.bare_frames == 0) continue;
+      bare_files[fmt::format("{}: {}", gaps.path, symbolizer::NameReasonText(gaps.no_names))] +=
+          gaps.bare_frames;
+    }
+    for (const auto& [reason, count] : window.bare_frames) {
+      bare_reasons[std::string(symbolizer::NameReasonText(reason))] += count;
+    }
     for (const agent::WindowGroup& group : window.groups) {
       if (absl::Status status = merger.Add(group.profile); !status.ok()) error = status;
     }
@@ -111,12 +129,27 @@ std::string_view LossText(std::string_view loss) {
   return loss;
 }
 
+// Those with the most frames, a comment each: "420 frames without a name: /opt/db: stripped".
+std::vector<std::string> BareFileTexts(const Recording& recording) {
+  std::vector<std::pair<uint64_t, std::string>> files;
+  for (const auto& [text, count] : recording.bare_files) files.emplace_back(count, text);
+  std::sort(files.rbegin(), files.rend());
+  if (files.size() > kMaxBareFiles) files.resize(kMaxBareFiles);
+  std::vector<std::string> texts;
+  for (const auto& [count, text] : files) {
+    texts.push_back(fmt::format("{} frames without a name: {}", count, text));
+  }
+  return texts;
+}
+
 // A profile says by itself what it was taken with (`go tool pprof -comments`).
-void AddComments(const agent::Profiler& profiler, profile::Profile* profile) {
+void AddComments(const agent::Profiler& profiler, const Recording& recording,
+                 profile::Profile* profile) {
   profile->comments.push_back(
       fmt::format("sampler: {}", agent::SourceKindName(profiler.source().kind())));
   const std::string pauses = agent::DescribePauses(profiler.source().Pauses());
   if (!pauses.empty()) profile->comments.push_back("paused: " + pauses);
+  for (std::string& text : BareFileTexts(recording)) profile->comments.push_back(std::move(text));
 }
 
 absl::Status WriteProfile(const profile::Profile& profile, const RecordOptions& options) {
@@ -140,6 +173,9 @@ void PrintSummary(const profile::Profile& profile, const Recording& recording,
   }
   for (const auto& [name, count] : recording.losses) {
     fmt::print(stderr, "  {} {}\n", count, LossText(name));
+  }
+  for (const auto& [reason, count] : recording.bare_reasons) {
+    fmt::print(stderr, "  {} frames without a name: {}\n", count, reason);
   }
   if (recording.samples == 0) {
     fmt::print(stderr, "  No sample: what was watched used no CPU in this time.\n");
@@ -187,17 +223,23 @@ absl::StatusOr<agent::ProfilerOptions> MakeProfilerOptions(const RecordOptions& 
   out.memory_limit_bytes = options.memory_limit_bytes;
   // The tick decides when to stop; 50 ms keeps a short command's recording short.
   out.tick_ms = 50;
+  if (options.lines == "on") out.final_lines_ms = kFinalLinesMs;
   return out;
 }
 
 absl::StatusOr<std::unique_ptr<symbolizer::Symbolizer>> MakeSymbolizer(
     const RecordOptions& options, base::MetricsRegistry& metrics) {
-  if (!options.cache_directory.empty()) {
-    return symbolizer::Symbolizer::Create({.cache_directory = options.cache_directory}, metrics);
-  }
-  auto kept = symbolizer::Symbolizer::Create({.cache_directory = DefaultCacheDirectory()}, metrics);
+  symbolizer::SymbolizerOptions names;
+  names.lines = options.lines == "on";
+  // Somebody waits for this one profile.
+  names.lines_budget.share = 1;
+  names.cache_directory =
+      options.cache_directory.empty() ? DefaultCacheDirectory() : options.cache_directory;
+  auto kept = symbolizer::Symbolizer::Create(names, metrics);
+  if (kept.ok() || !options.cache_directory.empty()) return kept;
   // No home to keep indexes in: a recording goes on with a temporary folder.
-  return kept.ok() ? std::move(kept) : symbolizer::Symbolizer::Create({}, metrics);
+  names.cache_directory = "";
+  return symbolizer::Symbolizer::Create(names, metrics);
 }
 
 }  // namespace
@@ -245,7 +287,7 @@ absl::StatusOr<int> RunRecord(const RecordOptions& options) {
   if (profile.sample_types.empty()) {
     profile.sample_types = {{"samples", "count"}, {"cpu", "nanoseconds"}};
   }
-  AddComments(*profiler, &profile);
+  AddComments(*profiler, recording, &profile);
   RETURN_IF_ERROR(WriteProfile(profile, options));
   if (!options.quiet) PrintSummary(profile, recording, *profiler, options);
   if (child.has_value()) return child->Ended().value_or(0);

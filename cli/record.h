@@ -28,6 +28,7 @@ struct RecordOptions {
   std::string output = "firewatch.pb.gz";  // "-" writes to standard output
   bool folded = false;                     // folded stacks instead of pprof
   std::string cache_directory;             // symbol indexes; "" = the user's cache folder
+  std::string lines = "on";                // files, lines and inlined functions; off
   bool quiet = false;                      // no progress bar, no summary
 };
 

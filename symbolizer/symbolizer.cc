@@ -12,6 +12,7 @@
 #include "symbolizer/symbolizer.h"
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <deque>
 #include <set>
@@ -24,6 +25,9 @@
 #include "base/status.h"
 #include "symbolizer/helper/helper_queue.h"
 #include "symbolizer/index/index_cache.h"
+#include "symbolizer/index/name_cache.h"
+#include "symbolizer/line_builds.h"
+#include "symbolizer/process/jit_names.h"
 #include "symbolizer/process/kernel_symbols.h"
 #include "symbolizer/process/mapped_object.h"
 #include "symbolizer/unwind_tables.h"
@@ -37,6 +41,8 @@ constexpr uint32_t kNoSlot = UINT32_MAX;
 // Mappings count against vm.max_map_count (65,530); an index in use is mapped again in 1 ms.
 constexpr size_t kMaxMappedIndexes = 2048;
 constexpr int kMaxAttempts = 8;
+// Names that were shown are kept unpacked: 20,000 of them take some 4 MB.
+constexpr size_t kMaxNamesBytes = size_t{8} << 20;
 
 constexpr const char* kStateNames[] = {"new",        "pending",    "ready",
                                        "no_symbols", "unreadable", "refused"};
@@ -47,9 +53,10 @@ struct FileRecord {
   uint8_t attempts = 0;
   std::string build_id;
   uint64_t size_bytes = 0;
+  NameReason no_names = NameReason::kPending;
   std::string_view reason;   // in reasons_
   uint32_t slot = kNoSlot;   // in slots_
-  uint64_t retry_at_ns = 0;  // kUnreadable: another process may show the file later
+  uint64_t retry_at_ns = 0;  // another process may show the file later: kUnreadable, or for lines
   MappingHint hint;          // of the request under way
   int place = 0;
 };
@@ -57,7 +64,10 @@ struct FileRecord {
 // One index, for all files with that key. Unmapped when it has not been used for long.
 struct IndexSlot {
   std::string key;
+  NameReason no_lines = NameReason::kPending;
+  std::string lines_text;  // why
   MappedIndex mapped;
+  NameCache names;  // of `mapped`
   bool is_mapped = false;
   uint64_t last_use = 0;
 };
@@ -94,8 +104,15 @@ class SymbolizerImpl final : public Symbolizer {
   absl::StatusOr<base::UniqueFd> OpenFile(FileId file, uint32_t pid, uint32_t parent_pid,
                                           uint64_t map_start, uint64_t map_end) override;
   size_t Poll(int timeout_ms) override;
+  void NoteUse(FileId file, uint64_t frames) override;
+  bool WaitForLines(int timeout_ms) override;
+  std::vector<FileSegment> SegmentsOf(FileId file) override;
   FileInfo Info(FileId file) const override;
-  bool Lookup(FileId file, uint64_t file_offset, Symbol* symbol) override;
+  NameReason Lookup(FileId file, uint64_t file_offset, std::vector<SymbolFrame>* frames) override;
+  void RequestJit(uint32_t pid, uint64_t incarnation,
+                  absl::FunctionRef<std::optional<JitMarker>()> find_marker) override;
+  NameReason LookupJit(uint64_t incarnation, uint64_t address,
+                       std::vector<SymbolFrame>* frames) override;
   KernelSymbol LookupKernel(uint64_t address) override;
   std::string_view KernelReason() override { return kernel_.Reason(); }
   uint64_t MappedBytes() const override { return mapped_bytes_ + kernel_.mapped_bytes(); }
@@ -109,6 +126,7 @@ class SymbolizerImpl final : public Symbolizer {
 
   FileRecord& At(uint32_t id) { return files_[id]; }
   void SetState(uint32_t id, FileState state, std::string_view reason);
+  void SetState(uint32_t id, FileState state, NameReason no_names, std::string_view reason);
   void SetUnreadable(uint32_t id, std::string_view reason, bool may_retry);
 
   // Opens the file from its `place` on and asks the helper: kPending. An error leaves the state.
@@ -127,6 +145,13 @@ class SymbolizerImpl final : public Symbolizer {
   void MapSlot(uint32_t slot, MappedIndex index);
   void UnmapSlot(IndexSlot& slot);
   void UseSlot(uint32_t id, uint32_t slot);
+  // Maps the file's index again if need be. nullptr when it has none (any more).
+  IndexSlot* SlotForReading(uint32_t id);
+  void WantLines(uint32_t id);
+  void PollLines(int timeout_ms);
+  void OnLines(LineBuilds::Outcome outcome);
+  SymbolFrame FrameOf(IndexSlot& slot, const IndexFrame& frame);
+  void ForgetNames();
   void UnmapUnused();
   void UpdateGauges();
 
@@ -134,8 +159,10 @@ class SymbolizerImpl final : public Symbolizer {
   const base::SystemClock clock_;
   const std::unique_ptr<IndexCache> cache_;
   KernelSymbols kernel_;
+  JitNames jit_;
   HelperQueue queue_;
   UnwindTables tables_;
+  LineBuilds lines_;
 
   std::deque<FileRecord> files_;  // by FileId; addresses are stable
   absl::flat_hash_set<uint32_t, IdentityHash, IdentityEqual> ids_;
@@ -144,13 +171,17 @@ class SymbolizerImpl final : public Symbolizer {
   // Key of an index that is being built -> the files that wait for it; the builder is the first.
   base::StringMap<std::vector<uint32_t>> building_;
   std::set<std::string, std::less<>> reasons_;
+  NameReader reader_;
+  size_t names_bytes_ = 0;  // of all slots' names
   uint64_t mapped_bytes_ = 0;
   size_t mapped_count_ = 0;
   uint64_t use_clock_ = 0;
+  JitSymbol jit_symbol_;  // the last answer of LookupJit
 
   std::vector<base::Counter*> states_;
   LookupCounters lookups_;
   LookupCounters kernel_lookups_;
+  LookupCounters jit_lookups_;
   base::Counter& refused_loss_;     // the same two as in bpf/include/losses.h: they go into every
   base::Counter& unreadable_loss_;  // upload, the states above do not
   base::Counter& deferred_;
@@ -178,17 +209,26 @@ SymbolizerImpl::SymbolizerImpl(SymbolizerOptions options, std::unique_ptr<IndexC
     : options_(std::move(options)),
       cache_(std::move(cache)),
       kernel_(options_.proc_root, *cache_, clock_, metrics),
+      jit_(options_.proc_root, clock_, metrics),
       queue_({.helper_path = options_.helper_path,
               .max_cpu_seconds = options_.helper_max_seconds,
               .max_bytes = options_.helper_max_bytes},
              clock_, metrics),
       tables_(options_.proc_root, *cache_, queue_, clock_, metrics),
+      lines_({.helper_path = options_.helper_path,
+              .proc_root = options_.proc_root,
+              .max_cpu_seconds = options_.lines_max_seconds,
+              .max_bytes = options_.lines_max_bytes,
+              .budget = options_.lines_budget},
+             *cache_, clock_, metrics),
       ids_(0, IdentityHash{&files_}, IdentityEqual{&files_}),
       lookups_{LookupCounter(metrics, "user", "hit"), LookupCounter(metrics, "user", "miss"),
                LookupCounter(metrics, "user", "not_ready")},
       kernel_lookups_{LookupCounter(metrics, "kernel", "hit"),
                       LookupCounter(metrics, "kernel", "miss"),
                       LookupCounter(metrics, "kernel", "not_ready")},
+      jit_lookups_{LookupCounter(metrics, "jit", "hit"), LookupCounter(metrics, "jit", "miss"),
+                   LookupCounter(metrics, "jit", "not_ready")},
       refused_loss_(LossCounter(metrics, "file_refused")),
       unreadable_loss_(LossCounter(metrics, "file_unreadable")),
       deferred_(metrics.AddCounter("firewatch_symbol_requests_deferred_total",
@@ -205,6 +245,35 @@ SymbolizerImpl::SymbolizerImpl(SymbolizerOptions options, std::unique_ptr<IndexC
   }
 }
 
+NameReason DefaultReason(FileState state) {
+  switch (state) {
+    case FileState::kNew:
+    case FileState::kPending:
+      return NameReason::kPending;
+    case FileState::kReady:
+      return NameReason::kNone;
+    case FileState::kNoSymbols:
+      return NameReason::kNoSymbols;
+    case FileState::kUnreadable:
+      return NameReason::kNoFile;
+    case FileState::kRefused:
+      return NameReason::kRefused;
+  }
+  return NameReason::kPending;
+}
+
+// No symbol covers an address: one of a debug file might.
+NameReason ReasonOfGap(const IndexSlot& slot) {
+  switch (slot.no_lines) {
+    case NameReason::kPending:
+    case NameReason::kDebugMismatch:
+    case NameReason::kOverBudget:
+      return slot.no_lines;
+    default:
+      return NameReason::kNoSymbols;
+  }
+}
+
 FileId SymbolizerImpl::Intern(const FileIdentity& file) {
   const auto known = ids_.find(file);
   if (known != ids_.end()) return FileId{*known};
@@ -218,8 +287,14 @@ FileId SymbolizerImpl::Intern(const FileIdentity& file) {
 }
 
 void SymbolizerImpl::SetState(uint32_t id, FileState state, std::string_view reason) {
+  SetState(id, state, DefaultReason(state), reason);
+}
+
+void SymbolizerImpl::SetState(uint32_t id, FileState state, NameReason no_names,
+                              std::string_view reason) {
   FileRecord& record = At(id);
   record.state = state;
+  record.no_names = no_names;
   auto interned = reasons_.find(reason);
   if (interned == reasons_.end()) interned = reasons_.emplace(reason).first;
   record.reason = *interned;
@@ -246,11 +321,22 @@ void SymbolizerImpl::Request(FileId file, uint32_t pid, uint32_t parent_pid, uin
   if (record.state == FileState::kUnreadable) {
     if (record.retry_at_ns == kNever || clock_.MonotonicNs() < record.retry_at_ns) return;
   } else if (record.state != FileState::kNew) {
+    // Lines come later: by then another process may be the one to find the file by.
+    if (record.slot != kNoSlot && slots_[record.slot].no_lines == NameReason::kPending &&
+        clock_.MonotonicNs() >= record.retry_at_ns) {
+      record.retry_at_ns = clock_.MonotonicNs() + kSecond;
+      record.hint = {
+          .pid = pid, .parent_pid = parent_pid, .map_start = map_start, .map_end = map_end};
+      WantLines(id);
+    }
     return;
   }
   if (const auto why = WhyNotAFile(record.identity.path); !why.empty()) {
-    return SetUnreadable(id, why, false);
+    SetUnreadable(id, why, false);
+    record.no_names = NameReason::kAnonymousMemory;
+    return;
   }
+  record.hint = {.pid = pid, .parent_pid = parent_pid, .map_start = map_start, .map_end = map_end};
   if (!record.build_id.empty()) {
     if (UseCached(id, record.build_id)) return;
     if (const auto build = building_.find(record.build_id); build != building_.end()) {
@@ -259,7 +345,6 @@ void SymbolizerImpl::Request(FileId file, uint32_t pid, uint32_t parent_pid, uin
     }
   }
   if (queue_.full()) return deferred_.Add();
-  record.hint = {.pid = pid, .parent_pid = parent_pid, .map_start = map_start, .map_end = map_end};
   record.place = 0;
   if (const absl::Status asked = OpenAndAsk(id); !asked.ok()) {
     SetUnreadable(id, base::Message(asked), true);
@@ -338,6 +423,7 @@ size_t SymbolizerImpl::Poll(int timeout_ms) {
     for (HelperResult& result : results) OnResult(std::move(result));
     if (results.empty() || queue_.outstanding() == 0) break;
   }
+  PollLines(0);
   UpdateGauges();
   return queue_.outstanding();
 }
@@ -351,7 +437,8 @@ void SymbolizerImpl::OnResult(HelperResult result) {
   }
   const HelperAnswer& answer = result.answer;
   if (answer.status != HelperStatus::kOk) {
-    const bool refused = answer.status == HelperStatus::kRefused;
+    const bool refused =
+        answer.status == HelperStatus::kRefused || answer.status == HelperStatus::kOverBudget;
     return EndBuild(id, refused ? FileState::kRefused : FileState::kUnreadable, answer.reason);
   }
   BuildId found;
@@ -429,7 +516,7 @@ void SymbolizerImpl::EndBuild(uint32_t id, FileState state, const std::string& r
 
 uint32_t SymbolizerImpl::SlotOf(const std::string& key) {
   const auto [entry, is_new] = slot_by_key_.try_emplace(key, static_cast<uint32_t>(slots_.size()));
-  if (is_new) slots_.push_back({.key = key, .mapped = {}});
+  if (is_new) slots_.emplace_back().key = key;
   return entry->second;
 }
 
@@ -461,19 +548,99 @@ void SymbolizerImpl::UnmapSlot(IndexSlot& slot) {
   if (!slot.is_mapped) return;
   mapped_bytes_ -= slot.mapped.file.bytes().size();
   --mapped_count_;
+  names_bytes_ -= slot.names.bytes();
+  slot.names.Clear();
   slot.mapped = {};
   slot.is_mapped = false;
 }
 
 void SymbolizerImpl::UseSlot(uint32_t id, uint32_t number) {
   FileRecord& record = At(id);
-  const SymbolIndex& index = slots_[number].mapped.index;
+  IndexSlot& slot = slots_[number];
+  const SymbolIndex& index = slot.mapped.index;
   record.slot = number;
   record.size_bytes = index.file_bytes();
-  if (index.symbol_count() > 0) return SetState(id, FileState::kReady, "");
-  SetState(id, FileState::kNoSymbols,
-           index.has_table() ? "no function in its symbol tables"
-                             : "stripped: neither .symtab nor .dynsym");
+  if (index.lines_state() != LinesState::kNotTried) {
+    slot.no_lines = ReasonOf(index.lines_state());
+  } else if (!options_.lines) {
+    slot.no_lines = NameReason::kLinesOff;
+  } else if (IsVdso(record.identity.path)) {
+    slot.no_lines = NameReason::kNoDebugInfo;
+  } else {
+    if (slot.no_lines == NameReason::kNone) {  // evicted, with its lines
+      slot.no_lines = NameReason::kPending;
+      lines_.Forget(slot.key);
+    }
+    if (slot.no_lines == NameReason::kPending) WantLines(id);
+  }
+  if (index.symbol_count() > 0 || index.has_lines()) return SetState(id, FileState::kReady, "");
+  if (slot.no_lines == NameReason::kDebugMismatch || slot.no_lines == NameReason::kOverBudget) {
+    return SetState(id, FileState::kNoSymbols, slot.no_lines, slot.lines_text);
+  }
+  if (index.has_table()) {
+    return SetState(id, FileState::kNoSymbols, "no function in its symbol tables");
+  }
+  if (record.build_id.empty()) {
+    return SetState(id, FileState::kNoSymbols, NameReason::kNoBuildId,
+                    "stripped, and without a build id nothing else can be found");
+  }
+  SetState(id, FileState::kNoSymbols, NameReason::kStripped,
+           "stripped: neither .symtab nor .dynsym");
+}
+
+void SymbolizerImpl::WantLines(uint32_t id) {
+  const FileRecord& record = At(id);
+  if (!options_.lines) return;
+  lines_.Want(slots_[record.slot].key, record.identity, record.hint);
+}
+
+void SymbolizerImpl::PollLines(int timeout_ms) {
+  if (!options_.lines) return;
+  for (LineBuilds::Outcome& outcome : lines_.Poll(timeout_ms)) OnLines(std::move(outcome));
+}
+
+void SymbolizerImpl::OnLines(LineBuilds::Outcome outcome) {
+  const auto known = slot_by_key_.find(outcome.key);
+  if (known == slot_by_key_.end()) return;
+  IndexSlot& slot = slots_[known->second];
+  slot.no_lines = outcome.no_lines;
+  slot.lines_text = outcome.text;
+  if (outcome.built) {
+    auto index = cache_->Adopt(outcome.key, outcome.id, outcome.output.get());
+    if (!index.ok()) {
+      slot.no_lines = NameReason::kRefused;
+      slot.lines_text = base::Message(index.status());
+    } else {
+      MapSlot(known->second, *std::move(index));
+    }
+  }
+  if (!slot.is_mapped) return;  // each file learns it when it is looked up
+  for (uint32_t id = 0; id < files_.size(); ++id) {
+    if (At(id).slot == known->second) UseSlot(id, known->second);
+  }
+}
+
+void SymbolizerImpl::NoteUse(FileId file, uint64_t frames) {
+  const FileRecord& record = At(static_cast<uint32_t>(file));
+  if (record.slot == kNoSlot || slots_[record.slot].no_lines != NameReason::kPending) return;
+  lines_.AddWeight(slots_[record.slot].key, frames);
+}
+
+bool SymbolizerImpl::WaitForLines(int timeout_ms) {
+  const uint64_t deadline =
+      clock_.MonotonicNs() + static_cast<uint64_t>(std::max(timeout_ms, 0)) * 1'000'000;
+  while (options_.lines) {
+    PollLines(50);
+    if (!lines_.busy()) break;
+    if (clock_.MonotonicNs() >= deadline) return false;
+  }
+  return true;
+}
+
+void SymbolizerImpl::ForgetNames() {
+  if (names_bytes_ <= kMaxNamesBytes) return;
+  for (IndexSlot& slot : slots_) slot.names.Clear();
+  names_bytes_ = 0;
 }
 
 void SymbolizerImpl::UnmapUnused() {
@@ -499,38 +666,112 @@ FileInfo SymbolizerImpl::Info(FileId file) const {
   const auto id = static_cast<uint32_t>(file);
   CHECK(id < files_.size());
   const FileRecord& record = files_[id];
-  return {.path = record.identity.path,
-          .build_id = record.build_id,
-          .size_bytes = record.size_bytes,
-          .state = record.state,
-          .reason = record.reason};
+  FileInfo info = {.path = record.identity.path,
+                   .build_id = record.build_id,
+                   .content_id = record.build_id,
+                   .size_bytes = record.size_bytes,
+                   .state = record.state,
+                   .no_names = record.no_names,
+                   .no_lines = record.no_names,
+                   .reason = record.reason};
+  if (record.slot == kNoSlot) return info;
+  const IndexSlot& slot = slots_[record.slot];
+  if (record.build_id.empty()) info.content_id = slot.key;
+  info.no_lines = slot.no_lines;
+  if (info.reason.empty()) info.reason = slot.lines_text;
+  return info;
 }
 
-bool SymbolizerImpl::Lookup(FileId file, uint64_t file_offset, Symbol* symbol) {
-  const auto id = static_cast<uint32_t>(file);
-  CHECK(id < files_.size());
-  FileRecord& record = At(id);
-  if (record.state != FileState::kReady) {
-    lookups_.not_ready.Add();
-    return false;
-  }
+IndexSlot* SymbolizerImpl::SlotForReading(uint32_t id) {
+  const FileRecord& record = At(id);
+  if (record.slot == kNoSlot) return nullptr;
   IndexSlot& slot = slots_[record.slot];
   if (!slot.is_mapped) {
     auto index = cache_->Find(slot.key);
     if (!index.ok()) {
       // Evicted meanwhile: the next Request builds it again.
       SetState(id, FileState::kNew, "");
-      lookups_.not_ready.Add();
-      return false;
+      return nullptr;
     }
     MapSlot(record.slot, *std::move(index));
   }
   slot.last_use = ++use_clock_;
-  const auto entry = slot.mapped.index.Find(file_offset);
-  (entry ? lookups_.hit : lookups_.miss).Add();
-  if (!entry) return false;
-  *symbol = {.name = entry->name, .system_name = entry->system_name};
-  return true;
+  return &slot;
+}
+
+std::vector<FileSegment> SymbolizerImpl::SegmentsOf(FileId file) {
+  std::vector<FileSegment> segments;
+  const IndexSlot* slot = SlotForReading(static_cast<uint32_t>(file));
+  if (slot == nullptr) return segments;
+  const SymbolIndex& index = slot->mapped.index;
+  for (size_t i = 0; i < index.segment_count(); ++i) {
+    const IndexSegment segment = index.SegmentNumber(i);
+    segments.push_back({.file_offset = segment.file_offset,
+                        .vaddr = segment.vaddr,
+                        .file_size = segment.file_size});
+  }
+  return segments;
+}
+
+NameReason SymbolizerImpl::Lookup(FileId file, uint64_t file_offset,
+                                  std::vector<SymbolFrame>* frames) {
+  frames->clear();
+  ForgetNames();
+  const auto id = static_cast<uint32_t>(file);
+  CHECK(id < files_.size());
+  FileRecord& record = At(id);
+  if (record.state != FileState::kReady) {
+    lookups_.not_ready.Add();
+    return record.no_names;
+  }
+  IndexSlot* slot = SlotForReading(id);
+  if (slot == nullptr) {
+    lookups_.not_ready.Add();
+    return record.no_names;
+  }
+  std::array<IndexFrame, kMaxIndexFrames> found;
+  const size_t count = slot->mapped.index.FindOffset(file_offset, found);
+  (count != 0 ? lookups_.hit : lookups_.miss).Add();
+  for (size_t i = 0; i < count; ++i) frames->push_back(FrameOf(*slot, found[i]));
+  return count == 0 ? ReasonOfGap(*slot) : NameReason::kNone;
+}
+
+SymbolFrame SymbolizerImpl::FrameOf(IndexSlot& slot, const IndexFrame& frame) {
+  const size_t before = slot.names.bytes();
+  const NameTable& table = slot.mapped.index.names();
+  const NameCache::Names names = slot.names.Get(table, frame.name, reader_);
+  const NameCache::Names file = slot.names.Get(table, frame.file, reader_);
+  names_bytes_ += slot.names.bytes() - before;
+  return {.name = names.display,
+          .system_name = names.linkage,
+          .file = file.linkage,
+          .line = frame.line,
+          .start_line = frame.start_line};
+}
+
+void SymbolizerImpl::RequestJit(uint32_t pid, uint64_t incarnation,
+                                absl::FunctionRef<std::optional<JitMarker>()> find_marker) {
+  jit_.Request(pid, incarnation);
+  if (!jit_.WantsDump(incarnation)) return;
+  base::UniqueFd dump;
+  if (const auto marker = find_marker()) {
+    auto opened = OpenFile(marker->file, pid, 0, marker->map_start, marker->map_end);
+    if (opened.ok()) dump = *std::move(opened);
+  }
+  jit_.SetDump(incarnation, std::move(dump));
+}
+
+NameReason SymbolizerImpl::LookupJit(uint64_t incarnation, uint64_t address,
+                                     std::vector<SymbolFrame>* frames) {
+  frames->clear();
+  const bool found = jit_.Lookup(incarnation, address, &jit_symbol_);
+  (found ? jit_lookups_.hit : jit_lookups_.miss).Add();
+  if (!found) return NameReason::kAnonymousMemory;
+  frames->push_back({.name = jit_symbol_.name,
+                     .system_name = jit_symbol_.name,
+                     .file = jit_symbol_.file,
+                     .line = jit_symbol_.line});
+  return NameReason::kNone;
 }
 
 KernelSymbol SymbolizerImpl::LookupKernel(uint64_t address) {

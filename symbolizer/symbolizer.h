@@ -5,16 +5,23 @@
 // Bytes of foreign ELF files are never parsed in this process: a sandboxed helper process (no
 // network, seccomp, rlimits, nice 10) reads the file from a descriptor and writes a symbol index,
 // which is kept on disk per build id, mapped read-only and checked on every access.
+//
+// A file is answered twice: with the names of its symbol tables after milliseconds, then, as work
+// of low priority (line_builds.h), with lines and inlined functions.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "base/metrics.h"
 #include "base/unique_fd.h"
+#include "symbolizer/cpu_budget.h"
 #include "symbolizer/file_identity.h"
 #include "symbolizer/unwind/unwind_table.h"
 
@@ -32,17 +39,56 @@ enum class FileState : uint8_t {
   kRefused,     // the helper refused it: not an ELF of this machine, or hostile headers
 };
 
+// Why a frame has no name, or no line. Goes into every upload: the numbers are those of NameReason
+// in proto/ingest.proto.
+enum class NameReason : uint8_t {
+  kNone = 0,  // it has what was asked for
+  kPending = 1,
+  kNoFile = 2,
+  kNoBuildId = 3,
+  kStripped = 4,
+  kNoSymbols = 5,  // none covers the address
+  kDebugMismatch = 6,
+  kOverBudget = 7,
+  kRefused = 8,
+  kAnonymousMemory = 9,
+  kUnknownMemory = 10,
+  kKernelHidden = 11,
+  kNoDebugInfo = 12,
+  kLinesOff = 13,
+};
+
+// "stripped", for people.
+std::string_view NameReasonText(NameReason reason);
+
 struct FileInfo {
   std::string_view path;      // as the process saw it
   std::string_view build_id;  // lower-case hex; "" until known or when the file has none
-  uint64_t size_bytes = 0;    // 0 until known
+  // The same; "pseudo-" and a hash of its size, first and last 4 KiB when the file has no build id.
+  // What a profile's mapping is called by: without it a frame of such a file would be known by its
+  // names alone, and become another one when they improve.
+  std::string_view content_id;
+  uint64_t size_bytes = 0;  // 0 until known
   FileState state = FileState::kNew;
-  std::string_view reason;  // why it has no names; "" when it has
+  NameReason no_names = NameReason::kPending;  // kNone when it has some
+  NameReason no_lines = NameReason::kPending;  // kNone when it has some
+  std::string_view reason;                     // text of either; "" when it has both
 };
 
-struct Symbol {
+// One function of an inline chain.
+struct SymbolFrame {
   std::string_view name;         // demangled
   std::string_view system_name;  // as in the symbol table
+  std::string_view file;         // "" when unknown
+  uint32_t line = 0;             // 0 when unknown
+  uint32_t start_line = 0;       // of the function; 0 when unknown
+};
+
+// The executable mapping that a runtime makes of its jitdump, so that profilers find the file.
+struct JitMarker {
+  FileId file{};
+  uint64_t map_start = 0;
+  uint64_t map_end = 0;
 };
 
 struct KernelSymbol {
@@ -57,8 +103,20 @@ struct SymbolizerOptions {
   uint64_t cache_max_bytes = uint64_t{1} << 30;
   std::string helper_path;                        // program to start as helper; "" = /proc/self/exe
   uint32_t helper_max_seconds = 60;               // CPU per file
-  uint64_t helper_max_bytes = uint64_t{1} << 30;  // address space of the helper
+  uint64_t helper_max_bytes = uint64_t{1} << 30;  // private memory of the helper
+  // Lines and inlined functions, in a second helper (line_builds.h).
+  bool lines = true;
+  uint32_t lines_max_seconds = 30;               // CPU per file
+  uint64_t lines_max_bytes = uint64_t{1} << 30;  // private memory of that helper
+  CpuBudgetOptions lines_budget;
   std::string proc_root = "/proc";
+};
+
+// An executable PT_LOAD segment of a file: offset and size in the file, virtual address.
+struct FileSegment {
+  uint64_t file_offset = 0;
+  uint64_t vaddr = 0;
+  uint64_t file_size = 0;
 };
 
 // One home thread (the agent's profiler thread). What Info() returns stays valid as long as the
@@ -98,11 +156,32 @@ class Symbolizer {
   // not wait). Returns how many are still outstanding.
   virtual size_t Poll(int timeout_ms) = 0;
 
-  virtual FileInfo Info(FileId file) const = 0;
+  // Lines come later than names, in an order that this tells: so many frames of samples were in
+  // that file. Cheap; once per window and file.
+  virtual void NoteUse(FileId file, uint64_t frames) = 0;
+  // Waits up to `timeout_ms` for the lines that are under way or can be had within the budget.
+  // Returns false when some are still to come.
+  virtual bool WaitForLines(int timeout_ms) = 0;
 
-  // False when the file is not ready or no symbol covers the offset (symbols are bounded by their
-  // size: gaps stay unknown, names are never invented).
-  virtual bool Lookup(FileId file, uint64_t file_offset, Symbol* symbol) = 0;
+  virtual FileInfo Info(FileId file) const = 0;
+  // Empty until the file's index has been read, or when that has none.
+  virtual std::vector<FileSegment> SegmentsOf(FileId file) = 0;
+
+  // Fills `frames` with the functions at the offset, innermost inlined one first, and returns
+  // kNone; or empties it and returns why there is no name: the file is not ready, or no symbol
+  // covers the offset (symbols are bounded by their size: gaps stay unknown, names are never
+  // invented).
+  virtual NameReason Lookup(FileId file, uint64_t file_offset,
+                            std::vector<SymbolFrame>* frames) = 0;
+
+  // The process has code in memory without a file, and lives: finds what its runtime tells about
+  // that code (jitdump, perf map) while it can be had. `incarnation` names one life of the process.
+  // Once per window and process; cheap. `find_marker` is called at most once per life.
+  virtual void RequestJit(uint32_t pid, uint64_t incarnation,
+                          absl::FunctionRef<std::optional<JitMarker>()> find_marker) = 0;
+  // As Lookup, by address. What was appended since RequestJit is read at the first call.
+  virtual NameReason LookupJit(uint64_t incarnation, uint64_t address,
+                               std::vector<SymbolFrame>* frames) = 0;
 
   // Kernel text, modules and BPF programs from kallsyms, read at the first call and again when an
   // address falls outside what is known (at most every 10 s).

@@ -156,8 +156,10 @@ class SymbolizerTest : public testing::Test {
     return Settle(FileIdentity{.path = path, .build_id = {}});
   }
   std::string NameAt(FileId file, uint64_t offset) {
-    Symbol symbol;
-    return symbolizer_->Lookup(file, offset, &symbol) ? std::string(symbol.name) : "-";
+    std::vector<SymbolFrame> frames;
+    return symbolizer_->Lookup(file, offset, &frames) == NameReason::kNone
+               ? std::string(frames[0].name)
+               : "-";
   }
   double Metric(const std::string& line) const {
     const std::string page = metrics_.Expose();
@@ -185,20 +187,23 @@ TEST_F(SymbolizerTest, NamesFunctionsOfThisBinary) {
   const TestMapping mapping = MappingOf(c_function);
   const FileId file = RequestMapping(mapping);
   EXPECT_EQ(symbolizer_->Info(file).state, FileState::kPending);
-  Symbol symbol;
-  EXPECT_FALSE(symbolizer_->Lookup(file, FileOffsetIn(mapping, c_function), &symbol));
+  std::vector<SymbolFrame> frames;
+  EXPECT_EQ(symbolizer_->Lookup(file, FileOffsetIn(mapping, c_function), &frames),
+            NameReason::kPending);
   Wait();
   const FileInfo info = symbolizer_->Info(file);
   ASSERT_EQ(info.state, FileState::kReady) << info.reason;
   EXPECT_EQ(info.size_bytes, fs::file_size("/proc/self/exe"));
   EXPECT_EQ(info.build_id.size(), 40U);  // --build-id=sha1
 
-  ASSERT_TRUE(symbolizer_->Lookup(file, FileOffsetIn(mapping, c_function), &symbol));
-  EXPECT_EQ(symbol.name, "FirewatchTestCFunction");
-  EXPECT_EQ(symbol.system_name, "FirewatchTestCFunction");
-  ASSERT_TRUE(symbolizer_->Lookup(file, FileOffsetIn(mapping, cpp_function) + 1, &symbol));
-  EXPECT_EQ(symbol.name, "firewatch::symbolizer::TestCppFunction(int, char const*)");
-  EXPECT_EQ(symbol.system_name, "_ZN9firewatch10symbolizer15TestCppFunctionEiPKc");
+  ASSERT_EQ(symbolizer_->Lookup(file, FileOffsetIn(mapping, c_function), &frames),
+            NameReason::kNone);
+  EXPECT_EQ(frames.back().name, "FirewatchTestCFunction");
+  EXPECT_EQ(frames.back().system_name, "FirewatchTestCFunction");
+  ASSERT_EQ(symbolizer_->Lookup(file, FileOffsetIn(mapping, cpp_function) + 1, &frames),
+            NameReason::kNone);
+  EXPECT_EQ(frames.back().name, "firewatch::symbolizer::TestCppFunction(int, char const*)");
+  EXPECT_EQ(frames.back().system_name, "_ZN9firewatch10symbolizer15TestCppFunctionEiPKc");
   EXPECT_GT(symbolizer_->MappedBytes(), 0U);
   EXPECT_EQ(Metric("firewatch_symbol_lookups_total{space=\"user\",result=\"hit\"}"), 2);
 }
@@ -390,17 +395,26 @@ TEST_F(SymbolizerTest, MemfdIsReadThroughItsProcess) {
 }
 
 TEST_F(SymbolizerTest, FilesWithoutNamesSayWhy) {
-  EXPECT_EQ(symbolizer_->Info(Settle("//anon")).reason, "anonymous memory");
-  EXPECT_THAT(std::string(symbolizer_->Info(Settle(directory_ + "/gone")).reason),
-              HasSubstr("No such file or directory"));
+  const FileInfo anonymous = symbolizer_->Info(Settle("//anon"));
+  EXPECT_EQ(anonymous.reason, "anonymous memory");
+  EXPECT_EQ(anonymous.no_names, NameReason::kAnonymousMemory);
+  const FileInfo gone = symbolizer_->Info(Settle(directory_ + "/gone"));
+  EXPECT_THAT(std::string(gone.reason), HasSubstr("No such file or directory"));
+  EXPECT_EQ(gone.no_names, NameReason::kNoFile);
   const FileInfo text = symbolizer_->Info(Settle(Write("text", "#!/bin/sh\n")));
   EXPECT_EQ(text.state, FileState::kRefused);
+  EXPECT_EQ(text.no_names, NameReason::kRefused);
   EXPECT_THAT(std::string(text.reason), StartsWith("not an ELF file"));
   ElfBuilder stripped;
   stripped.Load(0, 0, 64, 64).Text(0, 0, 64);
   const FileInfo bare = symbolizer_->Info(Settle(Write("stripped", stripped.Build())));
   EXPECT_EQ(bare.state, FileState::kNoSymbols);
-  EXPECT_EQ(bare.reason, "stripped: neither .symtab nor .dynsym");
+  EXPECT_EQ(bare.reason, "stripped, and without a build id nothing else can be found");
+  EXPECT_EQ(bare.no_names, NameReason::kNoBuildId);
+  stripped.BuildIdNote(std::string(20, '\x77'));
+  const FileInfo known = symbolizer_->Info(Settle(Write("known", stripped.Build())));
+  EXPECT_EQ(known.reason, "stripped: neither .symtab nor .dynsym");
+  EXPECT_EQ(known.no_names, NameReason::kStripped);
 }
 
 TEST_F(SymbolizerTest, FifoAtTheMappedPathDoesNotHang) {

@@ -167,7 +167,7 @@ void UnwindTables::OnResult(HelperResult result) {
   const bool is_pseudo = answer.has_pseudo_id != 0;
   // Without an id: it was refused before it could be known.
   if (!found.empty() && !IsRightFile(id, found, is_pseudo)) return;
-  if (answer.status == HelperStatus::kRefused) {
+  if (answer.status == HelperStatus::kRefused || answer.status == HelperStatus::kOverBudget) {
     if (!found.empty()) file.key = KeyOf(found, is_pseudo);
     return Refuse(id, base::InvalidArgument("{}", answer.reason));
   }

@@ -138,6 +138,13 @@ absl::Status SetInsecure(AgentConfig* config, const std::string& text) {
   return absl::OkStatus();
 }
 
+absl::Status SetLines(AgentConfig* config, const std::string& text) {
+  if (text != "on" && text != "off")
+    return base::InvalidArgument("\"{}\" is neither on nor off", text);
+  config->lines = text == "on";
+  return absl::OkStatus();
+}
+
 absl::Status SetLogLevel(AgentConfig* config, const std::string& text) {
   for (const std::string_view level : {"trace", "debug", "info", "warn", "error"}) {
     if (text != level) continue;
@@ -170,7 +177,7 @@ struct Setting {
   absl::Status (*set)(AgentConfig*, const std::string&);
 };
 
-constexpr std::array<Setting, 19> kSettings = {{
+constexpr std::array<Setting, 20> kSettings = {{
     {"server", "ADDR", "Where windows are sent: gRPC, HOST:PORT (127.0.0.1:7070)", Shape::kOne,
      SetText<&AgentConfig::server>},
     {"http", "ADDR", "The agent's own page: /metrics, /healthz (127.0.0.1:7172)", Shape::kOne,
@@ -186,6 +193,8 @@ constexpr std::array<Setting, 19> kSettings = {{
      SetSpoolMaxBytes},
     {"cache", "DIR", "Symbol indexes by build id", Shape::kOne,
      SetText<&AgentConfig::cache_directory>},
+    {"lines", "on|off", "Files, lines and inlined functions, from debug information (on)",
+     Shape::kOne, SetLines},
     {"memory-limit", "BYTES", "Bound of the agent's heap and BPF maps together (64MiB)",
      Shape::kOne, SetMemoryLimit},
     {"label", "NAME=VALUE", "Added to every profile; may be repeated", Shape::kPairs, AddLabel},

@@ -24,6 +24,7 @@ struct AgentConfig {
   uint64_t spool_max_bytes = uint64_t{256} << 20;
   uint64_t memory_limit_bytes = uint64_t{64} << 20;  // RssAnon and charged BPF maps
   std::string cache_directory;  // /var/cache/firewatch; without root below $HOME
+  bool lines = true;            // names with files, lines and inlined functions
   profile::LabelSet labels;     // --label k=v, added to every profile
   std::string service;          // "" = discover
   std::string node;             // host name

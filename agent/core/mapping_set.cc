@@ -13,6 +13,7 @@ namespace {
 bool Continues(const ProcessMapping& left, const ProcessMapping& right) {
   if (left.end != right.start || left.file != right.file) return false;
   if (left.anonymous != right.anonymous || left.vdso != right.vdso) return false;
+  if (left.remapped != right.remapped) return false;
   return left.anonymous || left.file_offset + (left.end - left.start) == right.file_offset;
 }
 

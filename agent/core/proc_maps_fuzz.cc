@@ -18,6 +18,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   for (const agent::ProcMapsEntry& entry : entries) {
     CHECK(entry.start < entry.end);
     CHECK(!entry.file.path.empty());
+    CHECK(!entry.remapped || (entry.file.inode != 0 && entry.file_offset <= entry.start));
     set.Add({.start = entry.start, .end = entry.end, .file_offset = entry.file_offset});
     CHECK(set.Find(entry.start) != nullptr);
   }

@@ -71,25 +71,47 @@ std::string UnescapePath(std::string_view path) {
   return out.append(path);
 }
 
-enum class MapsLine { kMalformed, kNotExecutable, kExecutable };
+struct MapsLine {
+  ProcMapsEntry entry;
+  bool executable = false;
+};
 
 // 55d620d8b000-55d620d90000 r-xp 00002000 fe:00 247026                     /usr/bin/cat
-MapsLine ParseMapsLine(std::string_view line, ProcMapsEntry* entry) {
-  if (!ParsePair(TakeField(&line), '-', 16, &entry->start, &entry->end)) {
-    return MapsLine::kMalformed;
-  }
+bool ParseMapsLine(std::string_view line, MapsLine* parsed) {
+  ProcMapsEntry* entry = &parsed->entry;
+  if (!ParsePair(TakeField(&line), '-', 16, &entry->start, &entry->end)) return false;
   const std::string_view permissions = TakeField(&line);
-  if (permissions.size() != 4 || entry->start >= entry->end) return MapsLine::kMalformed;
-  if (permissions[2] != 'x') return MapsLine::kNotExecutable;
+  if (permissions.size() != 4 || entry->start >= entry->end) return false;
+  parsed->executable = permissions[2] == 'x';
   symbolizer::FileIdentity& file = entry->file;
   if (!ParseNumber(TakeField(&line), 16, &entry->file_offset) ||
       !ParsePair(TakeField(&line), ':', 16, &file.device_major, &file.device_minor) ||
       !ParseNumber(TakeField(&line), 10, &file.inode)) {
-    return MapsLine::kMalformed;
+    return false;
   }
   const size_t path = line.find_first_not_of(' ');
   file.path = path == std::string_view::npos ? "//anon" : UnescapePath(line.substr(path));
-  return MapsLine::kExecutable;
+  return true;
+}
+
+// Entries [first, size) lie in one run of anonymous memory between these two lines.
+void NameRemapped(const MapsLine& before, const MapsLine& after, size_t first,
+                  std::vector<ProcMapsEntry>* entries) {
+  if (before.entry.file != after.entry.file || before.entry.file.inode == 0) return;
+  const uint64_t distance_before = before.entry.start - before.entry.file_offset;
+  const uint64_t distance_after = after.entry.start - after.entry.file_offset;
+  uint64_t distance = distance_before;
+  if (distance_before != distance_after) {
+    if (before.executable == after.executable) return;
+    if (after.executable) distance = distance_after;
+  }
+  for (size_t i = first; i < entries->size(); ++i) {
+    ProcMapsEntry& entry = (*entries)[i];
+    if (entry.start < distance) return;
+    entry.file = before.entry.file;
+    entry.file_offset = entry.start - distance;
+    entry.remapped = true;
+  }
 }
 
 absl::StatusOr<std::string> ReadFile(const std::string& path) {
@@ -154,27 +176,36 @@ absl::StatusOr<ProcStatus> ParseProcStatus(std::string_view text) {
 
 size_t ParseProcMaps(std::string_view text, std::vector<ProcMapsEntry>* entries) {
   size_t malformed = 0;
+  uint64_t last_end = 0;
+  std::optional<MapsLine> last_file;  // nothing but anonymous lines, without a gap, since then
+  size_t run_begin = 0;               // the first entry since then
   while (!text.empty()) {
     const std::string_view line = TakeLine(&text);
     if (line.empty()) continue;
-    ProcMapsEntry entry;
-    switch (ParseMapsLine(line, &entry)) {
-      case MapsLine::kMalformed:
-        ++malformed;
-        break;
-      case MapsLine::kNotExecutable:
-        break;
-      case MapsLine::kExecutable:
-        entries->push_back(std::move(entry));
-        break;
+    MapsLine parsed;
+    if (!ParseMapsLine(line, &parsed)) {
+      ++malformed;
+      continue;
     }
+    const bool adjacent = parsed.entry.start == last_end;
+    last_end = parsed.entry.end;
+    if (IsAnonymousMapping(parsed.entry.file.path)) {
+      if (!adjacent) last_file.reset();
+    } else {
+      if (adjacent && last_file && run_begin < entries->size()) {
+        NameRemapped(*last_file, parsed, run_begin, entries);
+      }
+      last_file = parsed;
+    }
+    if (parsed.executable) entries->push_back(std::move(parsed.entry));
+    if (last_file && last_file->entry.end == last_end) run_begin = entries->size();
   }
   return malformed;
 }
 
 bool IsAnonymousMapping(std::string_view path) {
-  for (const std::string_view prefix :
-       {"//anon", "[anon", "[heap]", "[stack", "/dev/zero", "/SYSV", "/anon_hugepage"}) {
+  for (const std::string_view prefix : {"//anon", "[anon", "[heap]", "[stack", "/dev/zero", "/SYSV",
+                                        "/anon_hugepage", "/memfd:doublemapper"}) {
     if (path.starts_with(prefix)) return true;
   }
   return path.empty();

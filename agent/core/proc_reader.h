@@ -30,16 +30,27 @@ struct ProcMapsEntry {
   uint64_t end = 0;
   uint64_t file_offset = 0;
   symbolizer::FileIdentity file;
+  // Anonymous memory that stands for a piece of the file: see ParseProcMaps.
+  bool remapped = false;
 };
 
 absl::StatusOr<ProcStat> ParseProcStat(std::string_view text);
 absl::StatusOr<ProcStatus> ParseProcStatus(std::string_view text);
 // Appends the executable lines, in the order of the text. Returns how many lines did not parse;
 // those are skipped.
+//
+// Programs that put their code on huge pages copy it into anonymous memory at the same addresses
+// (node --use-largepages, many databases), and the kernel has forgotten the file. A heuristic finds
+// it: an anonymous executable line is taken for text of a file when that file's lines border on
+// both ends of the run of anonymous lines around it, without a gap, and both are as far from the
+// file's beginning (start - offset); where segments lie at different distances, one of the two must
+// be executable and tells the distance. The dynamic loader reserves a file's whole span at once, so
+// no other memory comes to lie inside. Such entries have the file, the offset, and `remapped`.
 size_t ParseProcMaps(std::string_view text, std::vector<ProcMapsEntry>* entries);
 
 // True for executable memory that no file stands behind: anonymous, heap, stack, System V and
-// /dev/zero. A memfd is a file: it can be opened and may hold an ELF.
+// /dev/zero. A memfd is a file: it can be opened and may hold an ELF; all but .NET's, which maps
+// the code that it generates twice (writable here, executable there).
 bool IsAnonymousMapping(std::string_view path);
 
 // "/a/b (deleted)" -> "/a/b".

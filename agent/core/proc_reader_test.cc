@@ -107,6 +107,65 @@ TEST(ProcMapsTest, MemoryWithoutAFileIsAnonymous) {
   for (const ProcMapsEntry& entry : maps) EXPECT_TRUE(IsAnonymousMapping(entry.file.path));
 }
 
+TEST(ProcMapsTest, AnonymousTextInsideAFileIsThatFiles) {
+  const auto maps = Maps(
+      "400000-500000 r--p 00000000 fe:00 5 /opt/db\n"
+      "500000-600000 r-xp 00100000 fe:00 5 /opt/db\n"
+      "600000-c00000 r-xp 00000000 00:00 0 \n"
+      "c00000-d00000 r-xp 00800000 fe:00 5 /opt/db\n"
+      "d00000-e00000 r-xp 00000000 00:00 0 \n");
+  ASSERT_EQ(maps.size(), 4u);
+  EXPECT_TRUE(maps[1].remapped);
+  EXPECT_EQ(maps[1].file, maps[0].file);
+  EXPECT_EQ(maps[1].file_offset, 0x200000u);
+  EXPECT_FALSE(maps[0].remapped || maps[2].remapped || maps[3].remapped);
+  EXPECT_TRUE(IsAnonymousMapping(maps[3].file.path));
+}
+
+TEST(ProcMapsTest, TextThatIsAnonymousAsAWholeLiesBetweenDataOfItsFile) {
+  const auto maps = Maps(
+      "400000-500000 r--p 00000000 fe:00 5 /opt/db\n"
+      "500000-600000 r-xp 00000000 00:00 0 [anon:text]\n"
+      "600000-610000 rw-p 00000000 00:00 0 \n"
+      "610000-700000 r--p 00210000 fe:00 5 /opt/db\n");
+  ASSERT_EQ(maps.size(), 1u);
+  EXPECT_TRUE(maps[0].remapped);
+  EXPECT_EQ(maps[0].file_offset, 0x100000u);
+}
+
+TEST(ProcMapsTest, ExecutableNeighbourTellsTheDistanceOfSegmentsThatLieApart) {
+  const char* const kText =
+      "600000-800000 r-xp 00000000 00:00 0 \n"
+      "800000-900000 r-xp 003ff000 fe:00 5 /opt/db\n";
+  const auto maps = Maps(std::string("400000-600000 r--p 00000000 fe:00 5 /opt/db\n") + kText);
+  ASSERT_EQ(maps.size(), 2u);
+  EXPECT_TRUE(maps[0].remapped);
+  EXPECT_EQ(maps[0].file_offset, 0x1ff000u);
+  // Neither of both is executable: nobody tells.
+  const auto unknown = Maps(
+      "400000-600000 r--p 00000000 fe:00 5 /opt/db\n"
+      "600000-800000 r-xp 00000000 00:00 0 \n"
+      "800000-900000 r--p 003ff000 fe:00 5 /opt/db\n");
+  ASSERT_EQ(unknown.size(), 1u);
+  EXPECT_FALSE(unknown[0].remapped);
+}
+
+TEST(ProcMapsTest, AnonymousCodeBesideAFileStaysAnonymous) {
+  for (const char* text :
+       {// a gap before or after
+        "400000-500000 r-xp 00000000 fe:00 5 /a\n501000-600000 r-xp 00000000 00:00 0 \n"
+        "600000-700000 r-xp 00200000 fe:00 5 /a\n",
+        "400000-500000 r-xp 00000000 fe:00 5 /a\n500000-5ff000 r-xp 00000000 00:00 0 \n"
+        "600000-700000 r-xp 00200000 fe:00 5 /a\n",
+        // two files, or the file on one side only
+        "400000-500000 r-xp 00000000 fe:00 5 /a\n500000-600000 r-xp 00000000 00:00 0 \n"
+        "600000-700000 r-xp 00200000 fe:00 6 /b\n",
+        "400000-500000 r-xp 00000000 fe:00 5 /a\n500000-600000 r-xp 00000000 00:00 0 \n",
+        "500000-600000 r-xp 00000000 00:00 0 \n600000-700000 r-xp 00200000 fe:00 5 /a\n"}) {
+    for (const ProcMapsEntry& entry : Maps(text)) EXPECT_FALSE(entry.remapped) << text;
+  }
+}
+
 TEST(ProcMapsTest, VdsoAndMemfdAreNotAnonymous) {
   EXPECT_FALSE(IsAnonymousMapping("[vdso]"));
   EXPECT_FALSE(IsAnonymousMapping("/memfd:jit (deleted)"));

@@ -3,9 +3,10 @@
 // before stays as a tombstone for samples that are still on their way. Tombstones form one queue
 // over all processes, bounded by max_exited.
 //
-// Events alone keep the table right. /proc is read in four cases, all bounded: once at start; for a
+// Events alone keep the table right. /proc is read in five cases, all bounded: once at start; for a
 // sample of a pid that no event announced; after the kernel dropped events, once per process that
-// is then sampled; and for the cgroup of a process at its first sample.
+// is then sampled; when anonymous code has come to lie over a file's; and for the cgroup of a
+// process at its first sample.
 #include "agent/core/process_table.h"
 
 #include <algorithm>
@@ -65,6 +66,14 @@ struct ProcSnapshot {
   std::shared_ptr<const MappingSet> mappings;
 };
 
+bool OverlapsFile(const MappingSet& mappings, const ProcessMapping& newcomer) {
+  for (const uint64_t address : {newcomer.start, newcomer.end - 1}) {
+    const ProcessMapping* known = mappings.Find(address);
+    if (known != nullptr && !known->anonymous && !known->vdso) return true;
+  }
+  return false;
+}
+
 const std::shared_ptr<const MappingSet>& NoMappings() {
   static const auto& empty = *new std::shared_ptr<const MappingSet>(new MappingSet);
   return empty;
@@ -88,6 +97,9 @@ struct ProcessTable::Impl {
         mappings_full(LossCounter(metrics, FW_LOSS_MAPPINGS_FULL)),
         proc_reads(metrics.AddCounter("firewatch_agent_proc_reads_total",
                                       "Processes read from /proc after the start.")),
+        remapped_text(metrics.AddCounter(
+            "firewatch_agent_remapped_text_total",
+            "Anonymous mappings taken for text of the file around them (huge pages).")),
         processes_gauge(metrics.AddGauge("firewatch_agent_processes", "Living processes known.")) {}
 
   // Lives.
@@ -145,6 +157,7 @@ struct ProcessTable::Impl {
   base::Counter& table_full;
   base::Counter& mappings_full;
   base::Counter& proc_reads;
+  base::Counter& remapped_text;
   base::Gauge& processes_gauge;
 };
 
@@ -280,6 +293,8 @@ void ProcessTable::Impl::OnMmap(const ProcessEvent& event) {
     entry->process.exe_path = WithoutDeleted(event.file.path);
     entry->exe_pending = false;
   }
+  // Code on huge pages, perhaps: only /proc shows what lies around it.
+  if (mapping.anonymous && OverlapsFile(*entry->process.mappings, mapping)) entry->complete = false;
   AddMapping(entry, mapping);
 }
 
@@ -324,9 +339,10 @@ absl::StatusOr<ProcSnapshot> ProcessTable::Impl::ReadSnapshot(Pid pid) {
   if (!maps.ok()) return snapshot;
   auto set = std::make_shared<MappingSet>();
   for (const ProcMapsEntry& line : *maps) {
-    if (!set->Add(ToMapping(line.start, line.end, line.file_offset, line.file))) {
-      mappings_full.Add();
-    }
+    ProcessMapping mapping = ToMapping(line.start, line.end, line.file_offset, line.file);
+    mapping.remapped = line.remapped;
+    if (line.remapped) remapped_text.Add();
+    if (!set->Add(mapping)) mappings_full.Add();
   }
   snapshot.mappings = std::move(set);
   return snapshot;

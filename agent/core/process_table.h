@@ -26,6 +26,7 @@ struct ProcessMapping {
   symbolizer::FileId file{};
   bool anonymous = false;  // JIT: executable memory without a file
   bool vdso = false;
+  bool remapped = false;  // anonymous memory that stands for this piece of the file
 };
 
 // Executable mappings sorted by start, not overlapping. Immutable: shared between a process, its

@@ -87,6 +87,11 @@ void Collector::CollectNames() {
   });
 }
 
+void Collector::WaitForLines(int names_ms, int lines_ms) {
+  symbolizer_.Poll(names_ms);
+  symbolizer_.WaitForLines(lines_ms);
+}
+
 void Collector::CloseWindow(base::WallTime start, base::WallTime end) {
   CHECK(!closing_active_);
   closing_active_ = true;

@@ -47,6 +47,8 @@ class Collector {
   // Takes the names that are ready and lets the helper go on with the next files: once per drain,
   // so that most files of a window have been read before it closes. Never waits.
   void CollectNames();
+  // Waits for names, then for lines of the files that were met, each at most that long.
+  void WaitForLines(int names_ms, int lines_ms);
   // Stacks wait for unwind tables: call CollectNames again soon.
   bool waits_for_tables() const { return deferred_.waiting(); }
 

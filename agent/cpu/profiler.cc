@@ -253,6 +253,7 @@ void Profiler::RunFinalWindow() {
   if (collector_.has_closed()) collector_.FinishClosed(true, kFinalNamesMs);
   opened_.source->Stop([this](const SampleRecord& sample) { DeliverSample(sample); });
   collector_.CloseWindow(window_start_, clock_.Now());
+  if (options_.final_lines_ms > 0) collector_.WaitForLines(kFinalNamesMs, options_.final_lines_ms);
   collector_.FinishClosed(true, kFinalNamesMs);
 }
 

@@ -40,6 +40,8 @@ struct ProfilerOptions {
   uint64_t window_ms = 10'000;    // 100 ms and more
   // A window whose files are still being read is delivered after this time, with what is known.
   uint64_t names_deadline_ms = 1'000;
+  // At the end of a run, when no later window will tell: how long lines are waited for.
+  int final_lines_ms = 0;
   // Called about every tick_ms on the loop's thread when set; false stops the loop.
   std::function<bool()> on_tick;
   uint64_t tick_ms = 200;

@@ -3,7 +3,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <numeric>
 #include <optional>
+#include <tuple>
 
 #include "agent/cpu/stack_ends.h"
 #include "profile/builder.h"
@@ -15,6 +18,9 @@ using profile::LocationKind;
 
 // Beside the kinds that cross from the kernel (bpf/include/frame.h): code without a file.
 constexpr fw_u64 kFrameJit = 8;
+
+// Of BinaryGaps in one window: beyond, those with the fewest bare frames are left out.
+constexpr size_t kMaxBinaries = 4096;
 
 fw_u64 MakeFrame(fw_u64 kind, uint64_t payload) {
   return (kind << FW_FRAME_KIND_SHIFT) | (payload & FW_FRAME_PAYLOAD_MASK);
@@ -40,12 +46,33 @@ std::string ProgramOf(const Process& process) {
   return std::string(base.empty() ? std::string_view(process.comm) : base);
 }
 
+// "/tmp/jit-4711.dump", as tools/perf knows a jitdump.
+bool IsJitDumpPath(std::string_view path) {
+  const std::string_view base = path.substr(path.rfind('/') + 1);
+  return base.starts_with("jit-") && base.ends_with(".dump");
+}
+
 }  // namespace
+
+// What the frames of all groups lack, by file.
+struct Window::Gaps {
+  struct File {
+    uint64_t frames = 0;
+    uint64_t without_line = 0;
+    std::array<uint64_t, 16> bare{};  // by NameReason
+  };
+  void AddBare(symbolizer::NameReason reason, uint64_t count) {
+    bare[static_cast<size_t>(reason)] += count;
+  }
+  absl::flat_hash_map<symbolizer::FileId, File> files;
+  std::array<uint64_t, 16> bare{};  // of all frames
+};
 
 // The profile of one label set while it is built, with the frames that it has met.
 struct Window::GroupBuilder {
-  explicit GroupBuilder(symbolizer::Symbolizer& names, const WindowOptions& options)
+  GroupBuilder(symbolizer::Symbolizer& names, const WindowOptions& options, Gaps& to)
       : symbolizer(names),
+        gaps(to),
         single_profile(options.single_profile),
         period_ns(1'000'000'000 / options.hz),
         builder({{"samples", "count"}, {"cpu", "nanoseconds"}}) {
@@ -55,28 +82,55 @@ struct Window::GroupBuilder {
     out.default_sample_type = "cpu";
   }
 
-  profile::LocationId LocationOf(fw_u64 frame) {
-    const auto [it, added] = locations.try_emplace(frame);
-    if (added) it->second = MakeLocation(frame);
-    return it->second;
+  // What is needed of a location beside its id: where its gaps are counted.
+  struct Met {
+    profile::LocationId id{};
+    bool in_file = false;
+    symbolizer::FileId file{};
+    symbolizer::NameReason no_name = symbolizer::NameReason::kNone;
+    bool has_line = false;
+  };
+
+  // `samples` pass through the frame.
+  profile::LocationId LocationOf(fw_u64 frame, const Owner& owner, uint64_t samples) {
+    // Two processes have different code at one address of theirs; of files and the kernel they
+    // have the same.
+    const uint64_t space = KindOf(frame) == kFrameJit ? owner.incarnation : 0;
+    const auto [it, added] = locations.try_emplace(std::pair(frame, space));
+    if (added) MakeLocation(frame, owner, &it->second);
+    const Met& met = it->second;
+    if (met.in_file) {
+      Gaps::File& file = gaps.files[met.file];
+      file.frames += samples;
+      if (met.no_name != symbolizer::NameReason::kNone) {
+        file.bare[static_cast<size_t>(met.no_name)] += samples;
+      } else if (!met.has_line) {
+        file.without_line += samples;
+      }
+    }
+    if (met.no_name != symbolizer::NameReason::kNone) gaps.AddBare(met.no_name, samples);
+    return met.id;
   }
 
-  profile::LocationId MakeLocation(fw_u64 frame) {
+  void MakeLocation(fw_u64 frame, const Owner& owner, Met* met) {
     switch (KindOf(frame)) {
       case FW_FRAME_KERNEL:
-        return KernelLocation(KernelAddress(frame));
+        return KernelLocation(KernelAddress(frame), met);
       case FW_FRAME_FILE:
         return FileLocation(
             static_cast<symbolizer::FileId>(PayloadOf(frame) >> FW_FRAME_FILE_OFFSET_BITS),
-            PayloadOf(frame) & kFileOffsetMask);
+            PayloadOf(frame) & kFileOffsetMask, met);
       case kFrameJit:
-        return BareLocation("[anon]", LocationKind::kJit, PayloadOf(frame));
+        return JitLocation(owner, PayloadOf(frame), met);
       default:
-        return BareLocation("[unknown]", LocationKind::kUnknown, PayloadOf(frame));
+        met->no_name = symbolizer::NameReason::kUnknownMemory;
+        met->id = builder.AddLocation({.mapping = NamedMapping("[unknown]"),
+                                       .address = PayloadOf(frame),
+                                       .kind = LocationKind::kUnknown});
     }
   }
 
-  profile::LocationId KernelLocation(uint64_t address) {
+  void KernelLocation(uint64_t address, Met* met) {
     const symbolizer::KernelSymbol symbol = symbolizer.LookupKernel(address);
     profile::Location location;
     location.kind = LocationKind::kKernel;
@@ -85,23 +139,59 @@ struct Window::GroupBuilder {
                                                           : fmt::format("[{}]", symbol.module));
     if (symbol.found) {
       location.lines.push_back({.function = builder.AddFunction(symbol.name, symbol.name, "")});
+    } else {
+      met->no_name = symbolizer.KernelReason().empty() ? symbolizer::NameReason::kNoSymbols
+                                                       : symbolizer::NameReason::kKernelHidden;
     }
-    return builder.AddLocation(location);
+    met->id = builder.AddLocation(location);
   }
 
-  profile::LocationId FileLocation(symbolizer::FileId file, uint64_t offset) {
+  void FileLocation(symbolizer::FileId file, uint64_t offset, Met* met) {
     const auto [it, added] = mappings.try_emplace(file);
     if (added) it->second = AddFileMapping(file);
     profile::Location location;
     location.kind = it->second.vdso ? LocationKind::kVdso : LocationKind::kNative;
     location.address = offset;
     location.mapping = it->second.id;
-    symbolizer::Symbol symbol;
-    if (symbolizer.Lookup(file, offset, &symbol)) {
-      location.lines.push_back(
-          {.function = builder.AddFunction(symbol.name, symbol.system_name, "")});
+    met->in_file = true;
+    met->file = file;
+    met->no_name = symbolizer.Lookup(file, offset, &frames);
+    AddLines(&location, met);
+    met->id = builder.AddLocation(location);
+  }
+
+  void JitLocation(const Owner& owner, uint64_t address, Met* met) {
+    profile::Location location;
+    location.kind = LocationKind::kJit;
+    location.address = address;
+    location.mapping = NamedMapping("[anon]");
+    met->no_name = symbolizer.LookupJit(owner.incarnation, address, &frames);
+    AddLines(&location, met);
+    met->id = builder.AddLocation(location);
+  }
+
+  // From `frames`.
+  void AddLines(profile::Location* location, Met* met) {
+    MappingFlags& flags = flags_of[location->mapping];
+    for (const symbolizer::SymbolFrame& frame : frames) {
+      met->has_line |= frame.line != 0;
+      flags.filenames |= !frame.file.empty();
+      location->lines.push_back({.function = builder.AddFunction(frame.name, frame.system_name,
+                                                                 frame.file, frame.start_line),
+                                 .line = frame.line});
     }
-    return builder.AddLocation(location);
+    flags.lines |= met->has_line;
+    flags.inlined |= frames.size() > 1;
+  }
+
+  // What a mapping's frames have is known when all have been named.
+  void SetMappingFlags() {
+    for (const auto& [id, flags] : flags_of) {
+      profile::Mapping& mapping = builder.profile().mappings[id.index()];
+      mapping.has_filenames = flags.filenames;
+      mapping.has_line_numbers = flags.lines;
+      mapping.has_inline_frames = flags.inlined;
+    }
   }
 
   struct FileMapping {
@@ -112,20 +202,12 @@ struct Window::GroupBuilder {
     const symbolizer::FileInfo info = symbolizer.Info(file);
     profile::Mapping mapping;
     mapping.file = builder.AddString(info.path);
-    mapping.build_id = builder.AddString(info.build_id);
+    mapping.build_id = builder.AddString(info.content_id);
     // Rounded as pprof does when it compares mappings of two profiles.
     mapping.memory_limit =
         info.size_bytes == 0 ? kUnknownLimit : (info.size_bytes + 4095) & ~4095ull;
     mapping.has_functions = true;
     return {builder.AddMapping(mapping), info.path == "[vdso]"};
-  }
-
-  profile::LocationId BareLocation(std::string_view mapping, LocationKind kind, uint64_t address) {
-    profile::Location location;
-    location.kind = kind;
-    location.address = address;
-    location.mapping = NamedMapping(mapping);
-    return builder.AddLocation(location);
   }
 
   profile::MappingId NamedMapping(std::string_view name) {
@@ -152,14 +234,23 @@ struct Window::GroupBuilder {
     return it->second;
   }
 
+  struct MappingFlags {
+    bool filenames = false;
+    bool lines = false;
+    bool inlined = false;
+  };
+
   symbolizer::Symbolizer& symbolizer;
+  Gaps& gaps;
   const bool single_profile;
   const int64_t period_ns;
   profile::ProfileBuilder builder;
-  absl::flat_hash_map<fw_u64, profile::LocationId> locations;
+  absl::flat_hash_map<std::pair<fw_u64, uint64_t>, Met> locations;
+  absl::flat_hash_map<profile::MappingId, MappingFlags> flags_of;
   absl::flat_hash_map<symbolizer::FileId, FileMapping> mappings;
   absl::flat_hash_map<uint64_t, profile::LabelSetId> label_sets;
-  std::vector<profile::LocationId> stack;  // scratch
+  std::vector<profile::LocationId> stack;       // scratch
+  std::vector<symbolizer::SymbolFrame> frames;  // scratch
 };
 
 Window::Window(WindowOptions options, symbolizer::Symbolizer& symbolizer)
@@ -180,7 +271,8 @@ uint32_t Window::OwnerOf(const Process& process) {
                        ProgramOf(process),
                        process.mappings,
                        process.labels,
-                       {}});
+                       {},
+                       false});
   }
   return it->second;
 }
@@ -238,10 +330,29 @@ void Window::AddStack(uint64_t hash, const SampleRecord& sample, uint32_t owner,
   stacks_.push_back(stack);
 }
 
-fw_u64 Window::ResolveUser(const Owner& owner, uint64_t pc) {
+void Window::RequestJit(Owner& owner) {
+  if (owner.jit_requested) return;
+  owner.jit_requested = true;
+  symbolizer_.RequestJit(static_cast<uint32_t>(owner.pid), owner.incarnation,
+                         [&]() -> std::optional<symbolizer::JitMarker> {
+                           for (const ProcessMapping& mapping : owner.mappings->all()) {
+                             if (mapping.anonymous) continue;
+                             if (!IsJitDumpPath(symbolizer_.Info(mapping.file).path)) continue;
+                             return symbolizer::JitMarker{.file = mapping.file,
+                                                          .map_start = mapping.start,
+                                                          .map_end = mapping.end};
+                           }
+                           return std::nullopt;
+                         });
+}
+
+fw_u64 Window::ResolveUser(Owner& owner, uint64_t pc) {
   const ProcessMapping* mapping = owner.mappings->Find(pc);
   if (mapping == nullptr) return MakeFrame(FW_FRAME_USER, pc);
-  if (mapping->anonymous) return MakeFrame(kFrameJit, pc);
+  if (mapping->anonymous) {
+    RequestJit(owner);
+    return MakeFrame(kFrameJit, pc);
+  }
   const uint64_t offset = pc - mapping->start + mapping->file_offset;
   const auto file = static_cast<uint64_t>(mapping->file);
   if (offset > kFileOffsetMask || file >= kMaxFiles) return MakeFrame(FW_FRAME_USER, pc);
@@ -281,13 +392,51 @@ std::vector<ProgramStackEnds> Window::ProgramEnds() const {
 void Window::AddToGroup(const Stack& stack, GroupBuilder& group) {
   group.stack.clear();
   for (uint32_t i = 0; i < stack.frames; ++i) {
-    group.stack.push_back(group.LocationOf(frames_[stack.first_frame + i]));
+    group.stack.push_back(
+        group.LocationOf(frames_[stack.first_frame + i], owners_[stack.owner], stack.count));
   }
   const auto count = static_cast<int64_t>(stack.count);
   const std::array<int64_t, 2> values = {count, count * group.period_ns};
   group.builder.AddSample(
       group.builder.AddStack(group.stack),
       group.LabelsOf(owners_[stack.owner], stack.thread, threads_[stack.thread]), values);
+}
+
+void Window::ReportGaps(const Gaps& gaps, ClosedWindow* closed) const {
+  for (size_t reason = 1; reason < gaps.bare.size(); ++reason) {
+    if (gaps.bare[reason] == 0) continue;
+    closed->bare_frames.emplace_back(static_cast<symbolizer::NameReason>(reason),
+                                     gaps.bare[reason]);
+  }
+  for (const auto& [id, file] : gaps.files) {
+    symbolizer_.NoteUse(id, file.frames);
+    const auto most = std::max_element(file.bare.begin(), file.bare.end());
+    if (*most == 0 && file.without_line == 0) continue;
+    const symbolizer::FileInfo info = symbolizer_.Info(id);
+    BinaryGaps& out = closed->binaries.emplace_back();
+    out.file = id;
+    out.build_id = info.content_id;
+    out.path = info.path;
+    out.detail = info.reason;
+    out.bare_frames = std::accumulate(file.bare.begin(), file.bare.end(), uint64_t{0});
+    if (*most != 0) out.no_names = static_cast<symbolizer::NameReason>(most - file.bare.begin());
+    out.frames_without_line = file.without_line;
+    if (file.without_line != 0) {
+      // A function of a file with lines that has none itself was compiled without them.
+      out.no_lines = info.no_lines == symbolizer::NameReason::kNone
+                         ? symbolizer::NameReason::kNoDebugInfo
+                         : info.no_lines;
+    }
+  }
+  std::sort(closed->binaries.begin(), closed->binaries.end(),
+            [](const BinaryGaps& a, const BinaryGaps& b) {
+              return std::tuple(b.bare_frames, b.frames_without_line, a.path, a.build_id) <
+                     std::tuple(a.bare_frames, a.frames_without_line, b.path, b.build_id);
+            });
+  if (closed->binaries.size() > kMaxBinaries) closed->binaries.resize(kMaxBinaries);
+  for (BinaryGaps& gaps_of : closed->binaries) {
+    gaps_of.segments = symbolizer_.SegmentsOf(gaps_of.file);
+  }
 }
 
 ClosedWindow Window::Close(base::WallTime start, base::WallTime end) {
@@ -297,13 +446,14 @@ ClosedWindow Window::Close(base::WallTime start, base::WallTime end) {
   closed.hz = options_.hz;
   closed.samples = samples_;
   absl::flat_hash_map<profile::LabelSet, std::unique_ptr<GroupBuilder>> groups;
+  Gaps gaps;
   std::vector<GroupBuilder*> group_of_owner(owners_.size(), nullptr);
   for (const Stack& stack : stacks_) {
     GroupBuilder*& group = group_of_owner[stack.owner];
     if (group == nullptr) {
       auto& slot =
           groups[options_.single_profile ? profile::LabelSet() : *owners_[stack.owner].labels];
-      if (slot == nullptr) slot = std::make_unique<GroupBuilder>(symbolizer_, options_);
+      if (slot == nullptr) slot = std::make_unique<GroupBuilder>(symbolizer_, options_, gaps);
       group = slot.get();
     }
     AddToGroup(stack, *group);
@@ -311,6 +461,7 @@ ClosedWindow Window::Close(base::WallTime start, base::WallTime end) {
   for (auto& [labels, group] : groups) {
     group->builder.profile().start_unix_ns = start.unix_ns;
     group->builder.profile().duration_ns = end.unix_ns - start.unix_ns;
+    group->SetMappingFlags();
     closed.groups.push_back({labels, group->builder.Finish()});
   }
   for (size_t i = 0; i < stack_ends_.size(); ++i) {
@@ -318,6 +469,7 @@ ClosedWindow Window::Close(base::WallTime start, base::WallTime end) {
     closed.stack_ends.emplace_back(StackEndName(static_cast<fw_stack_end>(i)), stack_ends_[i]);
   }
   closed.program_ends = ProgramEnds();
+  ReportGaps(gaps, &closed);
   owners_.clear();
   owner_of_incarnation_.clear();
   threads_.clear();

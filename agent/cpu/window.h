@@ -44,6 +44,20 @@ struct WindowGroup {
   profile::Profile profile;
 };
 
+// A mapped file with frames that have no name, or no line. Counts are frames times samples.
+struct BinaryGaps {
+  symbolizer::FileId file{};
+  symbolizer::NameReason no_names = symbolizer::NameReason::kNone;
+  uint64_t bare_frames = 0;
+  symbolizer::NameReason no_lines = symbolizer::NameReason::kNone;
+  uint64_t frames_without_line = 0;  // those with a name
+  // Copied from the symbolizer, which may know better by the time that this is sent.
+  std::string build_id;  // as in the profiles' mappings
+  std::string path;
+  std::string detail;
+  std::vector<symbolizer::FileSegment> segments;
+};
+
 // How the user stacks of one program ended.
 struct ProgramStackEnds {
   std::string program;  // base name of the executable, else the name of the main thread
@@ -59,6 +73,8 @@ struct ClosedWindow {
   std::vector<std::pair<std::string, uint64_t>> losses;      // by name, non-zero ones
   std::vector<std::pair<std::string, uint64_t>> stack_ends;  // by reason, non-zero ones
   std::vector<ProgramStackEnds> program_ends;                // each program once
+  std::vector<BinaryGaps> binaries;  // those with gaps, most bare frames first
+  std::vector<std::pair<symbolizer::NameReason, uint64_t>> bare_frames;  // by reason, non-zero
   std::string sampler;       // "ebpf", "perf", "ptrace"; "" in a replay
   std::string sampler_note;  // "" unless it is a fallback: why, what that lacks and costs
 };
@@ -88,6 +104,7 @@ class Window {
     std::shared_ptr<const MappingSet> mappings;
     std::shared_ptr<const profile::LabelSet> labels;
     std::array<uint32_t, FW_STACK_END_COUNT> stack_ends{};
+    bool jit_requested = false;
   };
   struct Stack {
     uint32_t owner;
@@ -97,14 +114,17 @@ class Window {
     uint64_t count;
   };
   struct GroupBuilder;
+  struct Gaps;
 
   uint32_t OwnerOf(const Process& process);
   uint32_t ThreadOf(std::string_view comm);
   void AddStack(uint64_t hash, const SampleRecord& sample, uint32_t owner, uint32_t thread);
-  fw_u64 ResolveUser(const Owner& owner, uint64_t pc);
+  fw_u64 ResolveUser(Owner& owner, uint64_t pc);
+  void RequestJit(Owner& owner);
   fw_u64 ResolveFile(const Owner& owner, fw_u64 frame);
   std::vector<ProgramStackEnds> ProgramEnds() const;
   void AddToGroup(const Stack& stack, GroupBuilder& group);
+  void ReportGaps(const Gaps& gaps, ClosedWindow* closed) const;
 
   const WindowOptions options_;
   symbolizer::Symbolizer& symbolizer_;

@@ -151,6 +151,103 @@ TEST_F(WindowTest, KeepsUnknownAddressesVisible) {
   EXPECT_THAT(Folded(closed), ElementsAre(Pair("a", "[unknown]+0x7f0000001234;app+0x1500 1\n")));
 }
 
+TEST_F(WindowTest, ALocationHasItsWholeInlineChainWithLines) {
+  names_.AddSymbol("/bin/lib", 0x1000, 0x1010, "outer", "/src/a.cc", 10);
+  names_.AddSymbol("/bin/lib", 0x1004, 0x1008, "inlined", "/src/b.h", 20);
+  Window window({.hz = 100}, names_);
+  Add(window, MakeProcess(1, "/bin/lib", "a"), {kText + 0x5});
+  const ClosedWindow closed = window.Close({0}, {1});
+  EXPECT_THAT(Folded(closed), ElementsAre(Pair("a", "outer;inlined 1\n")));
+  const profile::Profile& out = closed.groups[0].profile;
+  ASSERT_EQ(out.locations.size(), 1u);
+  const auto& lines = out.locations[0].lines;
+  ASSERT_EQ(lines.size(), 2u);
+  EXPECT_EQ(lines[0].line, 20);
+  EXPECT_EQ(out.String(out.functions[lines[0].function.index()].file), "/src/b.h");
+  EXPECT_EQ(out.functions[lines[0].function.index()].start_line, 19);
+  EXPECT_EQ(lines[1].line, 10);
+  const profile::Mapping& mapping = out.mappings[out.locations[0].mapping.index()];
+  EXPECT_TRUE(mapping.has_filenames && mapping.has_line_numbers && mapping.has_inline_frames);
+  EXPECT_TRUE(closed.binaries.empty());
+}
+
+TEST_F(WindowTest, BetterNamesLeaveTheIdentityOfAStackAsItIs) {
+  symbolizer::FileIdentity identity;
+  identity.path = "/bin/lib";
+  identity.build_id = symbolizer::BuildId::FromHex("00112233445566778899aabbccddeeff00112233");
+  const Process base = MakeProcess(1, "/bin/lib", "a");
+  Process process = base;
+  process.mappings = MappingSet().With({.start = kText,
+                                        .end = kText + 0x1000,
+                                        .file_offset = 0x1000,
+                                        .file = names_.Intern(identity)});
+  std::vector<base::Hash128> identities;
+  for (int round = 0; round < 3; ++round) {
+    if (round == 1) names_.AddSymbol("/bin/lib", 0x1000, 0x1010, "outer", "/src/a.cc", 10);
+    if (round == 2) names_.AddSymbol("/bin/lib", 0x1004, 0x1008, "inlined", "/src/b.h", 20);
+    Window window({.hz = 100}, names_);
+    Add(window, process, {kText + 0x5});
+    const ClosedWindow closed = window.Close({0}, {1});
+    const profile::Profile& out = closed.groups[0].profile;
+    EXPECT_EQ(out.locations[0].lines.size(), static_cast<size_t>(round));
+    identities.push_back(profile::IdentityOf(out, out.locations[0]));
+  }
+  EXPECT_EQ(identities[0], identities[1]);
+  EXPECT_EQ(identities[0], identities[2]);
+}
+
+TEST_F(WindowTest, JitCodeIsNamedByItsProcess) {
+  Window window({.hz = 100}, names_);
+  Process first = MakeProcess(1, "/bin/app", "a");
+  const ProcessMapping code = {.start = 0x7f0000,
+                               .end = 0x7f1000,
+                               .file = names_.Intern({.path = "//anon", .build_id = {}}),
+                               .anonymous = true};
+  first.mappings = first.mappings->With(code)->With(
+      {.start = 0x7f2000,
+       .end = 0x7f3000,
+       .file = names_.Intern({.path = "/tmp/jit-1.dump", .build_id = {}})});
+  Process second = MakeProcess(2, "/bin/app", "a");
+  second.mappings = second.mappings->With(code);
+  names_.jit_names[{1, 0x7f0010}] = "JS:*fib";
+  names_.jit_names[{2, 0x7f0010}] = "JS:*sort";
+  for (int i = 0; i < 2; ++i) Add(window, first, {0x7f0010, kText + 0x1f});
+  Add(window, second, {0x7f0010, kText + 0x1f});
+  Add(window, second, {0x7f0020, kText + 0x1f});
+  const ClosedWindow closed = window.Close({0}, {1});
+  EXPECT_THAT(Folded(closed), ElementsAre(Pair("a",
+                                               "caller;JS:*fib 2\ncaller;JS:*sort 1\n"
+                                               "caller;[anon]+0x7f0020 1\n")));
+  EXPECT_THAT(names_.jit_requested, ElementsAre(1, 2));
+  ASSERT_TRUE(names_.jit_markers[1].has_value());
+  EXPECT_EQ(names_.jit_markers[1]->map_start, 0x7f2000u);
+  EXPECT_FALSE(names_.jit_markers[2].has_value());
+  EXPECT_THAT(closed.bare_frames, ElementsAre(Pair(symbolizer::NameReason::kAnonymousMemory, 1u)));
+}
+
+TEST_F(WindowTest, ReportsWhatFramesLackByFileAndReason) {
+  names_.AddSymbol("/bin/lib", 0x1000, 0x1010, "f", "/src/a.cc", 10);
+  Window window({.hz = 100}, names_);
+  const Process app = MakeProcess(1, "/bin/app", "a");
+  for (int i = 0; i < 3; ++i) Add(window, app, {kText + 0x500, kText + 0x8});
+  Add(window, app, {0x7f0000001234});
+  Add(window, MakeProcess(2, "/bin/lib", "b"), {kText + 0x8});
+  Add(window, app, {kText + 0x8}, {0xffffffff90000000});
+  const ClosedWindow closed = window.Close({0}, {1});
+  ASSERT_EQ(closed.binaries.size(), 1u);
+  EXPECT_EQ(closed.binaries[0].path, "/bin/app");
+  EXPECT_EQ(closed.binaries[0].no_names, symbolizer::NameReason::kNoSymbols);
+  EXPECT_EQ(closed.binaries[0].bare_frames, 3u);
+  EXPECT_EQ(closed.binaries[0].no_lines, symbolizer::NameReason::kNoDebugInfo);
+  EXPECT_EQ(closed.binaries[0].frames_without_line, 4u);
+  ASSERT_EQ(closed.binaries[0].segments.size(), 1u);
+  EXPECT_EQ(closed.binaries[0].segments[0].vaddr, 0x2000u);
+  EXPECT_EQ(names_.used["/bin/app"], 7u);
+  EXPECT_EQ(names_.used["/bin/lib"], 1u);
+  EXPECT_THAT(closed.bare_frames, ElementsAre(Pair(symbolizer::NameReason::kNoSymbols, 4u),
+                                              Pair(symbolizer::NameReason::kUnknownMemory, 1u)));
+}
+
 TEST_F(WindowTest, MakesOneProfilePerLabelSet) {
   Window window({.hz = 100}, names_);
   Add(window, MakeProcess(1, "/bin/app", "a"), {kText + 0x8});

@@ -248,8 +248,10 @@ std::string HostUnwinderImpl::FunctionOf(uint64_t frame) {
   if (FileOf(frame) == nullptr) return "";
   const auto id =
       static_cast<symbolizer::FileId>((frame & FW_FRAME_PAYLOAD_MASK) >> FW_FRAME_FILE_OFFSET_BITS);
-  symbolizer::Symbol symbol;
-  return symbolizer_.Lookup(id, OffsetOf(frame), &symbol) ? std::string(symbol.name) : "";
+  std::vector<symbolizer::SymbolFrame> functions;
+  symbolizer_.Lookup(id, OffsetOf(frame), &functions);
+  // The physical function: rules and sizes belong to it, not to what was inlined.
+  return functions.empty() ? "" : std::string(functions.back().name);
 }
 
 std::vector<HostUnwinder::File> HostUnwinderImpl::Files() const {

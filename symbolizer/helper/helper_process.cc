@@ -3,14 +3,17 @@
 
 #include <poll.h>
 #include <spawn.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <utility>
 
 #include "base/status.h"
@@ -62,6 +65,14 @@ std::string DescribeEnd(int status) {
   return fmt::format("exit code {}", WEXITSTATUS(status));
 }
 
+uint64_t CpuNsOf(const rusage& usage) {
+  const auto ns = [](const timeval& time) {
+    return static_cast<uint64_t>(time.tv_sec) * 1'000'000'000 +
+           static_cast<uint64_t>(time.tv_usec) * 1'000;
+  };
+  return ns(usage.ru_utime) + ns(usage.ru_stime);
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<HelperProcess>> HelperProcess::Start(const std::string& path,
@@ -90,46 +101,75 @@ HelperProcess::Transfer HelperProcess::Send(const HelperRequest& request,
                                             std::span<const int> fds) {
   HelperRequest copy = request;
   iovec data = {.iov_base = &copy, .iov_len = sizeof(copy)};
-  alignas(cmsghdr) char control[CMSG_SPACE(2 * sizeof(int))] = {};
+  alignas(cmsghdr) char control[CMSG_SPACE(kMaxHelperFds * sizeof(int))] = {};
   msghdr message{};
   message.msg_iov = &data;
   message.msg_iovlen = 1;
-  message.msg_control = control;
-  message.msg_controllen = CMSG_SPACE(fds.size_bytes());
-  cmsghdr* rights = CMSG_FIRSTHDR(&message);
-  rights->cmsg_level = SOL_SOCKET;
-  rights->cmsg_type = SCM_RIGHTS;
-  rights->cmsg_len = CMSG_LEN(fds.size_bytes());
-  std::memcpy(CMSG_DATA(rights), fds.data(), fds.size_bytes());
+  if (!fds.empty()) {
+    message.msg_control = control;
+    message.msg_controllen = CMSG_SPACE(fds.size_bytes());
+    cmsghdr* rights = CMSG_FIRSTHDR(&message);
+    rights->cmsg_level = SOL_SOCKET;
+    rights->cmsg_type = SCM_RIGHTS;
+    rights->cmsg_len = CMSG_LEN(fds.size_bytes());
+    std::memcpy(CMSG_DATA(rights), fds.data(), fds.size_bytes());
+  }
   const ssize_t sent = ::sendmsg(socket_.get(), &message, MSG_DONTWAIT | MSG_NOSIGNAL);
   if (sent >= 0) return Transfer::kDone;  // a datagram goes whole or not at all
   return errno == EPIPE || errno == ECONNRESET ? Transfer::kDead : Transfer::kLater;
 }
 
-HelperProcess::Transfer HelperProcess::ReceiveBytes(void* data, size_t size) {
-  const ssize_t got = ::recv(socket_.get(), data, size, MSG_DONTWAIT);
-  if (got == static_cast<ssize_t>(size)) return Transfer::kDone;
+HelperProcess::Transfer HelperProcess::Receive(HelperHello* hello) {
+  const ssize_t got = ::recv(socket_.get(), hello, sizeof(*hello), MSG_DONTWAIT);
+  if (got == sizeof(*hello)) return Transfer::kDone;
+  return got < 0 && (errno == EAGAIN || errno == EINTR) ? Transfer::kLater : Transfer::kDead;
+}
+
+HelperProcess::Transfer HelperProcess::Receive(HelperAnswer* answer, HelperDwoQuestion* question,
+                                               bool* is_question) {
+  char buffer[std::max(sizeof(HelperAnswer), sizeof(HelperDwoQuestion))];
+  const ssize_t got = ::recv(socket_.get(), buffer, sizeof(buffer), MSG_DONTWAIT | MSG_TRUNC);
   if (got < 0 && (errno == EAGAIN || errno == EINTR)) return Transfer::kLater;
-  return Transfer::kDead;  // closed, or it speaks another language
+  *is_question = got == sizeof(HelperDwoQuestion);
+  if (*is_question) {
+    std::memcpy(question, buffer, sizeof(*question));
+  } else if (got == sizeof(HelperAnswer)) {
+    std::memcpy(answer, buffer, sizeof(*answer));
+  } else {
+    return Transfer::kDead;  // closed, or it speaks another language
+  }
+  return Transfer::kDone;
+}
+
+uint64_t HelperProcess::CpuNs() const {
+  clockid_t clock{};
+  timespec used{};
+  if (pid_ <= 0 || ::clock_getcpuclockid(pid_, &clock) != 0 || ::clock_gettime(clock, &used) != 0) {
+    return ended_cpu_ns_;
+  }
+  return static_cast<uint64_t>(used.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(used.tv_nsec);
 }
 
 std::string HelperProcess::End() {
   if (pid_ <= 0) return "ended";
   socket_.Reset();
   int status = 0;
+  rusage usage{};
   // A dead one is reaped as it died; one that idles in recvmsg sees the end of the conversation.
   for (int tries = 0; tries < 20; ++tries) {
-    const pid_t got = ::waitpid(pid_, &status, WNOHANG);
+    const pid_t got = ::wait4(pid_, &status, WNOHANG, &usage);
     if (got == pid_) {
       pid_ = -1;
+      ended_cpu_ns_ = CpuNsOf(usage);
       return DescribeEnd(status);
     }
     if (got < 0) break;
     ::poll(nullptr, 0, 1);
   }
   ::kill(pid_, SIGKILL);
-  const pid_t got = ::waitpid(pid_, &status, 0);
+  const pid_t got = ::wait4(pid_, &status, 0, &usage);
   pid_ = -1;
+  ended_cpu_ns_ = CpuNsOf(usage);
   return got < 0 ? "ended" : DescribeEnd(status);
 }
 

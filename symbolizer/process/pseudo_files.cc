@@ -43,7 +43,8 @@ absl::StatusOr<AddressRange> FindOwnVdso() {
 std::string_view WhyNotAFile(std::string_view path) {
   if (IsVdso(path)) return "";
   if (path.empty() || path.starts_with("//anon") || path.starts_with("/dev/zero") ||
-      path.starts_with("[anon") || path.starts_with("/SYSV")) {
+      path.starts_with("[anon") || path.starts_with("/SYSV") ||
+      path.starts_with("/memfd:doublemapper")) {
     return "anonymous memory";
   }
   if (path.starts_with("[")) return "memory of the process or the kernel, no file";

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <deque>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -18,12 +19,14 @@ namespace firewatch::symbolizer {
 class FakeSymbolizer final : public Symbolizer {
  public:
   // Every offset in [begin, end) of the file with this path is called `name`.
-  void AddSymbol(const std::string& path, uint64_t begin, uint64_t end, const std::string& name) {
-    symbols_.push_back({path, begin, end, name});
+  // With several over one offset the first is the physical function, the others are inlined.
+  void AddSymbol(const std::string& path, uint64_t begin, uint64_t end, const std::string& name,
+                 const std::string& file = "", uint32_t line = 0) {
+    symbols_.push_back({path, begin, end, name, file, line});
   }
   void AddKernelSymbol(uint64_t begin, uint64_t end, const std::string& name,
                        const std::string& module = "") {
-    kernel_.push_back({module, begin, end, name});
+    kernel_.push_back({module, begin, end, name, "", 0});
   }
 
   FileId Intern(const FileIdentity& file) override {
@@ -49,19 +52,49 @@ class FakeSymbolizer final : public Symbolizer {
     return base::NotFound("files of a fake have no bytes");
   }
   size_t Poll(int) override { return pending; }
+  void NoteUse(FileId file, uint64_t frames) override {
+    used[files_[static_cast<size_t>(file)].path] += frames;
+  }
+  bool WaitForLines(int) override { return true; }
+  std::vector<FileSegment> SegmentsOf(FileId) override {
+    return {{.file_offset = 0x1000, .vaddr = 0x2000, .file_size = 0x1000}};
+  }
   FileInfo Info(FileId file) const override {
     const auto index = static_cast<size_t>(file);
     return {.path = files_[index].path,
             .build_id = build_ids_[index],
+            .content_id = build_ids_[index],
             .size_bytes = 10'000,
             .state = FileState::kReady,
+            .no_names = NameReason::kNone,
+            .no_lines = NameReason::kNoDebugInfo,
             .reason = ""};
   }
-  bool Lookup(FileId file, uint64_t file_offset, Symbol* symbol) override {
-    const Row* row = Find(symbols_, files_[static_cast<size_t>(file)].path, file_offset);
-    if (row == nullptr) return false;
-    *symbol = {.name = row->name, .system_name = row->name};
-    return true;
+  NameReason Lookup(FileId file, uint64_t file_offset, std::vector<SymbolFrame>* frames) override {
+    frames->clear();
+    const std::string& path = files_[static_cast<size_t>(file)].path;
+    // What was put there last is innermost.
+    for (auto row = symbols_.rbegin(); row != symbols_.rend(); ++row) {
+      if (row->path != path || file_offset < row->begin || file_offset >= row->end) continue;
+      frames->push_back({.name = row->name,
+                         .system_name = row->name,
+                         .file = row->file,
+                         .line = row->line,
+                         .start_line = row->line == 0 ? 0 : row->line - 1});
+    }
+    return frames->empty() ? NameReason::kNoSymbols : NameReason::kNone;
+  }
+  void RequestJit(uint32_t, uint64_t incarnation,
+                  absl::FunctionRef<std::optional<JitMarker>()> find_marker) override {
+    if (jit_requested.insert(incarnation).second) jit_markers[incarnation] = find_marker();
+  }
+  NameReason LookupJit(uint64_t incarnation, uint64_t address,
+                       std::vector<SymbolFrame>* frames) override {
+    frames->clear();
+    const auto found = jit_names.find({incarnation, address});
+    if (found == jit_names.end()) return NameReason::kAnonymousMemory;
+    frames->push_back({.name = found->second, .system_name = found->second});
+    return NameReason::kNone;
   }
   KernelSymbol LookupKernel(uint64_t address) override {
     for (const Row& row : kernel_) {
@@ -74,8 +107,12 @@ class FakeSymbolizer final : public Symbolizer {
   std::string_view KernelReason() override { return ""; }
   uint64_t MappedBytes() const override { return 0; }
 
-  size_t pending = 0;               // what Poll answers
-  std::set<std::string> requested;  // paths
+  size_t pending = 0;                                              // what Poll answers
+  std::set<std::string> requested;                                 // paths
+  std::map<std::string, uint64_t> used;                            // frames by path
+  std::map<std::pair<uint64_t, uint64_t>, std::string> jit_names;  // by incarnation and address
+  std::set<uint64_t> jit_requested;                                // incarnations
+  std::map<uint64_t, std::optional<JitMarker>> jit_markers;        // what they came with
   // By path; a file without an entry has no table.
   std::map<std::string, absl::StatusOr<std::shared_ptr<const MappedUnwindTable>>> tables;
   size_t table_questions = 0;
@@ -85,13 +122,9 @@ class FakeSymbolizer final : public Symbolizer {
     std::string path;
     uint64_t begin, end;
     std::string name;
+    std::string file;
+    uint32_t line = 0;
   };
-  static const Row* Find(const std::deque<Row>& rows, const std::string& path, uint64_t offset) {
-    for (const Row& row : rows) {
-      if (row.path == path && offset >= row.begin && offset < row.end) return &row;
-    }
-    return nullptr;
-  }
 
   std::deque<FileIdentity> files_;  // deque: views into it stay valid
   std::deque<std::string> build_ids_;

@@ -72,6 +72,7 @@ class Profile:
         self.types = [self._value_type(value) for value in raw[1]]
         self.mappings = dict(self._mapping(value) for value in raw[3])
         functions = dict(self._function(value) for value in raw[5])
+        self.lines = {}  # function -> {(file, line)}; line 0: unknown
         locations = dict(self._location(value, functions) for value in raw[4])
         self.samples = [self._sample(value, locations) for value in raw[2]]
 
@@ -87,7 +88,7 @@ class Profile:
 
     def _function(self, data):
         message = dict(fields(data))
-        return message.get(1, 0), self.strings[message.get(2, 0)]
+        return message.get(1, 0), (self.strings[message.get(2, 0)], self.strings[message.get(4, 0)])
 
     def _location(self, data, functions):
         number = mapping = address = 0
@@ -100,7 +101,10 @@ class Profile:
             elif field == 3:
                 address = value
             elif field == 4:
-                names.append(functions[dict(fields(value)).get(1, 0)])
+                line = dict(fields(value))
+                name, source = functions[line.get(1, 0)]
+                names.append(name)
+                self.lines.setdefault(name, set()).add((source, line.get(2, 0)))
         file = self.mappings.get(mapping, {}).get("file", "")
         return number, ([f"{file}+{address:#x}"] if not names else names, file)
 
