@@ -443,7 +443,8 @@ void AbbreviationTable::TakeEntry(const Abbreviation& entry, Cursor& cursor,
       case kIndirect: {
         const uint64_t actual = cursor.Uleb();
         form = actual > UINT16_MAX ? uint16_t{0} : static_cast<uint16_t>(actual);
-        value = form == uint16_t{kFormFlagPresent} ? uint64_t{1} : ReadValue(ActionOf(form, shape_), cursor);
+        value = form == uint16_t{kFormFlagPresent} ? uint64_t{1}
+                                                   : ReadValue(ActionOf(form, shape_), cursor);
         break;
       }
       default:

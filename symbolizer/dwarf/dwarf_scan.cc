@@ -7,7 +7,7 @@
 //   --threads N   threads of the build
 //   --write F     write the section to F
 //   --lookups N   time N lookups of addresses drawn from .text
-//   --cold N      name N addresses drawn from .text without building anything, and time it
+//   --cold N      time the naming of N addresses without an index; then compare with one
 //   --answer      answer addresses on standard input as llvm-symbolizer --inlines does
 #include <sys/resource.h>
 #include <time.h>
@@ -29,6 +29,7 @@
 
 #include "base/status.h"
 #include "symbolizer/dwarf/elf_input_for_test.h"
+#include "symbolizer/dwarf/lookup.h"
 #include "symbolizer/index/line_build.h"
 #include "symbolizer/index/line_table.h"
 
@@ -176,6 +177,45 @@ void TimeLookups(const LineTable& table, const ElfInputForTest& text, uint64_t c
               static_cast<double>(total) / static_cast<double>(found));
 }
 
+// The same addresses as TimeLookups, without an index; compared with it when there is one.
+int Cold(const DwarfInput& input, const ElfInputForTest& text, uint64_t count) {
+  std::mt19937_64 random(20261122);
+  std::vector<uint64_t> addresses(count);
+  for (uint64_t& address : addresses) address = text.text_start() + random() % text.text_size();
+  std::sort(addresses.begin(), addresses.end());
+  std::vector<LookupAnswer> answers;
+  dwarf::UnitCounts counts;
+  MemoryWatch memory;
+  const double start = CpuSeconds();
+  const absl::Status status = LookupAddresses(input, addresses, &answers, &counts);
+  const double used = CpuSeconds() - start;
+  const uint64_t peak = memory.Stop();
+  if (!status.ok()) {
+    std::fprintf(stderr, "%s\n", base::ToString(status).c_str());
+    return 1;
+  }
+  Names names;
+  FileSink sink;
+  if (!BuildLines(input, {}, names, sink).ok()) return 1;
+  const std::vector<std::byte> section = sink.Read();
+  const auto table = LineTable::Parse(section, static_cast<uint32_t>(names.size()));
+  uint64_t different = 0;
+  LineFrame frames[256];
+  for (size_t i = 0; i < addresses.size(); ++i) {
+    const std::vector<LookupFrame>& cold = answers[i].frames;
+    const size_t length = table->Find(addresses[i], frames);
+    bool same = length == cold.size();
+    for (size_t k = 0; same && k < length; ++k) {
+      same = cold[k].function == names.NameOf(table->FunctionAt(frames[k].function).name) &&
+             cold[k].file == names.NameOf(frames[k].file) && cold[k].line == frames[k].line;
+    }
+    different += same ? 0 : 1;
+  }
+  std::printf("cold %lu: cpu %.3f s, %lu units read, private %.1f MB, %lu differ from the index\n",
+              count, used, counts.units, static_cast<double>(peak) / kMega, different);
+  return different == 0 ? 0 : 1;
+}
+
 int Run(const Options& options) {
   auto opened = ElfInputForTest::Open(options.files);
   if (!opened.ok()) {
@@ -193,6 +233,7 @@ int Run(const Options& options) {
     input.executable = text->input().executable;
   }
 
+  if (options.cold > 0) return Cold(input, *text, options.cold);
   Names names;
   FileSink sink;
   MemoryWatch memory;

@@ -217,9 +217,21 @@ bool LineProgram::Execute(const CodeFilter& filter, Order order, LineRows* out, 
   uint64_t file = 1;
   uint32_t line = 1;
   bool sorted = true;
+  // The first row tells whether the sequence is about code at all: what linkers make of code that
+  // they left out starts at a tombstone and is in no order.
+  enum : uint8_t { kStarts, kTaken, kNoCode } sequence = kStarts;
   unsorted_.clear();
   out->Begin();
   const auto emit = [&] {
+    if (sequence != kTaken) {
+      if (sequence == kNoCode) return;
+      AddressRange first = {address, address + 1};
+      sequence = filter.IsCode(&first) ? kTaken : kNoCode;
+      if (sequence == kNoCode) {
+        ++counts->dropped;
+        return;
+      }
+    }
     const uint32_t file32 = file > UINT32_MAX ? UINT32_MAX : static_cast<uint32_t>(file);
     if (order == Order::kSort) {
       unsorted_.push_back({address, unsorted_.size(), file32, line});
@@ -252,6 +264,7 @@ bool LineProgram::Execute(const CodeFilter& filter, Order order, LineRows* out, 
             address = 0;
             file = 1;
             line = 1;
+            sequence = kStarts;
             out->Begin();
             break;
           case kLneSetAddress:
@@ -325,9 +338,7 @@ bool LineProgram::EndSequence(uint64_t end, const CodeFilter& filter, Order orde
     return true;
   }
   ++counts->sequences;
-  const bool is_code = filter.IsCode(&range);
-  if (!is_code) ++counts->dropped;
-  if (!is_code || !filter.IsWanted(range.start, range.end)) {
+  if (!filter.IsWanted(range.start, range.end)) {
     out->Abandon();
     return true;
   }

@@ -32,9 +32,9 @@ class LineProgram {
   bool PathOf(uint64_t file, std::string_view comp_dir, std::string* path) const;
 
   struct Counts {
-    uint64_t sequences = 0;
-    uint64_t dropped = 0;  // are no code, not counting those that are empty
-    bool damaged = false;  // stopped before the end of the program
+    uint64_t sequences = 0;  // of code
+    uint64_t dropped = 0;    // are no code
+    bool damaged = false;    // stopped before the end of the program
   };
   // Sets `*out` to the rows of all sequences that `filter` lets through.
   Counts Run(const CodeFilter& filter, LineRows* out);

@@ -62,12 +62,14 @@ void LineRows::Encode() {
 }
 
 bool LineRows::End(uint64_t end) {
-  if (!has_pending_ || pending_.start >= end || last_address_ >= end) {
-    Abandon();
-    return false;
-  }
-  Encode();
+  // Many a program has a last row where the sequence ends.
+  if (has_pending_ && pending_.start < end) Encode();
   Sequence& sequence = sequences_.back();
+  if (sequence.rows == 0 || before_.start >= end) {
+    const bool empty = sequence.rows == 0;
+    Abandon();
+    return empty;
+  }
   sequence.end = end;
   sequence.end_mark = marks_.size();
   has_pending_ = false;

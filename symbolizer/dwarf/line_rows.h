@@ -49,7 +49,8 @@ class LineRows {
     return sequences_.back().rows == 0 ? pending_.start : sequences_.back().start;
   }
   bool has_rows() const { return has_pending_; }
-  // False, and the sequence is abandoned, when not all rows are below `end`.
+  // Rows at `end` or behind are dropped; false, and the sequence is abandoned, when there is more
+  // than one.
   bool End(uint64_t end);
   void Abandon();
 

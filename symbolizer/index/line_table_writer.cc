@@ -375,8 +375,9 @@ void LineTableWriter::MergeRuns(size_t first, size_t end, std::vector<Row>* rows
                         pieces_[runs_[i].piece].unit, runs_[i].piece});
     }
   }
-  std::stable_sort(claims.begin(), claims.end(),
-                   [](const Claim& a, const Claim& b) { return a.start < b.start; });
+  std::sort(claims.begin(), claims.end(), [](const Claim& a, const Claim& b) {
+    return a.start != b.start ? a.start < b.start : a.piece < b.piece;
+  });
   const auto yields = [](const Claim* a, const Claim* b) {
     if (a->has_function != b->has_function) return b->has_function;
     if (a->unit != b->unit) return a->unit > b->unit;
