@@ -57,7 +57,8 @@ class OracleTest : public testing::Test {
   // Runs a command in the folder; false, with its output, when it fails.
   testing::AssertionResult Runs(const std::string& command) {
     const std::string log = folder_ + "/log";
-    if (std::system(("cd " + folder_ + " && (" + command + ") > log 2>&1").c_str()) == 0) {
+    std::ofstream(Path("script")) << "set -e\n" << command << "\n";
+    if (std::system(("cd " + folder_ + " && timeout 60 sh script > log 2>&1").c_str()) == 0) {
       return testing::AssertionSuccess();
     }
     std::ifstream file(log);
@@ -143,7 +144,8 @@ class OracleTest : public testing::Test {
 
   // `least_inlined`: chains of two and more that there must be, so that nothing is compared with
   // nothing.
-  void ExpectAgreement(const DwarfTestFiles& files, size_t least_inlined) {
+  void ExpectAgreement(const DwarfTestFiles& files, size_t least_inlined,
+                       bool llvm_may_miss = false) {
     const auto input = ElfInputForTest::Open(files);
     ASSERT_TRUE(input.ok()) << base::ToString(input.status());
     std::vector<uint64_t> addresses;
@@ -161,6 +163,7 @@ class OracleTest : public testing::Test {
       if (ours[i].back().name == "??" && ours[i].back().file == "??" && expected.size() == 1) {
         continue;  // what the symbol table alone knows: start-up code of the C library
       }
+      if (llvm_may_miss && expected.size() == 1 && expected[0].file == "??") continue;
       if (!expected.empty()) expected.back().name = ours[i].back().name;
       if (ours[i] != expected && ++different <= 5) {
         EXPECT_EQ(ours[i], expected) << std::hex << "at 0x" << addresses[i];
@@ -184,6 +187,7 @@ class CompilersTest : public OracleTest, public testing::WithParamInterface<Comp
     OracleTest::SetUp();
     if (!HasTool(GetParam().cc)) GTEST_SKIP() << GetParam().cc << " is not installed";
   }
+  static bool IsGcc() { return GetParam().c[0] == 'g'; }
   testing::AssertionResult Compiles(const std::string& flags, const std::string& link = "") {
     return Runs(std::string(GetParam().cc) + " -c " + flags + " inlines.cc -o inlines.o && " +
                 GetParam().c + " -c " + flags + " second.c -o second.o && " + GetParam().cc + " " +
@@ -230,32 +234,37 @@ TEST_P(CompilersTest, SplitUnitsAgree) {
 }
 
 TEST_P(CompilersTest, PackagedSplitUnitsAgree) {
-  if (!HasTool("llvm-dwp-19")) GTEST_SKIP() << "llvm-dwp-19 is not installed";
+  // Of what GCC 12 makes of DWARF 5, llvm-dwp 19 never ends and dwp 2.40 crashes.
+  const std::string packer = IsGcc() ? "dwp" : "llvm-dwp-19";
+  if (!HasTool(packer)) GTEST_SKIP() << packer << " is not installed";
   for (const char* version : {"4", "5"}) {
     SCOPED_TRACE(version);
+    if (IsGcc() && version[0] == '5') continue;
     ASSERT_TRUE(Compiles(std::string("-O2 -gsplit-dwarf -gdwarf-") + version));
-    ASSERT_TRUE(Runs("llvm-dwp-19 -e program -o program.dwp && rm -f *.dwo"));
+    ASSERT_TRUE(Runs(packer + " -e program -o program.dwp && rm -f *.dwo"));
     ExpectAgreement({.main = Path("program"), .dwp = Path("program.dwp")}, 300);
   }
 }
 
 TEST_P(CompilersTest, DeadCodeHidesNothing) {
   for (const char* linker : {"bfd", "gold", "lld-19"}) {
-    if (!HasTool(std::string("ld.") + linker)) continue;
     for (const char* version : {"4", "5"}) {
       SCOPED_TRACE(std::string(linker) + version);
-      // Linked low, so that what is left of dead code lies in the midst of what is not.
+      // Linked low, so that what is left of dead code lies in the midst of what is not. gold leaves
+      // a pair of zeros where a range was, which ends the list of DWARF 4 and the set of aranges
+      // early: llvm does not find what comes behind.
+      const std::string name = linker == std::string("lld-19") && IsGcc() ? "lld" : linker;
+      if (!HasTool("ld." + name)) continue;
       ASSERT_TRUE(Compiles(std::string("-O2 -ffunction-sections -fno-pie -gdwarf-") + version,
-                           std::string("-no-pie -Wl,--gc-sections -fuse-ld=") + linker));
-      ExpectAgreement({.main = Path("program")}, 300);
+                           "-no-pie -Wl,--gc-sections -fuse-ld=" + name));
+      ExpectAgreement({.main = Path("program")}, 300, name == "gold");
     }
   }
 }
 
 TEST_P(CompilersTest, LinkTimeOptimizationAgrees) {
-  const bool gcc = GetParam().c[0] == 'g';
-  if (!gcc && !HasTool("ld.lld-19")) GTEST_SKIP() << "ld.lld-19 is not installed";
-  ASSERT_TRUE(Compiles("-O2 -g -flto", gcc ? "" : "-fuse-ld=lld-19"));
+  if (!IsGcc() && !HasTool("ld.lld-19")) GTEST_SKIP() << "ld.lld-19 is not installed";
+  ASSERT_TRUE(Compiles("-O2 -g -flto", IsGcc() ? "" : "-fuse-ld=lld-19"));
   ExpectAgreement({.main = Path("program")}, 300);
 }
 
