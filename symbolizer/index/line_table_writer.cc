@@ -66,6 +66,7 @@ class LineTableWriter::CellWriter {
   }
   absl::Status Finish() {
     if (started_ && current_.chain != 0) return base::Internal("lines: the last row has no end");
+    RETURN_IF_ERROR(Extend(UINT64_MAX));
     CloseCell();
     return WritePiece(0);
   }
