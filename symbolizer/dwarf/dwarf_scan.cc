@@ -37,6 +37,28 @@ namespace {
 
 constexpr double kMega = 1e6;
 
+// The section in an unlinked file: not in private memory, as when an index is written.
+class FileSink final : public SectionSink {
+ public:
+  FileSink() : file_(std::tmpfile()) {}
+  ~FileSink() override { std::fclose(file_); }
+  absl::Status Append(std::span<const std::byte> bytes) override {
+    if (std::fwrite(bytes.data(), 1, bytes.size(), file_) != bytes.size()) {
+      return base::Unavailable("write");
+    }
+    return absl::OkStatus();
+  }
+  std::vector<std::byte> Read() {
+    std::vector<std::byte> bytes(static_cast<size_t>(std::ftell(file_)));
+    std::rewind(file_);
+    if (std::fread(bytes.data(), 1, bytes.size(), file_) != bytes.size()) bytes.clear();
+    return bytes;
+  }
+
+ private:
+  std::FILE* file_;
+};
+
 class Names final : public NameInterner {
  public:
   Names() { Intern(""); }
@@ -172,11 +194,11 @@ int Run(const Options& options) {
   }
 
   Names names;
-  std::vector<std::byte> section;
+  FileSink sink;
   MemoryWatch memory;
   const double cpu = CpuSeconds();
   const double wall = WallSeconds();
-  const auto stats = BuildLines(input, {.threads = options.threads}, names, &section);
+  const auto stats = BuildLines(input, {.threads = options.threads}, names, sink);
   const double cpu_used = CpuSeconds() - cpu;
   const double wall_used = WallSeconds() - wall;
   const uint64_t peak = memory.Stop();
@@ -184,6 +206,7 @@ int Run(const Options& options) {
     std::fprintf(stderr, "%s\n", base::ToString(stats.status()).c_str());
     return 1;
   }
+  const std::vector<std::byte> section = sink.Read();
   const auto table = LineTable::Parse(section, static_cast<uint32_t>(names.size()));
   if (!table.ok()) {
     std::fprintf(stderr, "%s\n", base::ToString(table.status()).c_str());
@@ -194,8 +217,8 @@ int Run(const Options& options) {
     return 0;
   }
   const auto megabytes = [](uint64_t bytes) { return static_cast<double>(bytes) / kMega; };
-  LinesHeader header;
-  std::memcpy(&header, section.data(), sizeof(header));
+  LinesFooter footer;
+  std::memcpy(&footer, section.data() + section.size() - sizeof(footer), sizeof(footer));
   std::printf("units %lu (bad %lu, without dwo %lu)  functions %lu  inlined %lu  names %zu\n",
               stats->units, stats->units_bad, stats->units_without_dwo, stats->functions,
               stats->inlined, names.size());
@@ -211,9 +234,9 @@ int Run(const Options& options) {
       "section %.3f MB (%.2f %%)  rows %lu  cells %u %.3f MB  pages %.3f  blocks %u %.3f MB  "
       "functions %u %.3f MB\n",
       megabytes(section.size()), 100 * megabytes(section.size()) / megabytes(stats->dwarf_bytes),
-      stats->rows, header.cell_count, megabytes(header.cell_data_bytes + header.cell_count * 8),
-      megabytes(header.page_count * 4), header.block_count, megabytes(header.block_data_bytes),
-      header.function_count, megabytes(section.size() - header.functions));
+      stats->rows, footer.cell_count, megabytes(footer.cell_data_bytes + footer.cell_count * 8),
+      megabytes(footer.page_count * 4), footer.block_count, megabytes(footer.block_data_bytes),
+      footer.function_count, megabytes(footer.areas - footer.functions));
   if (!options.write.empty()) {
     std::ofstream(options.write, std::ios::binary)
         .write(reinterpret_cast<const char*>(section.data()),
