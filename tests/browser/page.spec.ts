@@ -193,17 +193,43 @@ test('the query suggests names and values, and runs on Enter', async ({ page }) 
   await open(page);
   const query = page.getByTestId('query');
   await query.fill('ser');
-  await page.getByRole('option', { name: 'service', exact: true }).click();
+  const name = page.getByRole('option', { name: 'service', exact: true });
+  const answer = page.waitForResponse(/labels\/service\/values/);
+  await name.click();
   await expect(query).toHaveValue('{service=');
+  const { values } = (await (await answer).json()) as { values: string[] };
   const value = page.getByRole('listbox').getByRole('option').first();
   await expect(value).toBeVisible();
+  await expect(name).toHaveCount(0);
   const text = await value.textContent();
+  expect(values).toContain(text);
   await query.press('ArrowDown');
+  await expect(value).toHaveAttribute('aria-selected', 'true');
   await query.press('Enter');
   await expect(query).toHaveValue(`{service="${text}"}`);
   await query.press('Escape');
   await query.press('Enter');
   await expect(page).toHaveURL(/query=/);
+});
+
+test('names are no choices for a value, however long the values take', async ({ page }) => {
+  await open(page);
+  let release = () => {};
+  const held = new Promise<void>((resolve) => (release = resolve));
+  await page.route(/labels\/service\/values/, async (route) => {
+    await held;
+    await route.continue();
+  });
+  const query = page.getByTestId('query');
+  await query.fill('ser');
+  await page.getByRole('option', { name: 'service', exact: true }).click();
+  await expect(query).toHaveValue('{service=');
+  await expect(page.getByRole('option')).toHaveCount(0);
+  await query.press('ArrowDown');
+  await query.press('Enter');
+  await expect(query).toHaveValue('{service=');
+  release();
+  await expect(page.getByRole('option', { name: 'service', exact: true })).toHaveCount(0);
 });
 
 test('the question mark lists the keys, Escape closes the list and nothing else', async ({ page }) => {

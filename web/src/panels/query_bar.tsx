@@ -31,10 +31,19 @@ export function QueryBar() {
   });
 
   const fetchFor = useRef<AbortController | null>(null);
+  const listedFor = useRef('none');
   const suggest = async () => {
     fetchFor.current?.abort();
     const mine = (fetchFor.current = new AbortController());
     const spot = spotAt(draft.value, caret.value);
+    // Names are no choices for a value: until the right ones have come there are none, or Enter
+    // would put a choice where it does not belong. Typing on at one spot keeps its list.
+    const place = spot.kind === 'value' ? `value of ${spot.name}` : spot.kind;
+    if (place !== listedFor.current) {
+      listedFor.current = place;
+      choices.value = [];
+      picked.value = -1;
+    }
     let list: string[] = [];
     try {
       if (spot.kind === 'name') list = await fetchChoices('labels', mine.signal);
@@ -42,15 +51,13 @@ export function QueryBar() {
     } catch {
       // No suggestions, then: the input works without.
     }
-    if (mine.signal.aborted || spot.kind === 'none') {
-      if (!mine.signal.aborted) choices.value = [];
-      return;
-    }
+    if (mine.signal.aborted || spot.kind === 'none') return;
     const prefix = spot.prefix.toLowerCase();
     const fits = list.filter((choice) => choice !== '' && choice.toLowerCase().includes(prefix));
     fits.sort((a, b) => Number(b.toLowerCase().startsWith(prefix)) - Number(a.toLowerCase().startsWith(prefix)));
+    const pick = picked.value < 0 ? undefined : choices.value[picked.value];
     choices.value = fits.slice(0, kMaxSuggestions);
-    picked.value = -1;
+    picked.value = pick === undefined ? -1 : choices.value.indexOf(pick);
   };
   useEffect(() => () => fetchFor.current?.abort(), []);
 
@@ -120,6 +127,7 @@ export function QueryBar() {
           draft.value = event.currentTarget.value;
           caret.value = event.currentTarget.selectionStart ?? draft.value.length;
           problem.value = '';
+          picked.value = -1;
           open.value = true;
           void suggest();
         }}
