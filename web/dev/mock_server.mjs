@@ -242,6 +242,7 @@ function encodeTree(root, maxNodes) {
   };
   const nameColumn = nodes.map(({ node }) => intern(node.name));
   const fileColumn = nodes.map(({ node }) => intern(node.file));
+  const sourceColumn = nodes.map(({ node }) => intern(node.source ?? ''));
   varint(nodes.length);
   varint(names.size);
   for (const name of names.keys()) {
@@ -255,7 +256,9 @@ function encodeTree(root, maxNodes) {
   nodes.forEach(({ node }) => varint(2 * node.total));
   nodes.forEach(({ node }) => varint(node.flags));
   fileColumn.forEach(varint);
-  return { bytes: Buffer.concat([Buffer.from('FWFT\x01', 'latin1'), Buffer.from(out)]), count: nodes.length };
+  sourceColumn.forEach(varint);
+  nodes.forEach(({ node }) => varint(node.line ?? 0));
+  return { bytes: Buffer.concat([Buffer.from('FWFT\x02', 'latin1'), Buffer.from(out)]), count: nodes.length };
 }
 
 function foldedOf(root) {
