@@ -14,6 +14,7 @@ find_package(ZLIB REQUIRED)
 pkg_check_modules(ROCKSDB REQUIRED IMPORTED_TARGET rocksdb)
 pkg_check_modules(GRPCPP REQUIRED IMPORTED_TARGET grpc++)
 pkg_check_modules(ZSTD REQUIRED IMPORTED_TARGET libzstd)
+pkg_check_modules(LIBLZMA REQUIRED IMPORTED_TARGET liblzma)
 pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)
 pkg_check_modules(RE2 REQUIRED IMPORTED_TARGET re2)
 pkg_check_modules(LIBBPF REQUIRED IMPORTED_TARGET libbpf)
@@ -44,11 +45,10 @@ target_include_directories(firewatch_llvm_demangle SYSTEM INTERFACE /usr/lib/llv
 # _Unwind_RaiseException of its own that must not stand in front of the compiler's.
 find_library(LIBUNWIND_PTRACE unwind-ptrace REQUIRED)
 find_library(LIBUNWIND_REMOTE unwind-x86_64 REQUIRED)
-find_library(LIBLZMA lzma REQUIRED)  # libunwind-ptrace.so needs it without saying so
 add_library(firewatch_libunwind_remote INTERFACE)
 add_library(firewatch::libunwind_remote ALIAS firewatch_libunwind_remote)
 target_link_libraries(firewatch_libunwind_remote INTERFACE ${LIBUNWIND_PTRACE} ${LIBUNWIND_REMOTE}
-  ${LIBLZMA})
+  PkgConfig::LIBLZMA)  # libunwind-ptrace.so needs it without saying so
 
 find_program(CCACHE ccache)
 if(CCACHE)

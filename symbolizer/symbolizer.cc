@@ -24,6 +24,7 @@
 #include "base/status.h"
 #include "symbolizer/helper/helper_queue.h"
 #include "symbolizer/index/index_cache.h"
+#include "symbolizer/index/name_cache.h"
 #include "symbolizer/process/kernel_symbols.h"
 #include "symbolizer/process/mapped_object.h"
 #include "symbolizer/unwind_tables.h"
@@ -37,6 +38,8 @@ constexpr uint32_t kNoSlot = UINT32_MAX;
 // Mappings count against vm.max_map_count (65,530); an index in use is mapped again in 1 ms.
 constexpr size_t kMaxMappedIndexes = 2048;
 constexpr int kMaxAttempts = 8;
+// Names that were shown are kept unpacked: 20,000 of them take some 4 MB.
+constexpr size_t kMaxNamesBytes = size_t{8} << 20;
 
 constexpr const char* kStateNames[] = {"new",        "pending",    "ready",
                                        "no_symbols", "unreadable", "refused"};
@@ -58,6 +61,7 @@ struct FileRecord {
 struct IndexSlot {
   std::string key;
   MappedIndex mapped;
+  NameCache names;  // of `mapped`
   bool is_mapped = false;
   uint64_t last_use = 0;
 };
@@ -127,6 +131,7 @@ class SymbolizerImpl final : public Symbolizer {
   void MapSlot(uint32_t slot, MappedIndex index);
   void UnmapSlot(IndexSlot& slot);
   void UseSlot(uint32_t id, uint32_t slot);
+  void ForgetNames();
   void UnmapUnused();
   void UpdateGauges();
 
@@ -144,6 +149,8 @@ class SymbolizerImpl final : public Symbolizer {
   // Key of an index that is being built -> the files that wait for it; the builder is the first.
   base::StringMap<std::vector<uint32_t>> building_;
   std::set<std::string, std::less<>> reasons_;
+  NameReader reader_;
+  size_t names_bytes_ = 0;  // of all slots' names
   uint64_t mapped_bytes_ = 0;
   size_t mapped_count_ = 0;
   uint64_t use_clock_ = 0;
@@ -328,6 +335,7 @@ absl::StatusOr<std::shared_ptr<const MappedUnwindTable>> SymbolizerImpl::UnwindT
 
 size_t SymbolizerImpl::Poll(int timeout_ms) {
   kernel_.DropRetired();
+  ForgetNames();
   UnmapUnused();
   const uint64_t deadline =
       clock_.MonotonicNs() + static_cast<uint64_t>(std::max(timeout_ms, 0)) * 1'000'000;
@@ -429,7 +437,7 @@ void SymbolizerImpl::EndBuild(uint32_t id, FileState state, const std::string& r
 
 uint32_t SymbolizerImpl::SlotOf(const std::string& key) {
   const auto [entry, is_new] = slot_by_key_.try_emplace(key, static_cast<uint32_t>(slots_.size()));
-  if (is_new) slots_.push_back({.key = key, .mapped = {}});
+  if (is_new) slots_.emplace_back().key = key;
   return entry->second;
 }
 
@@ -461,6 +469,8 @@ void SymbolizerImpl::UnmapSlot(IndexSlot& slot) {
   if (!slot.is_mapped) return;
   mapped_bytes_ -= slot.mapped.file.bytes().size();
   --mapped_count_;
+  names_bytes_ -= slot.names.bytes();
+  slot.names.Clear();
   slot.mapped = {};
   slot.is_mapped = false;
 }
@@ -474,6 +484,12 @@ void SymbolizerImpl::UseSlot(uint32_t id, uint32_t number) {
   SetState(id, FileState::kNoSymbols,
            index.has_table() ? "no function in its symbol tables"
                              : "stripped: neither .symtab nor .dynsym");
+}
+
+void SymbolizerImpl::ForgetNames() {
+  if (names_bytes_ <= kMaxNamesBytes) return;
+  for (IndexSlot& slot : slots_) slot.names.Clear();
+  names_bytes_ = 0;
 }
 
 void SymbolizerImpl::UnmapUnused() {
@@ -516,20 +532,25 @@ bool SymbolizerImpl::Lookup(FileId file, uint64_t file_offset, Symbol* symbol) {
   }
   IndexSlot& slot = slots_[record.slot];
   if (!slot.is_mapped) {
-    auto index = cache_->Find(slot.key);
-    if (!index.ok()) {
+    auto found_again = cache_->Find(slot.key);
+    if (!found_again.ok()) {
       // Evicted meanwhile: the next Request builds it again.
       SetState(id, FileState::kNew, "");
       lookups_.not_ready.Add();
       return false;
     }
-    MapSlot(record.slot, *std::move(index));
+    MapSlot(record.slot, *std::move(found_again));
   }
   slot.last_use = ++use_clock_;
-  const auto entry = slot.mapped.index.Find(file_offset);
-  (entry ? lookups_.hit : lookups_.miss).Add();
-  if (!entry) return false;
-  *symbol = {.name = entry->name, .system_name = entry->system_name};
+  const SymbolIndex& index = slot.mapped.index;
+  const auto vaddr = index.VaddrOf(file_offset);
+  const auto found = vaddr ? index.SymbolAt(*vaddr) : std::nullopt;
+  (found ? lookups_.hit : lookups_.miss).Add();
+  if (!found) return false;
+  const size_t before = slot.names.bytes();
+  const NameCache::Names names = slot.names.Get(index.names(), found->name, reader_);
+  names_bytes_ += slot.names.bytes() - before;
+  *symbol = {.name = names.display, .system_name = names.linkage};
   return true;
 }
 

@@ -57,7 +57,7 @@ struct SymbolizerOptions {
   uint64_t cache_max_bytes = uint64_t{1} << 30;
   std::string helper_path;                        // program to start as helper; "" = /proc/self/exe
   uint32_t helper_max_seconds = 60;               // CPU per file
-  uint64_t helper_max_bytes = uint64_t{1} << 30;  // address space of the helper
+  uint64_t helper_max_bytes = uint64_t{1} << 30;  // private memory of the helper
   std::string proc_root = "/proc";
 };
 

@@ -31,7 +31,7 @@ absl::StatusOr<std::vector<T>> ReadTable(const ByteSource& source, uint64_t offs
   return table;
 }
 
-absl::Status CheckIdentification(const Elf64_Ehdr& header) {
+absl::Status CheckIdentification(const Elf64_Ehdr& header, bool allow_relocatable) {
   if (std::memcmp(header.e_ident, ELFMAG, SELFMAG) != 0) {
     return base::InvalidArgument("not an ELF file");
   }
@@ -41,6 +41,7 @@ absl::Status CheckIdentification(const Elf64_Ehdr& header) {
   if (header.e_machine != EM_X86_64) {
     return base::InvalidArgument("ELF machine {} is not x86-64", header.e_machine);
   }
+  if (header.e_type == ET_REL && allow_relocatable) return absl::OkStatus();
   if (header.e_type != ET_EXEC && header.e_type != ET_DYN) {
     return base::InvalidArgument("ELF type {} is neither executable nor shared object",
                                  header.e_type);
@@ -68,7 +69,7 @@ absl::Status ElfReader::ReadHeaders() {
   Elf64_Ehdr header;
   if (source_->size() < sizeof(header)) return base::InvalidArgument("not an ELF file: too short");
   RETURN_IF_ERROR(ReadStruct(*source_, 0, &header));
-  RETURN_IF_ERROR(CheckIdentification(header));
+  RETURN_IF_ERROR(CheckIdentification(header, limits_.allow_relocatable));
   entry_ = header.e_entry;
   names_section_ = header.e_shstrndx;
 
@@ -239,14 +240,24 @@ absl::StatusOr<std::vector<char>> ElfReader::ReadStringsOf(const ElfSection& sym
     return base::InvalidArgument("symbol table links to section {}, which holds no strings",
                                  symbols.link);
   }
-  const ElfSection& section = sections_[symbols.link];
+  return ReadStrings(sections_[symbols.link], limits_.max_string_bytes);
+}
+
+absl::StatusOr<std::vector<char>> ElfReader::ReadSectionNames() const {
+  if (names_section_ >= sections_.size() || sections_[names_section_].type != SHT_STRTAB) {
+    return std::vector<char>();
+  }
+  return ReadStrings(sections_[names_section_], limits_.max_section_name_bytes);
+}
+
+absl::StatusOr<std::vector<char>> ElfReader::ReadStrings(const ElfSection& section,
+                                                         uint64_t limit) const {
   if (section.file_offset > source_->size()) {
     return base::InvalidArgument("string table past the end of the file");
   }
   const uint64_t bytes = std::min(section.size, source_->size() - section.file_offset);
-  if (bytes > limits_.max_string_bytes) {
-    return base::ResourceExhausted("string table of {} bytes, {} are allowed", bytes,
-                                   limits_.max_string_bytes);
+  if (bytes > limit) {
+    return base::ResourceExhausted("string table of {} bytes, {} are allowed", bytes, limit);
   }
   std::vector<char> strings(bytes);
   RETURN_IF_ERROR(

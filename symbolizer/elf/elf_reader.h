@@ -32,6 +32,9 @@ struct ElfLimits {
   uint64_t max_symbols = uint64_t{1} << 24;
   uint64_t max_string_bytes = uint64_t{512} << 20;
   uint32_t max_note_bytes = 1 << 16;
+  uint64_t max_section_name_bytes = uint64_t{16} << 20;
+  // Also ET_REL: .dwo, .dwp and dwz's files, whose DWARF needs no relocation.
+  bool allow_relocatable = false;
 };
 
 struct ElfSegment {  // PT_LOAD
@@ -92,11 +95,14 @@ class ElfReader {
   // The string section that a symbol table links to, cut at the end of the file. A name that is not
   // terminated ends with the table.
   absl::StatusOr<std::vector<char>> ReadStringsOf(const ElfSection& symbols) const;
+  // The names of sections, for StringAt with ElfSection::name; empty when there are none.
+  absl::StatusOr<std::vector<char>> ReadSectionNames() const;
 
  private:
   ElfReader(const ByteSource& source, const ElfLimits& limits)
       : source_(&source), limits_(limits) {}
   absl::Status ReadHeaders();
+  absl::StatusOr<std::vector<char>> ReadStrings(const ElfSection& section, uint64_t limit) const;
   absl::Status ReadSegments(uint64_t offset, uint64_t count);
   absl::Status ReadSections(uint64_t offset, uint64_t count);
   // True when a build id was found in the notes of this range.

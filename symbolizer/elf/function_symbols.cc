@@ -6,13 +6,14 @@
 #include <algorithm>
 
 #include "base/status.h"
+#include "symbolizer/elf/plt_symbols.h"
 
 namespace firewatch::symbolizer {
 namespace {
 
-bool IsCode(const ElfSection& section) {
-  return section.type != SHT_NOBITS && (section.flags & SHF_EXECINSTR) != 0 &&
-         (section.flags & SHF_ALLOC) != 0;
+bool IsCode(const ElfSection& section, const FunctionSymbolOptions& options) {
+  return (section.type != SHT_NOBITS || options.debug_file) &&
+         (section.flags & SHF_EXECINSTR) != 0 && (section.flags & SHF_ALLOC) != 0;
 }
 
 bool Covers(const ElfSection& section, uint64_t vaddr) {
@@ -20,18 +21,19 @@ bool Covers(const ElfSection& section, uint64_t vaddr) {
 }
 
 // nullptr when the symbol is not defined in a section of code, or lies outside of it.
-const ElfSection* CodeSectionOf(const ElfReader& elf, const ElfSymbol& symbol) {
+const ElfSection* CodeSectionOf(const ElfReader& elf, const ElfSymbol& symbol,
+                                const FunctionSymbolOptions& options) {
   const auto& sections = elf.sections();
   if (symbol.section == SHN_XINDEX) {
     // The true index stands in a third table; the address says as much.
     for (const ElfSection& section : sections) {
-      if (IsCode(section) && Covers(section, symbol.value)) return &section;
+      if (IsCode(section, options) && Covers(section, symbol.value)) return &section;
     }
     return nullptr;
   }
   if (symbol.section == SHN_UNDEF || symbol.section >= sections.size()) return nullptr;
   const ElfSection& section = sections[symbol.section];
-  return IsCode(section) && Covers(section, symbol.value) ? &section : nullptr;
+  return IsCode(section, options) && Covers(section, symbol.value) ? &section : nullptr;
 }
 
 // Lower is better: global before weak before local, typed before untyped.
@@ -43,20 +45,18 @@ uint8_t RankOf(const ElfSymbol& symbol) {
 }
 
 void Add(const ElfReader& elf, const ElfSymbol& symbol, const std::vector<char>& strings,
-         std::vector<InputSymbol>* out) {
+         const FunctionSymbolOptions& options, std::vector<InputSymbol>* out) {
   if (symbol.type != STT_FUNC && symbol.type != STT_GNU_IFUNC && symbol.type != STT_NOTYPE) return;
-  const ElfSection* section = CodeSectionOf(elf, symbol);
+  const ElfSection* section = CodeSectionOf(elf, symbol, options);
   if (section == nullptr) return;
-  const auto start = elf.FileOffsetOf(symbol.value);
-  if (!start) return;
   const std::string_view name = StringAt(strings, symbol.name);
   if (name.empty()) return;
-  const uint64_t reach =
-      std::min(section->size - (symbol.value - section->vaddr), elf.BytesAfter(symbol.value));
+  uint64_t reach = section->size - (symbol.value - section->vaddr);
+  if (!options.debug_file) reach = std::min(reach, elf.BytesAfter(symbol.value));
   const uint64_t size = symbol.size == 0 ? reach : std::min(symbol.size, reach);
-  if (*start > UINT64_MAX - size) return;
-  out->push_back({.start = *start,
-                  .end = *start + size,
+  if (size == 0 || symbol.value > UINT64_MAX - size) return;
+  out->push_back({.start = symbol.value,
+                  .end = symbol.value + size,
                   .name = name,
                   .rank = RankOf(symbol),
                   .sized = symbol.size != 0});
@@ -64,7 +64,8 @@ void Add(const ElfReader& elf, const ElfSymbol& symbol, const std::vector<char>&
 
 }  // namespace
 
-absl::StatusOr<FunctionSymbols> ReadFunctionSymbols(const ElfReader& elf) {
+absl::StatusOr<FunctionSymbols> ReadFunctionSymbols(const ElfReader& elf,
+                                                    const FunctionSymbolOptions& options) {
   FunctionSymbols result;
   result.strings.reserve(2);  // names point into the elements
   for (const uint32_t type : {uint32_t{SHT_SYMTAB}, uint32_t{SHT_DYNSYM}}) {
@@ -76,10 +77,24 @@ absl::StatusOr<FunctionSymbols> ReadFunctionSymbols(const ElfReader& elf) {
     ASSIGN_OR_RETURN(auto strings, elf.ReadStringsOf(*table));
     result.strings.push_back(std::move(strings));
     const std::vector<char>& names = result.strings.back();
-    RETURN_IF_ERROR(elf.ForEachSymbol(
-        *table, [&](const ElfSymbol& symbol) { Add(elf, symbol, names, &result.symbols); }));
+    RETURN_IF_ERROR(elf.ForEachSymbol(*table, [&](const ElfSymbol& symbol) {
+      Add(elf, symbol, names, options, &result.symbols);
+    }));
   }
+  if (!options.debug_file) AddPltSymbols(elf, &result);
   return result;
+}
+
+std::vector<IndexSegment> ExecutableSegments(const ElfReader& elf) {
+  std::vector<IndexSegment> segments;
+  for (const ElfSegment& segment : elf.segments()) {
+    if (!segment.executable || segment.file_size == 0) continue;
+    segments.push_back({.file_offset = segment.file_offset,
+                        .vaddr = segment.vaddr,
+                        .file_size = std::min({segment.file_size, UINT64_MAX - segment.file_offset,
+                                               UINT64_MAX - segment.vaddr})});
+  }
+  return segments;
 }
 
 }  // namespace firewatch::symbolizer

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// From the symbol tables of an ELF file to named ranges of file offsets, ready for the index.
+// From the symbol tables of an ELF file to named ranges of virtual addresses, ready for the index.
 //
 // 1. .symtab and .dynsym are both read: a stripped file has the second only, a partly stripped one
 //    has a few entries in the first.
@@ -8,23 +8,41 @@
 // 3. A symbol with a size ends there, or at the end of its section or segment when it claims more.
 //    A symbol without a size may reach to the next symbol, never past its section (index/flatten.h
 //    finds the next one): naming the nearest lower symbol invents names.
+// 4. Slots of the procedure linkage table get the name of what they lead to: elf/plt_symbols.h.
+// 5. A Go program without .symtab is named by its pclntab: elf/go_pclntab.h.
 #pragma once
 
+#include <deque>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "symbolizer/elf/elf_reader.h"
 #include "symbolizer/index/flatten.h"
+#include "symbolizer/index/index_format.h"
 
 namespace firewatch::symbolizer {
 
 struct FunctionSymbols {
-  std::vector<InputSymbol> symbols;  // names point into `strings`
+  std::vector<InputSymbol> symbols;  // names point into the two below
   std::vector<std::vector<char>> strings;
-  bool has_table = false;  // there is a .symtab or a .dynsym
+  std::deque<std::string> made_names;  // not in the file as they are: PLT slots
+  bool has_table = false;              // there is a .symtab or a .dynsym
+  bool is_go = false;                  // has a pclntab: dots in names are Go's own
 };
 
-// Errors as ElfReader's. Memory: 40 bytes per function and the string tables.
-absl::StatusOr<FunctionSymbols> ReadFunctionSymbols(const ElfReader& elf);
+struct FunctionSymbolOptions {
+  // The file has no code of its own (objcopy --only-keep-debug, .gnu_debugdata): sections of code
+  // without bytes count, and what they hold is bounded by the sections alone.
+  bool debug_file = false;
+};
+
+// Errors as ElfReader's; a PLT or pclntab that makes no sense is no error, only not named. Memory:
+// 40 bytes per function and the string tables.
+absl::StatusOr<FunctionSymbols> ReadFunctionSymbols(const ElfReader& elf,
+                                                    const FunctionSymbolOptions& options = {});
+
+// The executable PT_LOAD segments, for the index.
+std::vector<IndexSegment> ExecutableSegments(const ElfReader& elf);
 
 }  // namespace firewatch::symbolizer

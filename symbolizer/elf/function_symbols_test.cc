@@ -34,8 +34,8 @@ class NamesTest : public testing::Test {
     index_ = *index;
   }
   std::string At(uint64_t offset) const {
-    const auto entry = index_.Find(offset);
-    return entry ? std::string(entry->name) : "-";
+    IndexFrame frame[1];
+    return index_.FindOffset(offset, frame) == 0 ? "-" : index_.DisplayName(frame[0].name);
   }
 
   base::UniqueFd fd_;

@@ -3,57 +3,34 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
+#include <memory>
 #include <new>
 #include <string>
 #include <utility>
 
-#include "base/hash.h"
 #include "base/status.h"
 #include "symbolizer/elf/elf_reader.h"
-#include "symbolizer/elf/function_symbols.h"
-#include "symbolizer/index/index_writer.h"
+#include "symbolizer/index_build.h"
 #include "symbolizer/unwind/table_builder.h"
 
 namespace firewatch::symbolizer {
 namespace {
 
-constexpr uint64_t kPseudoIdBytes = 4096;
-
-// Files without a build id are told apart by size, first and last 4 KiB: headers on one end,
-// section headers on the other. Two builds that agree in all three would share an index.
-absl::StatusOr<BuildId> PseudoId(const ByteSource& elf) {
-  const uint64_t part = std::min(elf.size(), kPseudoIdBytes);
-  std::string bytes(sizeof(uint64_t) + 2 * part, '\0');
-  const uint64_t size = elf.size();
-  std::memcpy(bytes.data(), &size, sizeof(size));
-  const auto span = std::as_writable_bytes(std::span<char>(bytes)).subspan(sizeof(size));
-  RETURN_IF_ERROR(elf.Read(0, span.first(part)));
-  RETURN_IF_ERROR(elf.Read(size - part, span.subspan(part)));
-  const base::Hash128 hash = base::HashBytes128(bytes);
-  BuildId id;
-  id.size = sizeof(hash.high) + sizeof(hash.low);
-  std::memcpy(id.bytes.data(), &hash.high, sizeof(hash.high));
-  std::memcpy(id.bytes.data() + sizeof(hash.high), &hash.low, sizeof(hash.low));
-  return id;
+// Leaves the last byte: the text stays terminated.
+template <size_t kSize>
+void CutInto(std::string_view text, char (&out)[kSize]) {
+  std::memcpy(out, text.data(), std::min(text.size(), kSize - 1));
 }
-
-struct Identity {
-  BuildId id;
-  bool is_pseudo = false;
-};
-
-absl::StatusOr<Identity> Identify(const ElfReader& elf) {
-  Identity identity{.id = elf.build_id()};
-  if (!identity.id.empty()) return identity;
-  identity.is_pseudo = true;
-  ASSIGN_OR_RETURN(identity.id, PseudoId(elf.source()));
-  return identity;
+// A cut name would be another file's.
+template <size_t kSize>
+void FitInto(std::string_view text, char (&out)[kSize]) {
+  if (text.size() < kSize) CutInto(text, out);
 }
 
 void SetError(const absl::Status& error, HelperStatus status, HelperAnswer* answer) {
   answer->status = status;
-  const std::string_view text = base::Message(error);
-  std::memcpy(answer->reason, text.data(), std::min(text.size(), sizeof(answer->reason) - 1));
+  CutInto(base::Message(error), answer->reason);
 }
 
 HelperStatus StatusForReading(const absl::Status& error) {
@@ -61,28 +38,56 @@ HelperStatus StatusForReading(const absl::Status& error) {
                                                         : HelperStatus::kRefused;
 }
 
-void Build(const ElfReader& elf, const Identity& identity, int index_fd, HelperAnswer* answer) {
-  auto functions = ReadFunctionSymbols(elf);
-  if (!functions.ok()) {
-    return SetError(functions.status(), StatusForReading(functions.status()), answer);
+void SetFacts(const ObjectFacts& facts, HelperAnswer* answer) {
+  answer->file_bytes = facts.file_bytes;
+  answer->has_pseudo_id = facts.has_pseudo_id ? 1 : 0;
+  answer->id_size = facts.id.size;
+  std::copy(facts.id.bytes.begin(), facts.id.bytes.end(), answer->id);
+  if (facts.has_symtab) answer->flags |= kHelperSymtab;
+  if (facts.has_dynsym) answer->flags |= kHelperDynsym;
+  if (facts.has_dwarf) answer->flags |= kHelperDwarf;
+  if (facts.may_be_split) answer->flags |= kHelperMayBeSplit;
+  answer->debuglink_crc = facts.debuglink_crc;
+  FitInto(facts.debuglink, answer->debuglink);
+  FitInto(facts.altlink, answer->altlink);
+  answer->altlink_id_size = facts.altlink_id.size;
+  std::copy(facts.altlink_id.bytes.begin(), facts.altlink_id.bytes.end(), answer->altlink_id);
+  const size_t segments = std::min(facts.executable_segments.size(), kMaxHelperSegments);
+  answer->segment_count = static_cast<uint32_t>(segments);
+  for (size_t i = 0; i < segments; ++i) {
+    const ElfSegment& segment = facts.executable_segments[i];
+    answer->segments[i] = {
+        .file_offset = segment.file_offset, .file_size = segment.file_size, .vaddr = segment.vaddr};
   }
-  IndexSource source;
-  source.id = identity.id;
-  source.pseudo_id = identity.is_pseudo;
-  source.has_table = functions->has_table;
-  source.file_bytes = elf.source().size();
-  source.symbols = std::move(functions->symbols);
-  auto count = WriteSymbolIndex(source, index_fd);
-  if (!count.ok()) return SetError(count.status(), HelperStatus::kNotWritten, answer);
-  answer->symbol_count = *count;
 }
 
-void BuildTable(const ElfReader& elf, const Identity& identity, int table_fd,
-                HelperAnswer* answer) {
-  auto build = BuildUnwindTable(elf);
+void Build(ObjectFiles& files, bool lines, int index_fd, HelperAnswer* answer) {
+  const auto report = BuildIndex(files, {.lines = lines, .threads = 1}, index_fd);
+  if (!report.ok()) {
+    const bool unwritten = report.status().code() == absl::StatusCode::kInternal;
+    return SetError(report.status(),
+                    unwritten ? HelperStatus::kNotWritten : StatusForReading(report.status()),
+                    answer);
+  }
+  answer->symbol_count = report->symbols;
+  answer->lines_state = static_cast<uint8_t>(report->lines);
+  CutInto(report->lines_reason, answer->reason);
+  answer->index_bytes = report->index_bytes;
+  answer->dwarf_bytes = report->dwarf_bytes;
+  answer->inflated_bytes = files.inflated_bytes();
+  answer->line_rows = report->rows;
+  answer->units_bad = report->units_bad;
+  answer->units_without_dwo = report->units_without_dwo;
+}
+
+void BuildTable(const ObjectFiles& files, int table_fd, HelperAnswer* answer) {
+  if (files.elf() == nullptr) {
+    return SetError(base::InvalidArgument("no executable"), HelperStatus::kRefused, answer);
+  }
+  auto build = BuildUnwindTable(files.elf()->reader());
   if (!build.ok()) return SetError(build.status(), StatusForReading(build.status()), answer);
-  build->source.id = identity.id;
-  build->source.pseudo_id = identity.is_pseudo;
+  build->source.id = files.facts().id;
+  build->source.pseudo_id = files.facts().has_pseudo_id;
   static_assert(kCfiReasonCount <= kHelperReasons);
   for (size_t i = 0; i < kCfiReasonCount; ++i) {
     answer->fde_reasons[i] =
@@ -95,31 +100,51 @@ void BuildTable(const ElfReader& elf, const Identity& identity, int table_fd,
   if (!written.ok()) SetError(written.status(), HelperStatus::kNotWritten, answer);
 }
 
-void Answer(HelperOperation operation, const ByteSource& source, int output_fd,
-            HelperAnswer* answer) {
-  answer->file_bytes = source.size();
-  auto elf = ElfReader::Open(source);
-  if (!elf.ok()) return SetError(elf.status(), StatusForReading(elf.status()), answer);
-  auto identity = Identify(*elf);
-  if (!identity.ok()) return SetError(identity.status(), HelperStatus::kUnreadable, answer);
-  answer->has_pseudo_id = identity->is_pseudo ? 1 : 0;
-  answer->id_size = identity->id.size;
-  std::memcpy(answer->id, identity->id.bytes.data(), sizeof(answer->id));
-  if (operation == HelperOperation::kBuild) Build(*elf, *identity, output_fd, answer);
-  if (operation == HelperOperation::kTable) BuildTable(*elf, *identity, output_fd, answer);
+void Answer(HelperOperation operation, absl::StatusOr<std::unique_ptr<ObjectFiles>> files,
+            int output_fd, HelperAnswer* answer) {
+  if (!files.ok()) return SetError(files.status(), StatusForReading(files.status()), answer);
+  SetFacts((*files)->facts(), answer);
+  switch (operation) {
+    case HelperOperation::kIdentify:
+    case HelperOperation::kOpenDwo:
+      return;
+    case HelperOperation::kBuild:
+      return Build(**files, false, output_fd, answer);
+    case HelperOperation::kBuildLines:
+      return Build(**files, true, output_fd, answer);
+    case HelperOperation::kTable:
+      return BuildTable(**files, output_fd, answer);
+  }
 }
 
-}  // namespace
-
-HelperAnswer AnswerForElf(HelperOperation operation, const ByteSource& elf, int output_fd) {
+HelperAnswer WithinMemory(const std::function<void(HelperAnswer*)>& fill) {
   HelperAnswer answer;
   try {
-    Answer(operation, elf, output_fd, &answer);
+    fill(&answer);
   } catch (const std::bad_alloc&) {
     SetError(base::ResourceExhausted("needs more memory than the helper may have"),
              HelperStatus::kRefused, &answer);
   }
   return answer;
+}
+
+}  // namespace
+
+HelperAnswer AnswerForFiles(HelperOperation operation, const ObjectFds& fds, int output_fd,
+                            DwoOpener open_dwo) {
+  return WithinMemory([&](HelperAnswer* answer) {
+    answer->file_bytes = FdByteSource(fds.elf >= 0 ? fds.elf : fds.debug).size();
+    ObjectOptions options;
+    options.open_dwo = std::move(open_dwo);
+    Answer(operation, ObjectFiles::Open(fds, std::move(options)), output_fd, answer);
+  });
+}
+
+HelperAnswer AnswerForElf(HelperOperation operation, const ByteSource& elf, int output_fd) {
+  return WithinMemory([&](HelperAnswer* answer) {
+    answer->file_bytes = elf.size();
+    Answer(operation, ObjectFiles::OfSource(elf, {}), output_fd, answer);
+  });
 }
 
 }  // namespace firewatch::symbolizer

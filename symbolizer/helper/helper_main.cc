@@ -4,10 +4,13 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <bit>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <string>
+#include <string_view>
+#include <utility>
 
 #include "base/status.h"
 #include "base/unique_fd.h"
@@ -19,12 +22,17 @@
 namespace firewatch::symbolizer {
 namespace {
 
-constexpr size_t kMaxFds = 2;
-
 struct Question {
   HelperRequest request;
-  base::UniqueFd fds[kMaxFds];
+  base::UniqueFd fds[kMaxHelperFds];
   size_t fd_count = 0;
+
+  // The descriptor of that bit; -1 when it was not sent.
+  int Fd(HelperFd which) const {
+    size_t before = 0;
+    for (uint32_t bit = 1; bit < which; bit <<= 1) before += (request.fds & bit) != 0 ? 1 : 0;
+    return (request.fds & which) != 0 ? fds[before].get() : -1;
+  }
 };
 
 void TakeFds(const struct msghdr& message, Question* question) {
@@ -32,7 +40,7 @@ void TakeFds(const struct msghdr& message, Question* question) {
        part = CMSG_NXTHDR(const_cast<msghdr*>(&message), const_cast<cmsghdr*>(part))) {
     if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS) continue;
     const size_t count = (part->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-    for (size_t i = 0; i < count && question->fd_count < kMaxFds; ++i) {
+    for (size_t i = 0; i < count && question->fd_count < kMaxHelperFds; ++i) {
       int fd = -1;
       std::memcpy(&fd, CMSG_DATA(part) + i * sizeof(int), sizeof(int));
       question->fds[question->fd_count++].Reset(fd);
@@ -42,7 +50,7 @@ void TakeFds(const struct msghdr& message, Question* question) {
 
 // False at the end of the conversation.
 bool Receive(int socket, Question* question) {
-  alignas(cmsghdr) char control[CMSG_SPACE(kMaxFds * sizeof(int))] = {};
+  alignas(cmsghdr) char control[CMSG_SPACE(kMaxHelperFds * sizeof(int))] = {};
   iovec data = {.iov_base = &question->request, .iov_len = sizeof(question->request)};
   msghdr message{};
   message.msg_iov = &data;
@@ -68,16 +76,61 @@ bool Send(int socket, const T& value) {
   return ::sendmsg(socket, &message, MSG_NOSIGNAL) == sizeof(copy);
 }
 
+// Asks the agent, and waits for its answer: it sends no other request meanwhile.
+base::UniqueFd AskForDwo(int socket, uint64_t sequence, std::string_view name,
+                         std::string_view directory) {
+  HelperDwoQuestion ask;
+  ask.sequence = sequence;
+  if (name.size() >= sizeof(ask.name) || directory.size() >= sizeof(ask.directory)) return {};
+  std::memcpy(ask.name, name.data(), name.size());
+  std::memcpy(ask.directory, directory.data(), directory.size());
+  Question answer;
+  if (!Send(socket, ask) || !Receive(socket, &answer)) ::_exit(0);  // the agent is gone
+  if (answer.request.operation != HelperOperation::kOpenDwo || answer.fd_count != 1) return {};
+  return std::move(answer.fds[0]);
+}
+
+// The descriptors that the operation cannot do without, and no unknown ones.
+bool Fits(const Question& question) {
+  const uint32_t fds = question.request.fds;
+  if (fds >= 1U << kMaxHelperFds || std::popcount(fds) != static_cast<int>(question.fd_count)) {
+    return false;
+  }
+  const bool has_output = (fds & kHelperOutput) != 0;
+  switch (question.request.operation) {
+    case HelperOperation::kIdentify:
+      return (fds & (kHelperElf | kHelperDebug)) != 0;
+    case HelperOperation::kTable:
+      return has_output && (fds & kHelperElf) != 0;
+    case HelperOperation::kBuild:
+    case HelperOperation::kBuildLines:
+      return has_output && (fds & (kHelperElf | kHelperDebug)) != 0;
+    default:
+      return false;
+  }
+}
+
 bool Serve(int socket, uint32_t max_cpu_seconds) {
   Question question;
   if (!Receive(socket, &question)) return false;
   AllowCpuSeconds(max_cpu_seconds);
-  const size_t needed = question.request.operation == HelperOperation::kIdentify ? 1 : 2;
-  if (question.fd_count != needed) return false;
-  HelperAnswer answer = AnswerForElf(question.request.operation,
-                                     FdByteSource(question.fds[0].get()), question.fds[1].get());
-  answer.operation = question.request.operation;
-  answer.sequence = question.request.sequence;
+  if (!Fits(question)) return false;
+  const HelperRequest& request = question.request;
+  DwoOpener open_dwo;
+  if (request.operation == HelperOperation::kBuildLines && request.may_ask != 0) {
+    open_dwo = [&](std::string_view name, std::string_view directory) {
+      return AskForDwo(socket, request.sequence, name, directory);
+    };
+  }
+  HelperAnswer answer = AnswerForFiles(request.operation,
+                                       {.elf = question.Fd(kHelperElf),
+                                        .debug = question.Fd(kHelperDebug),
+                                        .alt = question.Fd(kHelperAlt),
+                                        .dwp = question.Fd(kHelperDwp),
+                                        .scratch = question.Fd(kHelperScratch)},
+                                       question.Fd(kHelperOutput), std::move(open_dwo));
+  answer.operation = request.operation;
+  answer.sequence = request.sequence;
   return Send(socket, answer);
 }
 

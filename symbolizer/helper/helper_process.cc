@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstdlib>
@@ -90,27 +91,44 @@ HelperProcess::Transfer HelperProcess::Send(const HelperRequest& request,
                                             std::span<const int> fds) {
   HelperRequest copy = request;
   iovec data = {.iov_base = &copy, .iov_len = sizeof(copy)};
-  alignas(cmsghdr) char control[CMSG_SPACE(2 * sizeof(int))] = {};
+  alignas(cmsghdr) char control[CMSG_SPACE(kMaxHelperFds * sizeof(int))] = {};
   msghdr message{};
   message.msg_iov = &data;
   message.msg_iovlen = 1;
-  message.msg_control = control;
-  message.msg_controllen = CMSG_SPACE(fds.size_bytes());
-  cmsghdr* rights = CMSG_FIRSTHDR(&message);
-  rights->cmsg_level = SOL_SOCKET;
-  rights->cmsg_type = SCM_RIGHTS;
-  rights->cmsg_len = CMSG_LEN(fds.size_bytes());
-  std::memcpy(CMSG_DATA(rights), fds.data(), fds.size_bytes());
+  if (!fds.empty()) {
+    message.msg_control = control;
+    message.msg_controllen = CMSG_SPACE(fds.size_bytes());
+    cmsghdr* rights = CMSG_FIRSTHDR(&message);
+    rights->cmsg_level = SOL_SOCKET;
+    rights->cmsg_type = SCM_RIGHTS;
+    rights->cmsg_len = CMSG_LEN(fds.size_bytes());
+    std::memcpy(CMSG_DATA(rights), fds.data(), fds.size_bytes());
+  }
   const ssize_t sent = ::sendmsg(socket_.get(), &message, MSG_DONTWAIT | MSG_NOSIGNAL);
   if (sent >= 0) return Transfer::kDone;  // a datagram goes whole or not at all
   return errno == EPIPE || errno == ECONNRESET ? Transfer::kDead : Transfer::kLater;
 }
 
-HelperProcess::Transfer HelperProcess::ReceiveBytes(void* data, size_t size) {
-  const ssize_t got = ::recv(socket_.get(), data, size, MSG_DONTWAIT);
-  if (got == static_cast<ssize_t>(size)) return Transfer::kDone;
+HelperProcess::Transfer HelperProcess::Receive(HelperHello* hello) {
+  const ssize_t got = ::recv(socket_.get(), hello, sizeof(*hello), MSG_DONTWAIT);
+  if (got == sizeof(*hello)) return Transfer::kDone;
+  return got < 0 && (errno == EAGAIN || errno == EINTR) ? Transfer::kLater : Transfer::kDead;
+}
+
+HelperProcess::Transfer HelperProcess::Receive(HelperAnswer* answer, HelperDwoQuestion* question,
+                                               bool* is_question) {
+  char buffer[std::max(sizeof(HelperAnswer), sizeof(HelperDwoQuestion))];
+  const ssize_t got = ::recv(socket_.get(), buffer, sizeof(buffer), MSG_DONTWAIT | MSG_TRUNC);
   if (got < 0 && (errno == EAGAIN || errno == EINTR)) return Transfer::kLater;
-  return Transfer::kDead;  // closed, or it speaks another language
+  *is_question = got == sizeof(HelperDwoQuestion);
+  if (*is_question) {
+    std::memcpy(question, buffer, sizeof(*question));
+  } else if (got == sizeof(HelperAnswer)) {
+    std::memcpy(answer, buffer, sizeof(*answer));
+  } else {
+    return Transfer::kDead;  // closed, or it speaks another language
+  }
+  return Transfer::kDone;
 }
 
 std::string HelperProcess::End() {

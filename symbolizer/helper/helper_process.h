@@ -28,10 +28,12 @@ class HelperProcess {
   HelperProcess(const HelperProcess&) = delete;
   HelperProcess& operator=(const HelperProcess&) = delete;
 
-  // None of these waits. kLater: the socket is full, or there is nothing to read.
+  // None of these waits. kLater: the socket is full, or there is nothing to read. At most
+  // kMaxHelperFds descriptors; none is fine.
   Transfer Send(const HelperRequest& request, std::span<const int> fds);
-  Transfer Receive(HelperHello* hello) { return ReceiveBytes(hello, sizeof(*hello)); }
-  Transfer Receive(HelperAnswer* answer) { return ReceiveBytes(answer, sizeof(*answer)); }
+  Transfer Receive(HelperHello* hello);
+  // Either an answer or a question comes; `is_question` says which.
+  Transfer Receive(HelperAnswer* answer, HelperDwoQuestion* question, bool* is_question);
 
   int socket() const { return socket_.get(); }
   pid_t pid() const { return pid_; }
@@ -41,7 +43,6 @@ class HelperProcess {
 
  private:
   HelperProcess(base::UniqueFd socket, pid_t pid) : socket_(std::move(socket)), pid_(pid) {}
-  Transfer ReceiveBytes(void* data, size_t size);
 
   base::UniqueFd socket_;
   pid_t pid_;  // -1 once reaped

@@ -4,10 +4,14 @@
 #include <poll.h>
 
 #include <algorithm>
+#include <cstring>
+#include <span>
+#include <string_view>
 #include <utility>
 
 #include "base/logging.h"
 #include "base/status.h"
+#include "symbolizer/index/index_format.h"
 
 namespace firewatch::symbolizer {
 namespace {
@@ -24,6 +28,40 @@ constexpr double kStartBurst = 8;
 constexpr double kStartsPerSecond = 1;
 // Wall-clock time per CPU second allowed: nice 10 beside busy cores gets a tenth.
 constexpr uint64_t kWallPerCpu = 10;
+
+// A package of a browser has some 30,000 units.
+constexpr uint32_t kMaxDwoQuestions = 65'536;
+
+bool MayAsk(const HelperJob& job) {
+  return job.operation == HelperOperation::kBuildLines && job.open_dwo != nullptr;
+}
+
+// In the order of HelperFd's bits.
+std::vector<int> FdsOf(const HelperJob& job, uint32_t* mask) {
+  std::vector<int> fds;
+  uint32_t bit = 1;
+  for (const base::UniqueFd* fd :
+       {&job.elf, &job.output, &job.debug, &job.alt, &job.dwp, &job.scratch}) {
+    if (fd->valid()) {
+      fds.push_back(fd->get());
+      *mask |= bit;
+    }
+    bit <<= 1;
+  }
+  return fds;
+}
+
+bool IsSound(const HelperAnswer& answer) {
+  return answer.magic == kHelperMagic && answer.id_size <= sizeof(answer.id) &&
+         answer.altlink_id_size <= sizeof(answer.altlink_id) &&
+         answer.segment_count <= kMaxHelperSegments && answer.lines_state < kLinesStateCount;
+}
+
+void Terminate(HelperAnswer* answer) {
+  answer->reason[sizeof(answer->reason) - 1] = '\0';
+  answer->debuglink[sizeof(answer->debuglink) - 1] = '\0';
+  answer->altlink[sizeof(answer->altlink) - 1] = '\0';
+}
 
 base::Counter& Restarts(base::MetricsRegistry& metrics, const char* reason) {
   return metrics.AddCounter("firewatch_symbol_helper_restarts_total",
@@ -130,13 +168,15 @@ void HelperQueue::OnStartFailure(const std::string& why, std::vector<HelperResul
 
 void HelperQueue::SendWaiting(std::vector<HelperResult>* results) {
   while (in_flight_.size() < kMaxInFlight) {
+    // While it builds lines the helper expects nothing but answers to its own questions.
+    if (!in_flight_.empty() && MayAsk(in_flight_.back().job)) return;
     std::deque<HelperJob>& jobs = urgent_.empty() ? waiting_ : urgent_;
     if (jobs.empty()) return;
     HelperJob& job = jobs.front();
-    const HelperRequest request = {.operation = job.operation, .sequence = next_sequence_};
-    const int fds[] = {job.elf.get(), job.output.get()};
-    const size_t count = job.operation == HelperOperation::kIdentify ? 1 : 2;
-    const auto transfer = helper_->Send(request, std::span(fds).first(count));
+    HelperRequest request = {.operation = job.operation, .sequence = next_sequence_};
+    request.may_ask = MayAsk(job) ? 1 : 0;
+    const auto fds = FdsOf(job, &request.fds);
+    const auto transfer = helper_->Send(request, fds);
     if (transfer == HelperProcess::Transfer::kLater) return;
     if (transfer == HelperProcess::Transfer::kDead) return OnDeath("", crashes_, results);
     if (in_flight_.empty()) last_event_ns_ = clock_.MonotonicNs();
@@ -145,18 +185,43 @@ void HelperQueue::SendWaiting(std::vector<HelperResult>* results) {
   }
 }
 
+bool HelperQueue::AnswerDwo(const HelperDwoQuestion& question) {
+  InFlight& oldest = in_flight_.front();
+  const auto text = [](const auto& field) {
+    return std::string_view(field, ::strnlen(field, sizeof(field)));
+  };
+  if (question.magic != kHelperMagic || question.sequence != oldest.sequence ||
+      !MayAsk(oldest.job) || ++oldest.dwo_questions > kMaxDwoQuestions) {
+    return false;
+  }
+  const base::UniqueFd dwo = oldest.job.open_dwo(text(question.name), text(question.directory));
+  const HelperRequest reply = {.operation = HelperOperation::kOpenDwo,
+                               .sequence = oldest.sequence,
+                               .fds = dwo.valid() ? uint32_t{kHelperElf} : 0};
+  const int fd = dwo.get();
+  // It waits for this and nothing else is in the socket: it cannot be full.
+  return helper_->Send(reply, std::span(&fd, dwo.valid() ? 1 : 0)) ==
+         HelperProcess::Transfer::kDone;
+}
+
 void HelperQueue::ReceiveAnswers(std::vector<HelperResult>* results) {
   while (!in_flight_.empty()) {
     HelperAnswer answer;
-    const auto transfer = helper_->Receive(&answer);
+    HelperDwoQuestion question;
+    bool is_question = false;
+    const auto transfer = helper_->Receive(&answer, &question, &is_question);
     if (transfer == HelperProcess::Transfer::kLater) return;
     InFlight& oldest = in_flight_.front();
     if (transfer == HelperProcess::Transfer::kDead) return OnDeath("", crashes_, results);
-    if (answer.magic != kHelperMagic || answer.sequence != oldest.sequence ||
-        answer.operation != oldest.job.operation || answer.id_size > sizeof(answer.id)) {
+    if (is_question) {
+      if (!AnswerDwo(question)) return OnDeath("asked out of turn", crashes_, results);
+      continue;
+    }
+    if (!IsSound(answer) || answer.sequence != oldest.sequence ||
+        answer.operation != oldest.job.operation) {
       return OnDeath("gave a false answer", crashes_, results);
     }
-    answer.reason[sizeof(answer.reason) - 1] = '\0';
+    Terminate(&answer);
     results->push_back({.job = std::move(oldest.job), .answer = answer, .failure = ""});
     in_flight_.pop_front();
     last_event_ns_ = clock_.MonotonicNs();

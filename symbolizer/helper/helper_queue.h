@@ -2,6 +2,9 @@
 // Work for the helper: starts it at the first job, keeps a few jobs in its socket so that it never
 // waits for us, restarts it when it dies and tells which file it died of (answers come in order, so
 // it is the oldest one unanswered). The helper is ended after half a minute without work.
+//
+// Lines take seconds where all else takes milliseconds, and the helper does one thing after
+// another: who cannot wait has a queue for kBuildLines alone, which is a second helper process.
 #pragma once
 
 #include <cstdint>
@@ -16,6 +19,7 @@
 #include "base/unique_fd.h"
 #include "symbolizer/helper/helper_process.h"
 #include "symbolizer/helper/protocol.h"
+#include "symbolizer/object_files.h"
 
 namespace firewatch::symbolizer {
 
@@ -24,7 +28,15 @@ struct HelperJob {
   uint64_t ticket = 0;     // the caller's
   bool for_table = false;  // the question is on the way to an unwind table: it goes first
   base::UniqueFd elf;      // O_RDONLY
-  base::UniqueFd output;   // kBuild, kTable: empty file
+  base::UniqueFd output;   // all but kIdentify: empty file
+  // kBuild, kBuildLines (kIdentify: `debug` instead of `elf`), all as in protocol.h.
+  base::UniqueFd debug;
+  base::UniqueFd alt;
+  base::UniqueFd dwp;
+  base::UniqueFd scratch;
+  // kBuildLines: opens a .dwo for the helper, called within Poll. The names are a stranger's:
+  // process/debug_files.h. May be empty.
+  DwoOpener open_dwo;
 };
 
 struct HelperResult {
@@ -38,13 +50,13 @@ struct HelperResult {
 struct HelperQueueOptions {
   std::string helper_path;
   uint32_t max_cpu_seconds = 60;
-  uint64_t max_bytes = uint64_t{1} << 30;
+  uint64_t max_bytes = uint64_t{1} << 30;  // private memory of the helper
 };
 
 // One home thread. `clock` and `metrics` must outlive it.
 class HelperQueue {
  public:
-  // Bounds open descriptors: two per waiting job.
+  // Bounds open descriptors: two per waiting job, six when it is for lines.
   static constexpr size_t kMaxOutstanding = 256;
 
   HelperQueue(HelperQueueOptions options, const base::Clock& clock, base::MetricsRegistry& metrics);
@@ -64,12 +76,15 @@ class HelperQueue {
   struct InFlight {
     HelperJob job;
     uint64_t sequence = 0;
+    uint32_t dwo_questions = 0;
   };
   void Pump(std::vector<HelperResult>* results);
   bool StartHelper(std::vector<HelperResult>* results);
   void ReceiveHello(std::vector<HelperResult>* results);
   void SendWaiting(std::vector<HelperResult>* results);
   void ReceiveAnswers(std::vector<HelperResult>* results);
+  // False when it was out of turn.
+  bool AnswerDwo(const HelperDwoQuestion& question);
   void CheckTime(std::vector<HelperResult>* results);
   // `why` is "" when it ended by itself.
   void OnDeath(std::string why, base::Counter& counter, std::vector<HelperResult>* results);

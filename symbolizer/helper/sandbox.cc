@@ -34,6 +34,8 @@ namespace firewatch::symbolizer {
 namespace {
 
 constexpr uid_t kNobody = 65534;
+// Debug files with their inflated sections: the largest known (a browser's) are 10 GB together.
+constexpr uint64_t kMaxMappedBytes = uint64_t{64} << 30;
 
 absl::Status KeepOnly(int fd) {
   const base::UniqueFd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
@@ -70,7 +72,9 @@ uint32_t SetLimits(const SandboxOptions& options) {
   Limit(RLIMIT_NOFILE, 16);
   Limit(RLIMIT_FSIZE, options.max_file_bytes);
   if (FIREWATCH_SANITIZED || options.max_bytes == 0) return 0;
-  Limit(RLIMIT_AS, options.max_bytes);
+  // Private memory is what it costs; mapped files, of gigabytes at times, only take addresses.
+  Limit(RLIMIT_DATA, options.max_bytes);
+  Limit(RLIMIT_AS, options.max_bytes + kMaxMappedBytes);
   return kSandboxMemory;
 }
 
@@ -129,6 +133,7 @@ constexpr int kAllowed[] = {
     SCMP_SYS(ftruncate),
     SCMP_SYS(fsync),
     SCMP_SYS(close),
+    SCMP_SYS(memfd_create),  // for inflated sections, where no scratch file came along
     SCMP_SYS(mmap),
     SCMP_SYS(munmap),
     SCMP_SYS(mremap),

@@ -18,12 +18,12 @@ enum SandboxBit : uint32_t {
   kSandboxIdentity = 2,    // uid, gid 65534 (only needed, and only possible, from root)
   kSandboxNamespaces = 4,  // own network, mount and IPC namespace
   kSandboxRoot = 8,        // chroot into an empty file system
-  kSandboxMemory = 16,     // RLIMIT_AS; not under AddressSanitizer, which reserves terabytes
+  kSandboxMemory = 16,     // RLIMIT_DATA; not under AddressSanitizer, which reserves terabytes
 };
 
 struct SandboxOptions {
   int keep_fd = -1;        // becomes descriptor 3; 0 and 1 become /dev/null, 2 stays for messages
-  uint64_t max_bytes = 0;  // address space
+  uint64_t max_bytes = 0;  // private memory
   uint64_t max_file_bytes = uint64_t{4} << 30;  // any one file that it writes
 };
 

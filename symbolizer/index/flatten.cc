@@ -108,4 +108,26 @@ std::vector<SymbolRange> Flatten(std::vector<InputSymbol>& symbols) {
   return FillGaps(symbols, sized_count, Sweep(symbols).Run(sized_count));
 }
 
+std::vector<uint32_t> AliasesOf(const std::vector<InputSymbol>& symbols, uint32_t symbol) {
+  std::vector<uint32_t> aliases;
+  const InputSymbol& best = symbols[symbol];
+  const auto take_while = [&](size_t first, auto same) {
+    for (size_t i = first; i < symbols.size() && aliases.size() < kMaxAliases && same(symbols[i]);
+         ++i) {
+      aliases.push_back(static_cast<uint32_t>(i));
+    }
+  };
+  take_while(size_t{symbol} + 1, [&](const InputSymbol& other) {
+    return other.sized == best.sized && other.start == best.start &&
+           (!best.sized || other.end == best.end);
+  });
+  if (!best.sized) return aliases;
+  const auto unsized = std::partition_point(
+      symbols.begin(), symbols.end(),
+      [&](const InputSymbol& other) { return other.sized || other.start < best.start; });
+  take_while(static_cast<size_t>(unsized - symbols.begin()),
+             [&](const InputSymbol& other) { return other.start == best.start; });
+  return aliases;
+}
+
 }  // namespace firewatch::symbolizer

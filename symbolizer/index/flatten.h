@@ -3,6 +3,7 @@
 // that a lookup is one binary search and a gap stays a gap.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string_view>
 #include <vector>
@@ -12,10 +13,11 @@ namespace firewatch::symbolizer {
 struct InputSymbol {
   uint64_t start = 0;
   uint64_t end = 0;       // exclusive; for a symbol without size the furthest that it may reach
-  std::string_view name;  // as in the symbol table; must outlive the index's construction
+  std::string_view name;  // as in the symbol table; must outlive the index's writer
   uint16_t group = 0;     // kernel module, 0 for none
   uint8_t rank = 0;       // lower wins among aliases
   bool sized = true;
+  bool plt = false;  // a slot of the procedure linkage table
 };
 
 struct SymbolRange {
@@ -36,5 +38,11 @@ bool IsBetterName(const InputSymbol& a, const InputSymbol& b);
 //    their `end`. One that starts inside a sized symbol is a label of that function and is dropped.
 // O(n log n), at most two ranges per symbol.
 std::vector<SymbolRange> Flatten(std::vector<InputSymbol>& symbols);
+
+// The other symbols of the code of `symbol`, an index after Flatten: those of the same start and
+// end, then those of the same start without a size. Best first, at most kMaxAliases. Symbols of
+// equal name stay in.
+inline constexpr size_t kMaxAliases = 64;
+std::vector<uint32_t> AliasesOf(const std::vector<InputSymbol>& symbols, uint32_t symbol);
 
 }  // namespace firewatch::symbolizer

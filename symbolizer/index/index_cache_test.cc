@@ -7,8 +7,10 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <deque>
 #include <filesystem>
 #include <fstream>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -33,14 +35,22 @@ class IndexCacheTest : public testing::Test {
   }
   std::string PathOf(const std::string& key) const { return directory_ + "/a/b/" + key + ".fwsym"; }
 
-  // An index of one function whose name has `name_bytes` bytes.
-  static absl::Status Add(IndexCache& cache, const std::string& key, size_t name_bytes = 10) {
-    const std::string name(name_bytes, 'f');
+  // An index of one function "function", and of others so that it takes about `bytes`.
+  static absl::Status Add(IndexCache& cache, const std::string& key, size_t bytes = 0) {
     IndexSource source;
     source.id = kId;
-    source.symbols = {{.start = 1, .end = 2, .name = name}};
+    source.symbols = {{.start = 1, .end = 2, .name = "function"}};
+    // Names that hardly compress: 6 bits in every byte.
+    std::mt19937 random(1);
+    std::deque<std::string> names;
+    for (size_t done = 0; done < bytes; done += 750) {
+      std::string& name = names.emplace_back(1000, ' ');
+      for (char& c : name) c = static_cast<char>('?' + random() % 64);
+      const uint64_t start = 16 * names.size();
+      source.symbols.push_back({.start = start, .end = start + 1, .name = name});
+    }
     ASSIGN_OR_RETURN(const base::UniqueFd scratch, cache.NewScratch());
-    RETURN_IF_ERROR(WriteSymbolIndex(source, scratch.get()).status());
+    RETURN_IF_ERROR(WriteSymbolIndex(std::move(source), scratch.get()).status());
     return cache.Adopt(key, kId, scratch.get()).status();
   }
 
@@ -52,7 +62,7 @@ TEST_F(IndexCacheTest, AdoptedIndexIsFoundAlsoAfterReopening) {
   ASSERT_TRUE(Add(*Open(), "01").ok());
   auto found = Open()->Find("01");
   ASSERT_TRUE(found.ok()) << found.status();
-  EXPECT_EQ(found->index.Find(1)->name, "ffffffffff");
+  EXPECT_EQ(found->index.LinkageName(found->index.SymbolAt(1)->name), "function");
   EXPECT_EQ(Open()->Find("02").status().code(), absl::StatusCode::kNotFound);
 }
 
@@ -101,11 +111,11 @@ TEST_F(IndexCacheTest, WriterCannotChangeOrTruncateAnAdoptedIndex) {
   source.symbols = {{.start = 1, .end = 2, .name = "f"}};
   auto scratch = cache->NewScratch();
   ASSERT_TRUE(scratch.ok());
-  ASSERT_TRUE(WriteSymbolIndex(source, scratch->get()).ok());
+  ASSERT_TRUE(WriteSymbolIndex(std::move(source), scratch->get()).ok());
   auto mapped = cache->Adopt("01", kId, scratch->get());
   ASSERT_TRUE(mapped.ok());
   ASSERT_EQ(::ftruncate(scratch->get(), 0), 0);
-  EXPECT_EQ(mapped->index.Find(1)->name, "f");
+  EXPECT_EQ(mapped->index.LinkageName(mapped->index.SymbolAt(1)->name), "f");
 }
 
 TEST_F(IndexCacheTest, LeastRecentlyUsedGoesFirst) {

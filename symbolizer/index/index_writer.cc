@@ -8,158 +8,126 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <memory>
+#include <tuple>
+#include <utility>
 
 #include "base/status.h"
-#include "symbolizer/demangle.h"
-#include "symbolizer/index/index_format.h"
-#include "symbolizer/index/text.h"
+#include "symbolizer/index/symbols_writer.h"
 
 namespace firewatch::symbolizer {
 namespace {
 
-constexpr size_t kBufferBytes = size_t{256} << 10;
+constexpr size_t kAlignment = 8;
 
-absl::Status WriteAt(int fd, uint64_t offset, const void* data, size_t size) {
-  const char* bytes = static_cast<const char*>(data);
-  while (size > 0) {
-    const ssize_t written = ::pwrite(fd, bytes, size, static_cast<off_t>(offset));
+absl::Status WriteAt(int fd, uint64_t offset, std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const ssize_t written = ::pwrite(fd, bytes.data(), bytes.size(), static_cast<off_t>(offset));
     if (written < 0 && errno == EINTR) continue;
     if (written <= 0) return base::ErrnoStatus(errno, "write the symbol index");
-    bytes += written;
     offset += static_cast<uint64_t>(written);
-    size -= static_cast<size_t>(written);
+    bytes = bytes.subspan(static_cast<size_t>(written));
   }
   return absl::OkStatus();
 }
 
-// Appends to the file in large pieces and hashes what it appends.
-class HashedOutput {
- public:
-  HashedOutput(int fd, uint64_t offset) : fd_(fd), offset_(offset) {
-    XXH3_64bits_reset(&hash_);
-    buffer_.reserve(kBufferBytes);
-  }
-  void Append(const void* data, size_t size) {
-    buffer_.append(static_cast<const char*>(data), size);
-    if (buffer_.size() >= kBufferBytes) Flush();
-  }
-  absl::Status Finish(uint64_t* hash) {
-    Flush();
-    *hash = XXH3_64bits_digest(&hash_);
-    return status_;
-  }
-
- private:
-  void Flush() {
-    XXH3_64bits_update(&hash_, buffer_.data(), buffer_.size());
-    if (status_.ok()) status_ = WriteAt(fd_, offset_, buffer_.data(), buffer_.size());
-    offset_ += buffer_.size();
-    buffer_.clear();
-  }
-  const int fd_;
-  uint64_t offset_;
-  std::string buffer_;
-  XXH3_state_t hash_;
-  absl::Status status_;
+struct Section {
+  IndexSectionKind kind;
+  uint32_t version;
+  std::span<const std::byte> bytes;
 };
 
-class Pool {
- public:
-  Pool(int fd, uint64_t offset) : output_(fd, offset) { output_.Append("", 1); }
+uint64_t AlignUp(uint64_t value) { return (value + kAlignment - 1) / kAlignment * kAlignment; }
 
-  // The offset of `text`, which is put at the end.
-  uint32_t Add(std::string_view text) {
-    if (text.empty()) return 0;
-    const uint64_t offset = bytes_;
-    bytes_ += text.size() + 1;
-    if (bytes_ > kMaxPoolBytes) return 0;
-    output_.Append(text.data(), text.size());
-    output_.Append("", 1);
-    return static_cast<uint32_t>(offset);
+// Sections first, then what leads to them.
+absl::StatusOr<uint64_t> WriteContainer(IndexHeader header, std::span<const Section> sections,
+                                        int fd) {
+  std::vector<IndexSectionEntry> entries;
+  uint64_t offset = sizeof(header) + sections.size() * sizeof(IndexSectionEntry) + sizeof(uint64_t);
+  for (const Section& section : sections) {
+    entries.push_back({.kind = static_cast<uint32_t>(section.kind),
+                       .version = section.version,
+                       .offset = offset,
+                       .size = section.bytes.size(),
+                       .xxh3 = XXH3_64bits(section.bytes.data(), section.bytes.size())});
+    RETURN_IF_ERROR(WriteAt(fd, offset, section.bytes));
+    const uint64_t end = offset + section.bytes.size();
+    offset = AlignUp(end);
+    static constexpr std::byte kZeros[kAlignment] = {};
+    RETURN_IF_ERROR(WriteAt(fd, end, std::span(kZeros).first(offset - end)));
   }
-  uint64_t bytes() const { return bytes_; }
-  absl::Status Finish(uint64_t* hash) {
-    if (bytes_ > kMaxPoolBytes) {
-      return base::ResourceExhausted("{} bytes of names, {} are allowed", bytes_, kMaxPoolBytes);
-    }
-    return output_.Finish(hash);
-  }
+  header.index_bytes = offset;
+  header.section_count = static_cast<uint16_t>(sections.size());
 
- private:
-  HashedOutput output_;
-  uint64_t bytes_ = 1;
-};
-
-struct NameOffsets {
-  uint32_t name = 0;
-  uint32_t system_name = 0;  // 0: not in the pool yet
-};
-
-NameOffsets AddNames(std::string_view raw, Pool& pool) {
-  NameOffsets offsets;
-  const bool clean = IsPrintableUtf8(raw);
-  offsets.system_name = pool.Add(clean ? raw : std::string_view(MakePrintable(raw)));
-  offsets.name = offsets.system_name;
-  if (!clean || !LooksMangled(raw)) return offsets;
-  const std::string demangled = Demangle(raw);
-  if (demangled != raw) {
-    offsets.name = pool.Add(IsPrintableUtf8(demangled) ? demangled : MakePrintable(demangled));
-  }
-  return offsets;
+  const auto directory = std::as_bytes(std::span<const IndexSectionEntry>(entries));
+  std::vector<std::byte> head(sizeof(header) + directory.size() + sizeof(uint64_t));
+  std::memcpy(head.data(), &header, sizeof(header));
+  std::copy(directory.begin(), directory.end(), head.begin() + sizeof(header));
+  const size_t sum_at = head.size() - sizeof(uint64_t);
+  const uint64_t sum = XXH3_64bits(head.data(), sum_at);
+  std::memcpy(head.data() + sum_at, &sum, sizeof(sum));
+  RETURN_IF_ERROR(WriteAt(fd, 0, head));
+  return offset;
 }
 
-// Details in the order of `ranges`; a symbol that was cut in two has its names in the pool once.
-std::vector<IndexDetail> WritePool(const IndexSource& source,
-                                   const std::vector<SymbolRange>& ranges, Pool& pool) {
-  std::vector<uint32_t> groups;
-  for (const std::string& group : source.groups) groups.push_back(pool.Add(MakePrintable(group)));
-  std::vector<NameOffsets> names(source.symbols.size());
-  std::vector<IndexDetail> details;
-  details.reserve(ranges.size());
-  for (const SymbolRange& range : ranges) {
-    const InputSymbol& symbol = source.symbols[range.symbol];
-    NameOffsets& offsets = names[range.symbol];
-    if (offsets.system_name == 0) offsets = AddNames(symbol.name, pool);
-    const uint64_t size = std::min<uint64_t>(range.end - range.start, UINT32_MAX);
-    details.push_back({.size_bytes = static_cast<uint32_t>(size),
-                       .name = offsets.name,
-                       .system_name = offsets.system_name,
-                       .group = symbol.group < groups.size() ? groups[symbol.group] : 0});
-  }
-  return details;
-}
-
-absl::Status WriteTables(const std::vector<SymbolRange>& ranges,
-                         const std::vector<IndexDetail>& details, int fd, uint64_t* hash) {
-  HashedOutput output(fd, sizeof(IndexHeader));
-  for (const SymbolRange& range : ranges) output.Append(&range.start, sizeof(range.start));
-  for (const IndexDetail& detail : details) output.Append(&detail, sizeof(detail));
-  return output.Finish(hash);
+std::vector<IndexSegment> Sorted(std::vector<IndexSegment> segments) {
+  std::sort(segments.begin(), segments.end(), [](const IndexSegment& a, const IndexSegment& b) {
+    return std::tie(a.file_offset, a.vaddr, a.file_size) <
+           std::tie(b.file_offset, b.vaddr, b.file_size);
+  });
+  if (segments.size() > kMaxIndexSegments) segments.resize(kMaxIndexSegments);
+  return segments;
 }
 
 }  // namespace
 
-absl::StatusOr<uint64_t> WriteSymbolIndex(IndexSource& source, int fd) {
-  const std::vector<SymbolRange> ranges = Flatten(source.symbols);
+IndexWriter::IndexWriter(IndexSource source)
+    : source_(std::move(source)),
+      ranges_(Flatten(source_.symbols)),
+      symbols_(CollectSymbols(source_, ranges_, names_)) {}
+
+void IndexWriter::SetLines(uint32_t version, std::span<const std::byte> section) {
+  lines_state_ = LinesState::kPresent;
+  lines_version_ = version;
+  lines_ = section;
+}
+
+absl::StatusOr<IndexWriteReport> IndexWriter::Write(int fd, unsigned threads) {
   IndexHeader header{};
   std::memcpy(header.magic, kIndexMagic, sizeof(header.magic));
   header.version = kIndexVersion;
-  header.flags = (source.has_table ? kIndexHasTable : 0) | (source.pseudo_id ? kIndexPseudoId : 0);
-  header.file_bytes = source.file_bytes;
-  header.symbol_count = ranges.size();
-  header.id_size = source.id.size;
-  std::memcpy(header.id, source.id.bytes.data(), sizeof(header.id));
+  header.flags =
+      (source_.has_table ? kIndexHasTable : 0) | (source_.pseudo_id ? kIndexPseudoId : 0);
+  header.elf_bytes = source_.file_bytes;
+  header.id_size = source_.id.size;
+  std::memcpy(header.id, source_.id.bytes.data(), sizeof(header.id));
+  header.lines_state = static_cast<uint8_t>(lines_state_);
 
-  auto pool =
-      std::make_unique<Pool>(fd, sizeof(IndexHeader) + ranges.size() * kIndexBytesPerSymbol);
-  const std::vector<IndexDetail> details = WritePool(source, ranges, *pool);
-  RETURN_IF_ERROR(pool->Finish(&header.pool_xxh3));
-  header.pool_bytes = pool->bytes();
-  RETURN_IF_ERROR(WriteTables(ranges, details, fd, &header.tables_xxh3));
-  header.header_xxh3 = XXH3_64bits(&header, offsetof(IndexHeader, header_xxh3));
-  RETURN_IF_ERROR(WriteAt(fd, 0, &header, sizeof(header)));
-  return ranges.size();
+  const std::vector<IndexSegment> segments = Sorted(source_.segments);
+  ASSIGN_OR_RETURN(
+      const std::vector<std::byte> names,
+      WriteNames(names_, {.threads = threads, .keep_suffixes = source_.keep_suffixes}));
+  const std::vector<std::byte> symbols = WriteSymbols(symbols_);
+
+  std::vector<Section> sections = {{IndexSectionKind::kSegments, kSegmentsVersion,
+                                    std::as_bytes(std::span<const IndexSegment>(segments))},
+                                   {IndexSectionKind::kNames, kNamesVersion, names},
+                                   {IndexSectionKind::kSymbols, kSymbolsVersion, symbols}};
+  if (lines_state_ == LinesState::kPresent) {
+    sections.push_back({IndexSectionKind::kLines, lines_version_, lines_});
+  }
+  ASSIGN_OR_RETURN(const uint64_t file_bytes, WriteContainer(header, sections, fd));
+  return IndexWriteReport{.symbols = symbols_.ranges.size(),
+                          .names = names_.size(),
+                          .file_bytes = file_bytes,
+                          .names_bytes = names.size(),
+                          .symbols_bytes = symbols.size(),
+                          .lines_bytes = lines_.size()};
+}
+
+absl::StatusOr<uint64_t> WriteSymbolIndex(IndexSource source, int fd) {
+  IndexWriter writer(std::move(source));
+  ASSIGN_OR_RETURN(const IndexWriteReport report, writer.Write(fd));
+  return report.symbols;
 }
 
 }  // namespace firewatch::symbolizer

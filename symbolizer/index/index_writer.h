@@ -1,20 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
 // Writes a symbol index. Runs in the sandboxed helper for ELF files and in the agent for the
-// kernel's own list. Equal input gives equal bytes.
+// kernel's own list. Equal input gives equal bytes, for any number of threads.
 //
-// Names are demangled here, once per distinct range, and not at lookup: a demangler is a parser of
-// strangers' bytes that recurses and whose output can explode (both have crashed programs), so it
-// belongs behind the sandbox. A lookup then allocates nothing at all, and no name occupies memory
-// of the agent.
+// Names are demangled here, once each, and not at lookup: a demangler is a parser of strangers'
+// bytes that recurses and whose output can explode (both have crashed programs), so it belongs
+// behind the sandbox.
+//
+//   IndexWriter writer(std::move(source));
+//   BuildLines(dwarf, options, writer.names(), &lines);          // optional
+//   writer.SetLines(kLinesVersion, lines);
+//   writer.Write(fd);
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "symbolizer/file_identity.h"
 #include "symbolizer/index/flatten.h"
+#include "symbolizer/index/index_format.h"
+#include "symbolizer/index/name_table.h"
+#include "symbolizer/index/symbols_writer.h"
 
 namespace firewatch::symbolizer {
 
@@ -22,13 +31,53 @@ struct IndexSource {
   BuildId id;
   bool pseudo_id = false;
   bool has_table = true;
+  // Names are a Go program's: dots in them do not begin a compiler's suffix.
+  bool keep_suffixes = false;
   uint64_t file_bytes = 0;
-  std::vector<InputSymbol> symbols;        // sorted by the writer
+  std::vector<IndexSegment> segments;      // executable ones, in any order
+  std::vector<InputSymbol> symbols;        // by virtual address, in any order
   std::vector<std::string> groups = {""};  // InputSymbol::group counts in these
 };
 
-// Writes from offset 0 of `fd` (seekable, empty). Returns the number of ranges. The caller
-// publishes the file by rename; until the header is written (last) it is not an index.
-absl::StatusOr<uint64_t> WriteSymbolIndex(IndexSource& source, int fd);
+struct IndexWriteReport {
+  uint64_t symbols = 0;  // ranges
+  uint64_t names = 0;
+  uint64_t file_bytes = 0;
+  uint64_t names_bytes = 0;
+  uint64_t symbols_bytes = 0;
+  uint64_t lines_bytes = 0;
+};
+
+class IndexWriter {
+ public:
+  // Sorts the symbols and gives their names the first ids, in order of address. The strings of
+  // `source.symbols` must outlive the writer.
+  explicit IndexWriter(IndexSource source);
+
+  // For what refers to names by id: the lines.
+  NameTableBuilder& names() { return names_; }
+
+  // `section` must outlive Write; its encoding is symbolizer/index/line_table.h's. Without this
+  // call the index says that lines were not tried.
+  void SetLines(uint32_t version, std::span<const std::byte> section);
+  // Why there are none; not kPresent.
+  void SetNoLines(LinesState state) { lines_state_ = state; }
+
+  // Writes from offset 0 of `fd` (seekable, empty), once. The caller publishes the file by rename;
+  // until the header is written (last) it is not an index. `threads` demangle and compress.
+  absl::StatusOr<IndexWriteReport> Write(int fd, unsigned threads = 1);
+
+ private:
+  IndexSource source_;
+  std::vector<SymbolRange> ranges_;
+  NameTableBuilder names_;
+  SymbolColumns symbols_;
+  LinesState lines_state_ = LinesState::kNotTried;
+  uint32_t lines_version_ = 0;
+  std::span<const std::byte> lines_;
+};
+
+// The whole of it without lines. Returns the number of ranges.
+absl::StatusOr<uint64_t> WriteSymbolIndex(IndexSource source, int fd);
 
 }  // namespace firewatch::symbolizer

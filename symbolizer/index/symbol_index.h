@@ -1,60 +1,138 @@
 // SPDX-License-Identifier: Apache-2.0
-// A symbol index in memory: (file offset) -> name by one binary search, nothing decoded, nothing
-// copied. The file was written by the sandboxed helper, which a hostile ELF file may have taken
-// over: Parse checks all of it once (sums, order, every name), and every access is checked again.
+// A symbol index in memory: address -> chain of frames as 32-bit ids, by binary search, nothing
+// allocated and nothing unpacked; names are resolved by id afterwards, once each. The file was
+// written by the sandboxed helper, which a hostile ELF file may have taken over: Parse checks all
+// of it once (sums, order, ids), and every access is checked again.
+//
+// Addresses are virtual addresses of the ELF file. What samples carry are offsets in the file; the
+// index has the executable segments to turn one into the other, unless it was made from a separate
+// debug file alone (those have lost their offsets) or from the kernel's list.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "absl/status/statusor.h"
 #include "symbolizer/file_identity.h"
+#include "symbolizer/index/index_format.h"
+#include "symbolizer/index/name_table.h"
 
 namespace firewatch::symbolizer {
 
-// A view: copies are cheap. Home thread: any, it is immutable.
+// Bits of IndexFrame::flags and IndexSymbol::flags.
+enum SymbolFlag : uint8_t {
+  kInlined = 1,      // frames only: inlined into the next one
+  kPlt = 2,          // a slot of the procedure linkage table, named NAME@plt
+  kColdPart = 4,     // code that the compiler split off; the shown name is the function's
+  kVariant = 8,      // a specialised copy (.isra, .constprop, .part, .llvm.N): the same
+  kAliased = 16,     // the code has several names: AliasesOf
+  kFolded = 32,      // several functions share the code (identical code folding): any may be meant
+  kUnsized = 64,     // the end was not told: it is the next symbol or the end of the section
+  kContinued = 128,  // symbols only: not the first range of its function
+};
+
+// Innermost first; the last one is the physical function.
+struct IndexFrame {
+  uint32_t name = 0;        // id. The symbol table's linkage name for the physical frame, the debug
+                            // information's for inlined ones, and where no symbol covers it
+  uint32_t file = 0;        // id of the path; 0: unknown
+  uint32_t line = 0;        // 0: unknown
+  uint32_t start_line = 0;  // where the function is declared; 0: unknown
+  uint8_t flags = 0;        // SymbolFlag
+};
+
+// One physical function, or a piece of it where another symbol lies inside.
+struct IndexSymbol {
+  uint64_t start = 0;
+  uint64_t size_bytes = 0;
+  uint32_t name = 0;
+  uint32_t group = 0;  // name id of the kernel module; 0 for none
+  uint8_t flags = 0;
+};
+
+// Frames of one address; deeper chains lose frames between the innermost ones and the physical one.
+inline constexpr size_t kMaxIndexFrames = 128;
+
+// A view: copies are cheap. Immutable, any thread.
 class SymbolIndex {
  public:
-  struct Entry {
-    uint64_t start = 0;
-    uint64_t size_bytes = 0;
-    std::string_view name;
-    std::string_view system_name;
-    std::string_view group;
-  };
-
   SymbolIndex() = default;
 
-  // DataLoss, saying what is wrong. `bytes` must outlive the index and its strings. Costs a pass
-  // over the bytes: about 1 ms per 2 MB.
+  // DataLoss, saying what is wrong. `bytes` must outlive the index. Costs a pass over the bytes:
+  // about 1 ms per 10 MB.
   static absl::StatusOr<SymbolIndex> Parse(std::span<const std::byte> bytes);
 
-  // The range that covers `offset`, or nothing: gaps are gaps.
-  std::optional<Entry> Find(uint64_t offset) const;
+  // The chain at `vaddr`, as many frames as `out` holds; 0: no name, gaps are gaps. For a return
+  // address ask for the byte before it.
+  size_t FindAddress(uint64_t vaddr, std::span<IndexFrame> out) const;
+  // The same by file offset, through VaddrOf.
+  size_t FindOffset(uint64_t file_offset, std::span<IndexFrame> out) const;
+  // Nothing when no executable segment has that byte.
+  std::optional<uint64_t> VaddrOf(uint64_t file_offset) const;
 
-  uint64_t symbol_count() const { return count_; }
-  uint64_t file_bytes() const { return file_bytes_; }  // size of the ELF file
-  bool has_table() const { return has_table_; }
+  // The physical function alone.
+  std::optional<IndexSymbol> SymbolAt(uint64_t vaddr) const;
+  // The other names of the code at `vaddr`, best first; returns how many were put into `out`.
+  size_t AliasesOf(uint64_t vaddr, std::span<uint32_t> out) const;
+
+  // Names by id, for NameReader or NameCache. Id 0 is "".
+  const NameTable& names() const { return names_; }
+  // One name without a reader of one's own: for tests and single questions, some 50 us each.
+  std::string LinkageName(uint32_t id) const;
+  std::string DisplayName(uint32_t id) const;
+
+  bool has_lines() const { return lines_state_ == LinesState::kPresent; }
+  LinesState lines_state() const { return lines_state_; }
+  bool has_segments() const { return !segments_.empty(); }
+  uint32_t symbol_count() const { return range_count_; }  // ranges
+  uint64_t file_bytes() const { return file_bytes_; }     // size of the ELF file
+  bool has_table() const { return has_table_; }           // .symtab or .dynsym
   bool has_pseudo_id() const { return has_pseudo_id_; }
   const BuildId& id() const { return id_; }
-  // The first byte after the last range; 0 when there is none.
+  // The first address after the last symbol; 0 when there is none.
   uint64_t end() const;
+  // The range with that number, below symbol_count(), in order of address.
+  IndexSymbol SymbolNumber(uint32_t number) const;
 
  private:
-  uint64_t StartAt(uint64_t i) const;
-  Entry EntryAt(uint64_t i) const;
-  std::string_view NameAt(uint32_t offset) const;
+  absl::Status ParseSegments(std::span<const std::byte> section);
+  absl::Status ParseSymbols(std::span<const std::byte> section);
+  absl::Status CheckChunks() const;
   absl::Status CheckRanges() const;
-  absl::Status CheckPool() const;
+  absl::Status CheckLists() const;
+  // The range that covers `vaddr`; range_count_ when none does.
+  uint32_t RangeOf(uint64_t vaddr) const;
+  uint32_t ChunkOf(uint32_t range) const;
+  uint64_t SizeOf(uint32_t range) const;
+  uint64_t StartOf(uint32_t range) const;
+  uint32_t NameOf(uint32_t range) const;
 
+  std::span<const std::byte> segments_;
+  NameTable names_;
+
+  // Columns of the symbols section.
+  uint32_t range_count_ = 0;
+  uint32_t chunk_count_ = 0;
+  uint32_t large_count_ = 0;
+  uint32_t alias_count_ = 0;
+  uint16_t group_count_ = 0;
+  uint8_t name_width_ = 0;
+  const std::byte* chunks_ = nullptr;
   const std::byte* starts_ = nullptr;
-  const std::byte* details_ = nullptr;
-  uint64_t count_ = 0;
-  std::string_view pool_;
+  const std::byte* sizes_ = nullptr;
+  const std::byte* name_ids_ = nullptr;
+  const std::byte* flags_ = nullptr;
+  const std::byte* group_numbers_ = nullptr;
+  const std::byte* group_names_ = nullptr;
+  const std::byte* large_ = nullptr;
+  const std::byte* aliases_ = nullptr;
+
   uint64_t file_bytes_ = 0;
+  LinesState lines_state_ = LinesState::kNotTried;
   bool has_table_ = false;
   bool has_pseudo_id_ = false;
   BuildId id_;

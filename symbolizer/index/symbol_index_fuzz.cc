@@ -18,28 +18,58 @@
 namespace firewatch::symbolizer {
 namespace {
 
+// Header and directory as they must be for Parse to go on; what they lead to is the fuzzer's.
 void FixSums(std::string* bytes) {
   IndexHeader header;
   std::memcpy(&header, bytes->data(), sizeof(header));
-  const std::string_view body = std::string_view(*bytes).substr(sizeof(header));
-  header.version = kIndexVersion;
   std::memcpy(header.magic, kIndexMagic, sizeof(header.magic));
-  header.symbol_count = std::min<uint64_t>(header.symbol_count, body.size() / kIndexBytesPerSymbol);
-  const size_t tables = header.symbol_count * kIndexBytesPerSymbol;
-  header.pool_bytes = body.size() - tables;
-  header.tables_xxh3 = base::Hash64(body.substr(0, tables));
-  header.pool_xxh3 = base::Hash64(body.substr(tables));
-  header.header_xxh3 = base::Hash64(
-      std::string_view(reinterpret_cast<const char*>(&header), offsetof(IndexHeader, header_xxh3)));
+  header.version = kIndexVersion;
+  header.index_bytes = bytes->size();
+  const size_t room =
+      (bytes->size() - sizeof(header) - sizeof(uint64_t)) / sizeof(IndexSectionEntry);
+  header.section_count =
+      static_cast<uint16_t>(std::min<size_t>({header.section_count, room, kMaxIndexSections}));
   std::memcpy(bytes->data(), &header, sizeof(header));
+  for (size_t i = 0; i < header.section_count; ++i) {
+    char* at = bytes->data() + sizeof(header) + i * sizeof(IndexSectionEntry);
+    IndexSectionEntry entry;
+    std::memcpy(&entry, at, sizeof(entry));
+    if (entry.offset <= bytes->size()) {
+      entry.xxh3 = base::Hash64(std::string_view(*bytes).substr(entry.offset, entry.size));
+    }
+    std::memcpy(at, &entry, sizeof(entry));
+  }
+  const size_t sum_at = sizeof(header) + header.section_count * sizeof(IndexSectionEntry);
+  const uint64_t sum = base::Hash64(std::string_view(*bytes).substr(0, sum_at));
+  std::memcpy(bytes->data() + sum_at, &sum, sizeof(sum));
 }
 
-void CheckEntry(const SymbolIndex& index, uint64_t offset) {
-  const auto entry = index.Find(offset);
-  if (!entry) return;
-  CHECK(offset >= entry->start && offset - entry->start < entry->size_bytes);
-  CHECK(IsPrintableUtf8(entry->name) && IsPrintableUtf8(entry->system_name));
-  CHECK(IsPrintableUtf8(entry->group));
+void CheckNames(const SymbolIndex& index) {
+  NameReader reader;
+  std::string linkage, display;
+  const uint32_t count = index.names().count();
+  const uint32_t step = std::max<uint32_t>(1, count / 256);
+  for (uint64_t id = 0; id < count; id += step) {
+    reader.Read(index.names(), static_cast<uint32_t>(id), &linkage, &display);
+    CHECK(IsPrintableUtf8(linkage) && IsPrintableUtf8(display));
+  }
+  CHECK(!reader.Read(index.names(), count, &linkage, &display));
+}
+
+void CheckAddress(const SymbolIndex& index, uint64_t address) {
+  const auto symbol = index.SymbolAt(address);
+  IndexFrame frames[kMaxIndexFrames];
+  const size_t depth = index.FindAddress(address, frames);
+  CHECK(depth <= kMaxIndexFrames);
+  for (size_t i = 0; i < depth; ++i) CHECK(frames[i].name < index.names().count());
+  if (!symbol) return;
+  CHECK(depth > 0);
+  CHECK(address >= symbol->start && address - symbol->start < symbol->size_bytes);
+  CHECK(symbol->name < index.names().count() && symbol->group < index.names().count());
+  uint32_t aliases[4];
+  for (size_t i = 0; i < index.AliasesOf(address, aliases); ++i) {
+    CHECK(aliases[i] < index.names().count());
+  }
 }
 
 }  // namespace
@@ -47,18 +77,21 @@ void CheckEntry(const SymbolIndex& index, uint64_t offset) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace firewatch::symbolizer;
-  if (size < sizeof(IndexHeader)) return 0;
+  if (size < sizeof(IndexHeader) + sizeof(uint64_t)) return 0;
   std::string bytes(reinterpret_cast<const char*>(data), size);
   FixSums(&bytes);
   const auto index = SymbolIndex::Parse(std::as_bytes(std::span<const char>(bytes)));
   if (!index.ok()) return 0;
-  for (uint64_t i = 0; i < index->symbol_count(); ++i) {
-    uint64_t start;
-    std::memcpy(&start, bytes.data() + sizeof(IndexHeader) + i * sizeof(start), sizeof(start));
-    CHECK(index->Find(start));
-    CheckEntry(*index, start);
-    CheckEntry(*index, start - 1);
+  CheckNames(*index);
+  for (uint32_t i = 0; i < index->symbol_count(); ++i) {
+    const IndexSymbol symbol = index->SymbolNumber(i);
+    CHECK(index->SymbolAt(symbol.start));
+    CHECK(index->SymbolAt(symbol.start + symbol.size_bytes - 1));
+    CheckAddress(*index, symbol.start);
+    CheckAddress(*index, symbol.start - 1);
   }
-  CHECK(!index->Find(index->end()));
+  CHECK(!index->SymbolAt(index->end()));
+  IndexFrame frames[4];
+  for (uint64_t offset = 0; offset < 0x10000; offset += 0x400) index->FindOffset(offset, frames);
   return 0;
 }

@@ -42,7 +42,8 @@ struct DebugFileQuery {
 // a zero byte or longer than PATH_MAX give none. kDebug, for /usr/bin/x, id abcdef and link
 // x.debug:
 //   /usr/lib/debug/.build-id/ab/cdef.debug, /usr/bin/x.debug, /usr/bin/.debug/x.debug,
-//   /usr/lib/debug/usr/bin/x.debug
+//   /usr/lib/debug/usr/bin/x.debug, /usr/lib/debug/bin/x.debug (from before /usr was merged).
+//   Without a link the name is the file's own with ".debug".
 // kAlt: the name (relative to the directory of `path`), the same below /usr/lib/debug/.dwz,
 //   /usr/lib/debug/.build-id/xx/rest.debug. kDwp: path + ".dwp", debug_path + ".dwp" and without
 //   ".debug". kDwo: the name in the compilation directory, the name and its last part in the
@@ -70,9 +71,5 @@ struct OpenedDebugFile {
 absl::StatusOr<OpenedDebugFile> OpenDebugFile(const DebugFileQuery& query,
                                               const DebugFileRoots& roots, int not_fd,
                                               int first_place = 0);
-
-// A regular file below the directory `root` ("/" or "/proc/PID/root"), links resolved inside of it.
-// `path` is absolute. NotFound, PermissionDenied, InvalidArgument (not a regular file).
-absl::StatusOr<base::UniqueFd> OpenRegularBelow(const std::string& root, const std::string& path);
 
 }  // namespace firewatch::symbolizer

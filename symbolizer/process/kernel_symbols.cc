@@ -25,6 +25,8 @@ constexpr uint64_t kLongestInterval = 600 * kSecond;
 constexpr uint64_t kFirstKernelAddress = uint64_t{1} << 63;
 constexpr size_t kReadBytes = size_t{64} << 10;
 constexpr uint64_t kHiddenAfterLines = 256;
+// Some 10,000 names; a busy machine shows a few thousand of the kernel's.
+constexpr size_t kMaxNamesBytes = size_t{2} << 20;
 
 // Calls `take` for pieces of the file until its end or until `take` returns false.
 absl::Status ReadPieces(const std::string& path,
@@ -70,17 +72,25 @@ KernelSymbols::KernelSymbols(std::string proc_root, IndexCache& cache, const bas
 
 KernelSymbol KernelSymbols::Lookup(uint64_t address) {
   if (!tried_) Read();
-  auto entry = current_.index.Find(address);
-  if (!entry && address >= kFirstKernelAddress && clock_.MonotonicNs() >= next_read_ns_) {
+  auto symbol = current_.index.SymbolAt(address);
+  if (!symbol && address >= kFirstKernelAddress && clock_.MonotonicNs() >= next_read_ns_) {
     Read();
-    entry = current_.index.Find(address);
-    if (entry) {
+    symbol = current_.index.SymbolAt(address);
+    if (symbol) {
       interval_ns_ = kFirstInterval;
       next_read_ns_ = clock_.MonotonicNs() + interval_ns_;
     }
   }
-  if (!entry) return {};
-  return {.name = entry->name, .module = entry->group, .found = true};
+  if (!symbol) return {};
+  const NameTable& table = current_.index.names();
+  return {.name = names_.Get(table, symbol->name, reader_).display,
+          .module = names_.Get(table, symbol->group, reader_).linkage,
+          .found = true};
+}
+
+void KernelSymbols::DropRetired() {
+  retired_.clear();
+  if (names_.bytes() > kMaxNamesBytes) names_.Clear();
 }
 
 std::string_view KernelSymbols::Reason() {
@@ -117,10 +127,11 @@ absl::Status KernelSymbols::BuildIndex() {
   IndexSource source = parser->MakeSource(ParseModules(ReadAll(proc_root_ + "/modules")));
   if (source.symbols.empty()) return base::NotFound("{}/kallsyms has no symbols", proc_root_);
   ASSIGN_OR_RETURN(const base::UniqueFd scratch, cache_.NewScratch());
-  RETURN_IF_ERROR(WriteSymbolIndex(source, scratch.get()).status());
+  RETURN_IF_ERROR(WriteSymbolIndex(std::move(source), scratch.get()).status());
   const std::string key = "kernel-" + FirstLine(proc_root_ + "/sys/kernel/random/boot_id");
   ASSIGN_OR_RETURN(MappedIndex index, cache_.Adopt(key, BuildId(), scratch.get()));
-  retired_.push_back(std::exchange(current_, std::move(index)));
+  retired_.push_back({.index = std::exchange(current_, std::move(index)),
+                      .names = std::exchange(names_, NameCache())});
   return absl::OkStatus();
 }
 

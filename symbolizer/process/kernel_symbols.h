@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Names of kernel addresses: /proc/kallsyms turned into an index file of the cache and mapped, so
-// that 120,000 symbols occupy no memory of the agent's own.
+// that 120,000 symbols occupy no memory of the agent's own; only names that were shown do.
 #pragma once
 
 #include <cstdint>
@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/metrics.h"
 #include "symbolizer/index/index_cache.h"
+#include "symbolizer/index/name_cache.h"
 #include "symbolizer/symbolizer.h"
 
 namespace firewatch::symbolizer {
@@ -31,8 +32,8 @@ class KernelSymbols {
   // "" or why there are no kernel names. Reads the list if that has not been tried.
   std::string_view Reason();
 
-  // Unmaps lists that have been replaced.
-  void DropRetired() { retired_.clear(); }
+  // Unmaps lists that have been replaced, and forgets names when there are very many.
+  void DropRetired();
   uint64_t mapped_bytes() const { return current_.file.bytes().size(); }
 
  private:
@@ -44,8 +45,14 @@ class KernelSymbols {
   const base::Clock& clock_;
   base::Counter& reads_;
 
+  struct Retired {
+    MappedIndex index;
+    NameCache names;
+  };
   MappedIndex current_;
-  std::vector<MappedIndex> retired_;
+  NameCache names_;  // of current_
+  NameReader reader_;
+  std::vector<Retired> retired_;
   std::string reason_;
   bool tried_ = false;
   uint64_t next_read_ns_ = 0;

@@ -2,8 +2,6 @@
 #include "symbolizer/process/mapped_object.h"
 
 #include <fcntl.h>
-#include <linux/openat2.h>
-#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -11,6 +9,7 @@
 #include <utility>
 
 #include "base/status.h"
+#include "symbolizer/process/open_below.h"
 
 namespace firewatch::symbolizer {
 namespace {
@@ -21,20 +20,6 @@ constexpr std::string_view kDeleted = " (deleted)";
 std::string_view WithoutDeleted(std::string_view path) {
   if (path.ends_with(kDeleted)) path.remove_suffix(kDeleted.size());
   return path;
-}
-
-// An O_PATH descriptor of `path` inside the directory `root`.
-int OpenBelow(const std::string& root, std::string_view path) {
-  const base::UniqueFd directory(::open(root.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-  if (!directory.valid()) return -1;
-  const std::string terminated(path);
-  open_how how{};
-  how.flags = O_PATH | O_CLOEXEC;
-  how.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
-  const long fd = ::syscall(SYS_openat2, directory.get(), terminated.c_str(), &how, sizeof(how));
-  if (fd >= 0 || errno != ENOSYS) return static_cast<int>(fd);
-  // Before 5.6. The comparison of inodes below still refuses what a link leads to.
-  return ::openat(directory.get(), terminated.c_str() + 1, O_PATH | O_CLOEXEC | O_NOFOLLOW);
 }
 
 bool IsTheFile(const FileIdentity& file, const struct stat& info) {
@@ -92,22 +77,18 @@ class Opener {
   }
   absl::StatusOr<base::UniqueFd> TryRoot(const std::string& root) const {
     if (!path_.starts_with('/')) return base::NotFound("{}: not a path", path_);
-    const base::UniqueFd fd(OpenBelow(root, path_));
+    const base::UniqueFd fd = OpenPathBelow(root, path_);
     if (!fd.valid()) return base::ErrnoStatus(errno, fmt::format("open {}", path_));
     return Check(fd.get(), std::string(path_), false);
   }
   // `same_path`: the kernel itself says that the link leads to the path of the mapping.
   absl::StatusOr<base::UniqueFd> Check(int path_fd, const std::string& name, bool same_path) const {
     struct stat info{};
-    if (::fstat(path_fd, &info) != 0) return base::ErrnoStatus(errno, fmt::format("stat {}", name));
-    if (!S_ISREG(info.st_mode)) return base::InvalidArgument("{}: not a regular file", name);
+    ASSIGN_OR_RETURN(base::UniqueFd fd, ReopenRegular(path_fd, name, &info));
     const bool anonymous_device = ::major(info.st_dev) == 0 || file_.device_major == 0;
     if (!IsTheFile(file_, info) && !(same_path && anonymous_device)) {
       return base::FailedPrecondition("{}: not the file that was mapped", name);
     }
-    const std::string self = fmt::format("/proc/self/fd/{}", path_fd);
-    base::UniqueFd fd(::open(self.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
-    if (!fd.valid()) return base::ErrnoStatus(errno, fmt::format("open {}", name));
     return fd;
   }
 

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+// Reads fields of a DWARF section, little endian. As ByteCursor (unwind/byte_cursor.h): a read that
+// would leave the bytes gives 0 and makes the cursor fail for good. It differs where entries by the
+// ten million are skipped: short numbers and fixed sizes cost one comparison.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <span>
+#include <string_view>
+
+namespace firewatch::symbolizer::dwarf {
+
+class Cursor {
+ public:
+  explicit Cursor(std::span<const std::byte> bytes, uint64_t offset = 0)
+      : begin_(reinterpret_cast<const uint8_t*>(bytes.data())),
+        at_(begin_),
+        end_(begin_ + bytes.size()) {
+    if (offset > bytes.size()) {
+      Fail();
+    } else {
+      at_ += offset;
+    }
+  }
+
+  bool ok() const { return ok_; }
+  bool at_end() const { return at_ == end_; }
+  uint64_t position() const { return static_cast<uint64_t>(at_ - begin_); }
+  uint64_t left() const { return static_cast<uint64_t>(end_ - at_); }
+  // Moves the end nearer; beyond the present end it stays.
+  void LimitTo(uint64_t end_offset) {
+    if (end_offset < static_cast<uint64_t>(end_ - begin_)) end_ = begin_ + end_offset;
+    if (at_ > end_) Fail();
+  }
+  void JumpTo(uint64_t offset) {
+    if (offset > static_cast<uint64_t>(end_ - begin_)) {
+      Fail();
+    } else {
+      at_ = begin_ + offset;
+    }
+  }
+
+  template <typename T>
+  T Fixed() {
+    T value{};
+    if (left() < sizeof(T)) {
+      Fail();
+    } else {
+      std::memcpy(&value, at_, sizeof(T));
+      at_ += sizeof(T);
+    }
+    return value;
+  }
+  uint8_t U8() { return Fixed<uint8_t>(); }
+  uint16_t U16() { return Fixed<uint16_t>(); }
+  uint32_t U32() { return Fixed<uint32_t>(); }
+  uint64_t U64() { return Fixed<uint64_t>(); }
+  uint32_t U24() {
+    if (left() < 3) {
+      Fail();
+      return 0;
+    }
+    const uint32_t value = static_cast<uint32_t>(at_[0] | at_[1] << 8 | at_[2] << 16);
+    at_ += 3;
+    return value;
+  }
+  // A number of 1, 2, 4 or 8 bytes; any other size fails.
+  uint64_t Sized(unsigned size) {
+    switch (size) {
+      case 1:
+        return U8();
+      case 2:
+        return U16();
+      case 4:
+        return U32();
+      case 8:
+        return U64();
+      default:
+        Fail();
+        return 0;
+    }
+  }
+
+  uint64_t Uleb() {
+    if (at_ < end_ && *at_ < 0x80) return *at_++;
+    return LongUleb();
+  }
+  int64_t Sleb() {
+    uint64_t value = 0;
+    for (unsigned shift = 0; shift < 70; shift += 7) {
+      if (at_ == end_) break;
+      const uint8_t byte = *at_++;
+      value |= static_cast<uint64_t>(byte & 0x7f) << (shift > 63 ? 63 : shift);
+      if ((byte & 0x80) != 0) continue;
+      if (shift + 7 < 64 && (byte & 0x40) != 0) value |= ~uint64_t{0} << (shift + 7);
+      return static_cast<int64_t>(value);
+    }
+    Fail();
+    return 0;
+  }
+  void SkipLeb() {
+    while (at_ < end_) {
+      if (*at_++ < 0x80) return;
+    }
+    Fail();
+  }
+  void Skip(uint64_t size) {
+    if (left() < size) {
+      Fail();
+    } else {
+      at_ += size;
+    }
+  }
+  // Up to the NUL, which is skipped.
+  std::string_view String() {
+    const void* nul = at_ == end_ ? nullptr : std::memchr(at_, 0, left());
+    if (nul == nullptr) {
+      Fail();
+      return {};
+    }
+    const auto* start = reinterpret_cast<const char*>(at_);
+    const auto size = static_cast<size_t>(static_cast<const uint8_t*>(nul) - at_);
+    at_ += size + 1;
+    return {start, size};
+  }
+  void Fail() {
+    ok_ = false;
+    at_ = end_;
+  }
+
+ private:
+  uint64_t LongUleb() {
+    uint64_t value = 0;
+    for (unsigned shift = 0; shift < 70; shift += 7) {
+      if (at_ == end_) break;
+      const uint8_t byte = *at_++;
+      if (shift < 63) {
+        value |= static_cast<uint64_t>(byte & 0x7f) << shift;
+      } else if (shift == 63) {
+        value |= static_cast<uint64_t>(byte & 1) << 63;
+      }
+      if ((byte & 0x80) == 0) return value;
+    }
+    Fail();
+    return 0;
+  }
+
+  const uint8_t* begin_;
+  const uint8_t* at_;
+  const uint8_t* end_;
+  bool ok_ = true;
+};
+
+// The string that starts at `offset`; empty when there is none. Valid as long as the section.
+inline std::string_view StringAt(std::span<const std::byte> section, uint64_t offset) {
+  Cursor cursor(section, offset);
+  return cursor.String();
+}
+
+}  // namespace firewatch::symbolizer::dwarf

@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: Apache-2.0
+// dwarf_scan [options] FILE
+// Builds the lines of one ELF file (debug sections uncompressed) and says what it cost.
+//   --exe F       take executable segments and .text from F (FILE is a separate debug file)
+//   --alt F       the supplementary file of dwz; --dwp F  a package of split units; --dwo  find
+//   .dwo
+//   --threads N   threads of the build
+//   --write F     write the section to F
+//   --lookups N   time N lookups of addresses drawn from .text
+//   --cold N      name N addresses drawn from .text without building anything, and time it
+//   --answer      answer addresses on standard input as llvm-symbolizer --inlines does
+#include <sys/resource.h>
+#include <time.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <fstream>
+#include <iostream>
+#include <random>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+#include "base/status.h"
+#include "symbolizer/dwarf/elf_input_for_test.h"
+#include "symbolizer/index/line_build.h"
+#include "symbolizer/index/line_table.h"
+
+namespace firewatch::symbolizer {
+namespace {
+
+constexpr double kMega = 1e6;
+
+class Names final : public NameInterner {
+ public:
+  Names() { Intern(""); }
+  uint32_t Intern(std::string_view name) override {
+    const auto [place, added] = ids_.try_emplace(name, static_cast<uint32_t>(names_.size()));
+    if (added) names_.push_back(name);
+    return place->second;
+  }
+  uint32_t InternCopy(std::string_view name) override {
+    const auto found = ids_.find(name);
+    if (found != ids_.end()) return found->second;
+    copies_.emplace_back(name);
+    return Intern(copies_.back());
+  }
+  std::string_view NameOf(uint32_t id) const { return names_[id]; }
+  size_t size() const { return names_.size(); }
+
+ private:
+  std::vector<std::string_view> names_;
+  std::unordered_map<std::string_view, uint32_t> ids_;
+  std::deque<std::string> copies_;
+};
+
+double CpuSeconds() {
+  timespec now;
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
+}
+
+double WallSeconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+uint64_t AnonymousBytes() {
+  std::ifstream status("/proc/self/status");
+  std::string line;
+  while (std::getline(status, line)) {
+    if (line.starts_with("RssAnon:")) return std::strtoull(line.c_str() + 8, nullptr, 10) * 1024;
+  }
+  return 0;
+}
+
+// Looks at the private memory every few milliseconds.
+class MemoryWatch {
+ public:
+  MemoryWatch() : before_(AnonymousBytes()), thread_([this] { Watch(); }) {}
+  uint64_t Stop() {
+    stop_ = true;
+    thread_.join();
+    peak_ = std::max(peak_, AnonymousBytes());
+    return peak_ - before_;
+  }
+
+ private:
+  void Watch() {
+    while (!stop_) {
+      peak_ = std::max(peak_, AnonymousBytes());
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+  }
+  uint64_t before_;
+  uint64_t peak_ = 0;
+  std::atomic<bool> stop_ = false;
+  std::thread thread_;
+};
+
+struct Options {
+  DwarfTestFiles files;
+  std::string executable;
+  std::string write;
+  int threads = 1;
+  uint64_t lookups = 0;
+  uint64_t cold = 0;
+  bool answer = false;
+};
+
+std::string Text(std::string_view name) { return name.empty() ? "??" : std::string(name); }
+
+void Answer(const LineTable& table, const Names& names) {
+  std::string line;
+  LineFrame frames[256];
+  while (std::getline(std::cin, line)) {
+    const uint64_t address = std::strtoull(line.c_str(), nullptr, 16);
+    const size_t count = table.Find(address, frames);
+    if (count == 0) std::printf("??\n??:0\n");
+    for (size_t i = 0; i < count; ++i) {
+      const LineTable::Function function = table.FunctionAt(frames[i].function);
+      std::printf("%s\n%s:%u\n", Text(names.NameOf(function.name)).c_str(),
+                  Text(names.NameOf(frames[i].file)).c_str(), frames[i].line);
+    }
+    std::printf("\n");
+  }
+}
+
+void TimeLookups(const LineTable& table, const ElfInputForTest& text, uint64_t count) {
+  std::mt19937_64 random(20261122);
+  std::vector<uint64_t> addresses(count);
+  for (uint64_t& address : addresses) address = text.text_start() + random() % text.text_size();
+  LineFrame frames[128];
+  double best = 1e9;
+  uint64_t found = 0;
+  uint64_t total = 0;
+  for (int round = 0; round < 5; ++round) {
+    found = total = 0;
+    const double start = CpuSeconds();
+    for (const uint64_t address : addresses) {
+      const size_t chain = table.Find(address, frames);
+      found += chain > 0 ? 1 : 0;
+      total += chain;
+    }
+    best = std::min(best, CpuSeconds() - start);
+  }
+  std::printf("lookups %lu: %.3f M/CPU s, %lu found, %.2f frames each\n", count,
+              static_cast<double>(count) / best / kMega, found,
+              static_cast<double>(total) / static_cast<double>(found));
+}
+
+int Run(const Options& options) {
+  auto opened = ElfInputForTest::Open(options.files);
+  if (!opened.ok()) {
+    std::fprintf(stderr, "%s\n", base::ToString(opened.status()).c_str());
+    return 1;
+  }
+  const ElfInputForTest* text = opened->get();
+  DwarfInput input = text->input();
+  std::unique_ptr<ElfInputForTest> executable;
+  if (!options.executable.empty()) {
+    auto other = ElfInputForTest::Open({.main = options.executable});
+    if (!other.ok()) return 1;
+    executable = std::move(*other);
+    text = executable.get();
+    input.executable = text->input().executable;
+  }
+
+  Names names;
+  std::vector<std::byte> section;
+  MemoryWatch memory;
+  const double cpu = CpuSeconds();
+  const double wall = WallSeconds();
+  const auto stats = BuildLines(input, {.threads = options.threads}, names, &section);
+  const double cpu_used = CpuSeconds() - cpu;
+  const double wall_used = WallSeconds() - wall;
+  const uint64_t peak = memory.Stop();
+  if (!stats.ok()) {
+    std::fprintf(stderr, "%s\n", base::ToString(stats.status()).c_str());
+    return 1;
+  }
+  const auto table = LineTable::Parse(section, static_cast<uint32_t>(names.size()));
+  if (!table.ok()) {
+    std::fprintf(stderr, "%s\n", base::ToString(table.status()).c_str());
+    return 1;
+  }
+  if (options.answer) {
+    Answer(*table, names);
+    return 0;
+  }
+  const auto megabytes = [](uint64_t bytes) { return static_cast<double>(bytes) / kMega; };
+  LinesHeader header;
+  std::memcpy(&header, section.data(), sizeof(header));
+  std::printf("units %lu (bad %lu, without dwo %lu)  functions %lu  inlined %lu  names %zu\n",
+              stats->units, stats->units_bad, stats->units_without_dwo, stats->functions,
+              stats->inlined, names.size());
+  std::printf(
+      "dropped: ranges %lu, sequences %lu  bad line programs %lu  nameless %lu  "
+      "overlaps %lu\n",
+      stats->ranges_dropped, stats->sequences_dropped, stats->line_programs_bad,
+      stats->names_missing, stats->overlaps);
+  std::printf("dwarf %.1f MB  cpu %.3f s (%.1f MB/s)  wall %.3f s  private %.1f MB\n",
+              megabytes(stats->dwarf_bytes), cpu_used, megabytes(stats->dwarf_bytes) / cpu_used,
+              wall_used, megabytes(peak));
+  std::printf(
+      "section %.3f MB (%.2f %%)  rows %lu  cells %u %.3f MB  pages %.3f  blocks %u %.3f MB  "
+      "functions %u %.3f MB\n",
+      megabytes(section.size()), 100 * megabytes(section.size()) / megabytes(stats->dwarf_bytes),
+      stats->rows, header.cell_count, megabytes(header.cell_data_bytes + header.cell_count * 8),
+      megabytes(header.page_count * 4), header.block_count, megabytes(header.block_data_bytes),
+      header.function_count, megabytes(section.size() - header.functions));
+  if (!options.write.empty()) {
+    std::ofstream(options.write, std::ios::binary)
+        .write(reinterpret_cast<const char*>(section.data()),
+               static_cast<std::streamsize>(section.size()));
+  }
+  if (options.lookups > 0) TimeLookups(*table, *text, options.lookups);
+  return 0;
+}
+
+}  // namespace
+}  // namespace firewatch::symbolizer
+
+int main(int argc, char** argv) {
+  firewatch::symbolizer::Options options;
+  for (int i = 1; i < argc; ++i) {
+    const std::string argument = argv[i];
+    const bool has_value = i + 1 < argc;
+    if (argument == "--answer") {
+      options.answer = true;
+    } else if (argument == "--dwo") {
+      options.files.find_dwo = true;
+    } else if (argument == "--exe" && has_value) {
+      options.executable = argv[++i];
+    } else if (argument == "--alt" && has_value) {
+      options.files.alt = argv[++i];
+    } else if (argument == "--dwp" && has_value) {
+      options.files.dwp = argv[++i];
+    } else if (argument == "--threads" && has_value) {
+      options.threads = std::atoi(argv[++i]);
+    } else if (argument == "--write" && has_value) {
+      options.write = argv[++i];
+    } else if (argument == "--lookups" && has_value) {
+      options.lookups = std::strtoull(argv[++i], nullptr, 10);
+    } else if (argument == "--cold" && has_value) {
+      options.cold = std::strtoull(argv[++i], nullptr, 10);
+    } else {
+      options.files.main = argument;
+    }
+  }
+  return firewatch::symbolizer::Run(options);
+}

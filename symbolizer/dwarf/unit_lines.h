@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+// What one unit says about its code, flattened: disjoint ranges of addresses, each with the chain
+// of inlined calls, the file and the line there.
+//
+// Steps, for one unit at a time:
+//   1. run the line program: segments (address, file, line)                  line_program.h
+//   2. walk the entries: functions and inlined calls with their ranges       functions.h
+//   3. flatten the ranges: where several cover an address, the entry that comes last speaks; that
+//      is the innermost one when they nest, and LLVM's choice when they do not
+//   4. join 1 and 3, so that a row begins where either changes; rows that say the same become one.
+//      Code without a line keeps its chain, code outside of all functions its line.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "symbolizer/dwarf/code_filter.h"
+#include "symbolizer/dwarf/functions.h"
+#include "symbolizer/dwarf/interned.h"
+#include "symbolizer/dwarf/line_program.h"
+#include "symbolizer/dwarf/split_units.h"
+#include "symbolizer/dwarf/unit.h"
+
+namespace firewatch::symbolizer::dwarf {
+
+// Numbers refer to the vectors beside; 0 is "none" for files, nodes and chains, whose first element
+// says nothing.
+struct UnitLines {
+  struct Function {
+    std::string_view name;  // in a mapped section
+    uint32_t file = 0;
+    uint32_t line = 0;
+
+    bool operator==(const Function& other) const {
+      return name.data() == other.name.data() && name.size() == other.name.size() &&
+             file == other.file && line == other.line;
+    }
+    uint64_t Hash() const {
+      return MixHash(MixHash(reinterpret_cast<uintptr_t>(name.data()), file), line);
+    }
+  };
+  // A call of a function, inlined or (parent 0) not. A parent comes before its children.
+  struct Node {
+    uint32_t function = 0;
+    uint32_t parent = 0;
+    uint32_t call_file = 0;
+    uint32_t call_line = 0;
+
+    bool operator==(const Node&) const = default;
+    uint64_t Hash() const {
+      return MixHash(MixHash(0, uint64_t{function} << 32 | parent),
+                     uint64_t{call_file} << 32 | call_line);
+    }
+  };
+  struct Chain {
+    uint32_t node = 0;  // 0: no function is known here
+    uint32_t file = 0;
+    uint32_t line = 0;
+
+    bool operator==(const Chain&) const = default;
+    uint64_t Hash() const { return MixHash(MixHash(0, uint64_t{node} << 32 | file), line); }
+  };
+  struct Row {
+    uint64_t address;  // up to the next row
+    uint32_t chain;    // 0: nothing is known from here on; always so in the last row
+  };
+
+  std::vector<std::string> files;
+  std::vector<Function> functions;
+  std::vector<Node> nodes;
+  std::vector<Chain> chains;
+  std::vector<Row> rows;
+};
+
+struct UnitCounts {
+  uint64_t units = 0;
+  uint64_t units_bad = 0;          // header or entries that cannot be read; the rest is used
+  uint64_t units_without_dwo = 0;  // skeletons whose split unit cannot be had
+  uint64_t functions = 0;          // concrete functions with code
+  uint64_t inlined = 0;            // inlined calls with code
+  uint64_t ranges_dropped = 0;     // tombstones and code outside the executable segments
+  uint64_t sequences_dropped = 0;  // the same, of line programs
+  uint64_t line_programs_bad = 0;
+  uint64_t names_missing = 0;  // functions whose name is in a file that was not given, or nowhere
+
+  void Add(const UnitCounts& other);
+};
+
+// Memory that is used again for each unit. One thread.
+class UnitReader {
+ public:
+  // `split` must outlive the reader.
+  explicit UnitReader(SplitUnits& split) : split_(split) {}
+
+  // Sets `*out` to the lines of the unit at `offset`. What is damaged is left out and counted.
+  void Read(const InfoFile& file, uint64_t offset, const CodeFilter& filter, UnitLines* out,
+            UnitCounts* counts);
+
+ private:
+  // A range of code and the entry (of the walk) that speaks there; 0: none.
+  struct Segment {
+    uint64_t start;
+    uint32_t entry;
+  };
+  void Flatten();
+  void Join(UnitLines* out);
+  void AddRow(uint64_t address, uint32_t entry, const LineRow* line, UnitLines* out);
+  uint32_t NodeOf(uint32_t entry, UnitLines* out);
+  uint32_t FunctionOf(uint32_t name, UnitLines* out);
+  uint32_t FileOf(uint64_t file, UnitLines* out);
+  uint32_t AddFile(UnitLines* out);
+
+  SplitUnits& split_;
+  ForeignUnits foreign_;
+  FunctionWalk walk_;
+  LineProgram program_;
+  std::vector<LineRow> line_rows_;
+  std::vector<CodeRange> ranges_;
+  std::vector<Segment> segments_;
+  std::string_view comp_dir_;
+  std::string path_;
+  // From what was read to numbers in UnitLines; UINT32_MAX: not yet there.
+  std::vector<uint32_t> node_of_entry_;
+  std::vector<uint32_t> function_of_name_;
+  std::vector<uint32_t> file_of_index_;
+  std::vector<uint32_t> path_to_root_;
+  Interned<UnitLines::Function> functions_;
+  Interned<UnitLines::Node> nodes_;
+  Interned<UnitLines::Chain> chains_;
+};
+
+}  // namespace firewatch::symbolizer::dwarf

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+// Units are handed out in order, read by any thread, and added to the table in order again: by
+// whichever thread finds the next one done. A thread that is too far ahead waits, so that only a
+// few units are in memory at once.
+#include "symbolizer/index/line_build.h"
+
+#include <algorithm>
+#include <condition_variable>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <utility>
+
+#include "base/status.h"
+#include "symbolizer/dwarf/split_units.h"
+#include "symbolizer/index/line_table_writer.h"
+
+namespace firewatch::symbolizer {
+namespace {
+
+using dwarf::CodeFilter;
+using dwarf::InfoFile;
+using dwarf::SplitUnits;
+using dwarf::UnitCounts;
+using dwarf::UnitLines;
+using dwarf::UnitReader;
+
+constexpr int kMaxThreads = 64;
+constexpr size_t kUnitsAheadPerThread = 4;
+
+uint64_t BytesOf(const DwarfSections& s) {
+  return s.info.size() + s.abbrev.size() + s.str.size() + s.line.size() + s.line_str.size() +
+         s.ranges.size() + s.rnglists.size() + s.addr.size() + s.str_offsets.size() +
+         s.aranges.size();
+}
+
+class Build {
+ public:
+  Build(const InfoFile& file, const DwarfInput& input, size_t ahead, LineTableWriter& writer)
+      : file_(file), filter_(input.executable), split_(input), ahead_(ahead), writer_(writer) {}
+
+  // What each thread does.
+  void Work() {
+    UnitReader reader(split_);
+    UnitCounts counts;
+    std::unique_lock<std::mutex> lock(mutex_);
+    while (status_.ok() && next_to_read_ < file_.unit_offsets().size()) {
+      if (next_to_read_ >= next_to_add_ + ahead_) {
+        moved_.wait(lock);
+        continue;
+      }
+      const size_t index = next_to_read_++;
+      lock.unlock();
+      UnitLines lines;
+      reader.Read(file_, file_.unit_offsets()[index], filter_, &lines, &counts);
+      lock.lock();
+      done_.emplace(index, std::move(lines));
+      if (!adding_) AddDone(lock);
+    }
+    counts_.Add(counts);
+  }
+
+  const absl::Status& status() const { return status_; }
+  const UnitCounts& counts() const { return counts_; }
+
+ private:
+  // Adds the units that are next, one after the other, without the lock.
+  void AddDone(std::unique_lock<std::mutex>& lock) {
+    adding_ = true;
+    while (status_.ok()) {
+      const auto next = done_.find(next_to_add_);
+      if (next == done_.end()) break;
+      const UnitLines lines = std::move(next->second);
+      done_.erase(next);
+      lock.unlock();
+      absl::Status status = writer_.Add(lines);
+      lock.lock();
+      if (!status.ok()) status_ = std::move(status);
+      ++next_to_add_;
+      moved_.notify_all();
+    }
+    adding_ = false;
+    if (!status_.ok()) moved_.notify_all();
+  }
+
+  const InfoFile& file_;
+  CodeFilter filter_;
+  SplitUnits split_;
+  size_t ahead_;
+  LineTableWriter& writer_;  // of whoever has adding_
+
+  std::mutex mutex_;  // guards all below
+  std::condition_variable moved_;
+  size_t next_to_read_ = 0;
+  size_t next_to_add_ = 0;
+  bool adding_ = false;
+  std::map<size_t, UnitLines> done_;
+  UnitCounts counts_;
+  absl::Status status_;
+};
+
+}  // namespace
+
+absl::StatusOr<LineBuildStats> BuildLines(const DwarfInput& input, const LineBuildOptions& options,
+                                          NameInterner& names, std::vector<std::byte>* section) {
+  if (input.main.info.empty()) return base::NotFound("no .debug_info");
+  std::optional<InfoFile> alt;
+  if (!input.alt.empty()) alt.emplace(input.alt, nullptr);
+  const InfoFile file(input.main, alt ? &*alt : nullptr);
+  LineBuildStats stats;
+  stats.dwarf_bytes = BytesOf(input.main) + BytesOf(input.alt) + BytesOf(input.dwp);
+
+  LineTableWriter writer(names);
+  const int threads = std::clamp(options.threads, 1, kMaxThreads);
+  Build build(file, input, kUnitsAheadPerThread * static_cast<size_t>(threads), writer);
+  std::vector<std::thread> others;
+  for (int i = 1; i < threads; ++i) others.emplace_back([&build] { build.Work(); });
+  build.Work();
+  for (std::thread& other : others) other.join();
+  RETURN_IF_ERROR(build.status());
+  static_cast<UnitCounts&>(stats) = build.counts();
+  if (file.cut_short()) ++stats.units_bad;
+  if (stats.units <= stats.units_bad && stats.functions == 0) {
+    return base::DataLoss("none of {} units can be read", stats.units_bad);
+  }
+  const uint64_t max_rows = std::min(options.max_rows, (uint64_t{4} << 20) + stats.dwarf_bytes);
+  RETURN_IF_ERROR(writer.Finish(max_rows, section));
+  stats.rows = writer.row_count();
+  stats.overlaps = writer.overlaps();
+  return stats;
+}
+
+}  // namespace firewatch::symbolizer

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+// Reads all units of a DWARF input, several at a time, and writes the `lines` section of a symbol
+// index (line_table_writer.h; read back by line_table.h).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "symbolizer/dwarf/input.h"
+#include "symbolizer/dwarf/unit_lines.h"
+#include "symbolizer/index/name_interner.h"
+
+namespace firewatch::symbolizer {
+
+struct LineBuildOptions {
+  int threads = 1;
+  // Rows as they are stored; more is ResourceExhausted. Also limited by the size of the input, of
+  // which no true one has as many rows as bytes.
+  uint64_t max_rows = 100'000'000;
+};
+
+struct LineBuildStats : dwarf::UnitCounts {
+  uint64_t dwarf_bytes = 0;  // of all sections of all files that were given at once
+  uint64_t rows = 0;
+  uint64_t overlaps = 0;  // rows of code that two units claim
+};
+
+// Fails with NotFound when the input has no .debug_info, DataLoss when not one of its units can be
+// read, ResourceExhausted at a limit. A damaged unit is skipped and counted. The bytes of the
+// section and the order of names are the same for any number of threads.
+absl::StatusOr<LineBuildStats> BuildLines(const DwarfInput& input, const LineBuildOptions& options,
+                                          NameInterner& names, std::vector<std::byte>* section);
+
+}  // namespace firewatch::symbolizer

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+// From an address to the chain of inlined calls there, with files and lines: the reader of the
+// `lines` section of a symbol index (line_table_format.h, docs/formats.md, "Lines"). A lookup is a
+// search in one small cell and a walk along parents in bit-packed records: no allocation, nothing
+// is decoded beforehand.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "absl/status/statusor.h"
+#include "symbolizer/index/line_table_format.h"
+
+namespace firewatch::symbolizer {
+
+inline constexpr uint32_t kNoFunction = UINT32_MAX;
+
+// One frame of the chain at an address, as a debugger shows it.
+struct LineFrame {
+  uint32_t function;  // for LineTable::FunctionAt; kNoFunction when only a line is known
+  uint32_t file;      // name id of the path; 0 unknown
+  uint32_t line;      // 0 unknown
+  bool inlined;       // false: the physical function, the last of the chain
+};
+
+// A view on bytes that must outlive it and stay as they are. Immutable; any thread.
+class LineTable {
+ public:
+  struct Function {
+    uint32_t name;  // name id: the linkage name, or DW_AT_name where there is none; 0 unknown
+    uint32_t file;  // name id of the path of the declaration; 0 unknown
+    uint32_t line;  // of the declaration; 0 unknown
+  };
+
+  // A table without rows.
+  LineTable() = default;
+
+  // DataLoss when it is not a section of this version or one of its tables leaves it. Takes time
+  // proportional to the number of blocks (about one per 4,096 chains), not to the number of rows:
+  // what the bits of a row say is checked when it is read, so that any bytes are safe to look up.
+  // Name ids that are not below `name_count` read as 0.
+  static absl::StatusOr<LineTable> Parse(std::span<const std::byte> section, uint32_t name_count);
+
+  // The chain at `vaddr`, innermost first; 0 when no row covers it. Returns the length of the chain
+  // that was written: a chain that is longer than `out` keeps its innermost frames and, in the
+  // last place, the physical function.
+  size_t Find(uint64_t vaddr, std::span<LineFrame> out) const;
+
+  uint32_t function_count() const { return header_.function_count; }
+  // All zero for an id that Find did not give.
+  Function FunctionAt(uint32_t id) const;
+
+  // Rows as they are stored (a row that reaches into further pages counts once in each).
+  uint64_t row_count() const { return header_.row_count; }
+  uint32_t block_count() const { return header_.block_count; }
+
+ private:
+  bool FindChain(uint64_t vaddr, LineBlock* block, uint32_t* chain) const;
+  uint32_t FileName(const LineBlock& block, uint32_t file) const;
+
+  const std::byte* data_ = nullptr;
+  LinesHeader header_ = {};
+  uint32_t name_count_ = 0;
+};
+
+}  // namespace firewatch::symbolizer

@@ -1,0 +1,497 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "symbolizer/index/line_table_writer.h"
+
+#include <algorithm>
+#include <queue>
+#include <utility>
+
+#include "base/check.h"
+#include "base/status.h"
+
+namespace firewatch::symbolizer {
+namespace {
+
+using base::ResourceExhausted;
+using dwarf::UnitLines;
+
+// Blocks end with the unit that brings them here. Fewer chains in a block are narrower numbers;
+// more are fewer descriptors and fewer cells that end where a block does.
+constexpr size_t kChainsPerBlock = 4096;
+// A gap as long as this ends a run; what is shorter is part of it.
+constexpr uint64_t kMaxGapInRun = 256;
+// Pages without code that end an area.
+constexpr uint64_t kMaxPageGap = 1024;
+constexpr uint64_t kMaxBlocks = uint64_t{1} << 24;
+
+void PutUleb(uint64_t value, std::vector<uint8_t>* out) {
+  while (value >= 0x80) {
+    out->push_back(static_cast<uint8_t>(value | 0x80));
+    value >>= 7;
+  }
+  out->push_back(static_cast<uint8_t>(value));
+}
+
+uint64_t TakeUleb(const uint8_t** at) {
+  uint64_t value = 0;
+  for (unsigned shift = 0;; shift += 7) {
+    const uint8_t byte = *(*at)++;
+    value |= static_cast<uint64_t>(byte & 0x7f) << shift;
+    if (byte < 0x80) return value;
+  }
+}
+
+template <typename T>
+uint64_t Append(const std::vector<T>& table, std::vector<std::byte>* section) {
+  section->resize((section->size() + 7) / 8 * 8);
+  const uint64_t offset = section->size();
+  const std::span<const std::byte> bytes = std::as_bytes(std::span<const T>(table));
+  section->insert(section->end(), bytes.begin(), bytes.end());
+  return offset;
+}
+
+}  // namespace
+
+// Cuts rows, which come in order of address, into cells.
+class LineTableWriter::CellWriter {
+ public:
+  explicit CellWriter(uint64_t max_rows) : max_rows_(max_rows) {}
+
+  // From row.address on, row.chain. A row must be followed by another one sooner or later.
+  absl::Status Add(const Row& row) {
+    if (row.address == current_.address && started_) {
+      current_.chain = row.chain;
+      current_.block = row.block;
+      return absl::OkStatus();
+    }
+    RETURN_IF_ERROR(Extend(row.address));
+    current_ = row;
+    started_ = true;
+    return absl::OkStatus();
+  }
+  absl::Status Finish() {
+    if (started_ && current_.chain != 0) return base::Internal("lines: the last row has no end");
+    CloseCell();
+    return absl::OkStatus();
+  }
+
+  std::vector<LineArea> areas;
+  std::vector<uint32_t> pages;
+  std::vector<LineCell> cells;
+  std::vector<std::byte> data;
+  uint64_t rows = 0;
+
+ private:
+  // Puts down the current row, which reaches to `end`.
+  absl::Status Extend(uint64_t end) {
+    if (!started_) return absl::OkStatus();
+    if (current_.chain == 0) {
+      // A gap: the open cell says so, if the gap begins in its page.
+      if (open_ && current_.address >> kLinePageShift == page_) Put(current_.address, 0);
+      return absl::OkStatus();
+    }
+    for (uint64_t at = current_.address; at < end;
+         at = ((at >> kLinePageShift) + 1) << kLinePageShift) {
+      if (!open_ || at >> kLinePageShift != page_ || current_.block != block_) {
+        CloseCell();
+        OpenCell(at);
+      }
+      Put(at, current_.chain);
+      if (rows > max_rows_ || data.size() > UINT32_MAX - (1u << 16)) {
+        return ResourceExhausted("lines: more than {} rows", rows);
+      }
+    }
+    return absl::OkStatus();
+  }
+  void Put(uint64_t address, uint32_t chain) {
+    starts_.push_back(static_cast<uint8_t>(address & (kLinePageBytes - 1)));
+    chains_.push_back(chain);
+    ++rows;
+  }
+  void OpenCell(uint64_t address) {
+    const uint64_t page = address >> kLinePageShift;
+    if (areas.empty() || page > page_) {
+      const uint64_t skipped = areas.empty() ? 0 : page - page_ - 1;
+      if (areas.empty() || skipped > kMaxPageGap) {
+        areas.push_back({page << kLinePageShift, static_cast<uint32_t>(pages.size()), 0});
+      } else {
+        pages.insert(pages.end(), static_cast<size_t>(skipped),
+                     static_cast<uint32_t>(cells.size()));
+        areas.back().page_count += static_cast<uint32_t>(skipped);
+      }
+      pages.push_back(static_cast<uint32_t>(cells.size()));
+      ++areas.back().page_count;
+    }
+    page_ = page;
+    block_ = current_.block;
+    open_ = true;
+  }
+  void CloseCell() {
+    if (!open_) return;
+    open_ = false;
+    uint32_t first = UINT32_MAX;
+    uint32_t last = 0;
+    for (const uint32_t chain : chains_) {
+      if (chain == 0) continue;
+      first = std::min(first, chain);
+      last = std::max(last, chain);
+    }
+    cells.push_back({static_cast<uint32_t>(data.size()), starts_.front(), block_ & 0xffffff});
+    LineCellHead head = {.count_minus_1 = static_cast<uint8_t>(starts_.size() - 1),
+                         .bits = BitsFor(uint64_t{last} - first + 1)};
+    std::memcpy(head.first_chain, &first, sizeof(first));
+    const auto* head_bytes = reinterpret_cast<const std::byte*>(&head);
+    data.insert(data.end(), head_bytes, head_bytes + sizeof(head));
+    const std::span<const std::byte> starts = std::as_bytes(std::span<const uint8_t>(starts_));
+    data.insert(data.end(), starts.begin(), starts.end());
+    BitWriter writer(&data);
+    for (const uint32_t chain : chains_) writer.Put(chain == 0 ? 0 : chain - first + 1, head.bits);
+    writer.Align();
+    starts_.clear();
+    chains_.clear();
+  }
+
+  uint64_t max_rows_;
+  Row current_ = {};
+  bool started_ = false;
+  bool open_ = false;  // a cell of page_ and block_ is under way
+  uint64_t page_ = 0;
+  uint32_t block_ = 0;
+  std::vector<uint8_t> starts_;
+  std::vector<uint32_t> chains_;
+};
+
+LineTableWriter::LineTableWriter(NameInterner& names) : names_(names) {}
+
+uint32_t LineTableWriter::FileInBlock(uint32_t name) {
+  if (name == 0) return 0;
+  const auto next = static_cast<uint32_t>(block_.files.size());
+  const auto [file, found] = block_.file_of_name.FindOrAdd(name, next);
+  if (!found) block_.files.push_back(name);
+  return file;
+}
+
+absl::Status LineTableWriter::Add(const UnitLines& unit) {
+  if (unit.rows.empty()) return absl::OkStatus();
+  // Names and functions get numbers of the whole file.
+  std::vector<uint32_t> file_names(unit.files.size());
+  for (size_t i = 0; i < unit.files.size(); ++i) file_names[i] = names_.InternCopy(unit.files[i]);
+  scratch_.clear();
+  for (const UnitLines::Function& said : unit.functions) {
+    uint32_t name = 0;
+    if (!said.name.empty()) {
+      // Two sections never overlap, so the address of a string names it.
+      const auto [id, found] =
+          name_of_pointer_.FindOrAdd(reinterpret_cast<uintptr_t>(said.name.data()), 0);
+      name = id;
+      if (!found) {
+        name = names_.Intern(said.name);
+        name_of_pointer_.Set(reinterpret_cast<uintptr_t>(said.name.data()), name);
+      }
+    }
+    scratch_.push_back(functions_.Add({name, file_names[said.file], said.line}));
+  }
+
+  const auto node_base = static_cast<uint32_t>(block_.nodes.size() - 1);
+  const auto chain_base = static_cast<uint32_t>(block_.chains.size() - 1);
+  if (unit.nodes.size() > UINT32_MAX / 2 || unit.chains.size() > UINT32_MAX / 2) {
+    return ResourceExhausted("lines: a unit of {} calls", unit.nodes.size());
+  }
+  for (size_t i = 1; i < unit.nodes.size(); ++i) {
+    const UnitLines::Node& node = unit.nodes[i];
+    block_.nodes.push_back({.function = scratch_[node.function],
+                            .parent = node.parent == 0 ? 0 : node.parent + node_base,
+                            .call_file = FileInBlock(file_names[node.call_file]),
+                            .call_line = node.call_line});
+  }
+  for (size_t i = 1; i < unit.chains.size(); ++i) {
+    const UnitLines::Chain& chain = unit.chains[i];
+    block_.chains.push_back({.node = chain.node == 0 ? 0 : chain.node + node_base,
+                             .file = FileInBlock(file_names[chain.file]),
+                             .line = chain.line});
+  }
+  UnitRows rows = {.block = static_cast<uint32_t>(blocks_.size()), .first_chain = chain_base};
+  EncodeRows(unit, &rows);
+  units_.push_back(std::move(rows));
+  return block_.chains.size() >= kChainsPerBlock ? FlushBlock() : absl::OkStatus();
+}
+
+absl::Status LineTableWriter::FlushBlock() {
+  if (block_.chains.size() <= 1) return absl::OkStatus();
+  if (blocks_.size() >= kMaxBlocks) return ResourceExhausted("lines: {} blocks", blocks_.size());
+  LineBlock block = {.data = block_data_bytes_,
+                     .file_count = static_cast<uint32_t>(block_.files.size()),
+                     .node_count = static_cast<uint32_t>(block_.nodes.size()),
+                     .chain_count = static_cast<uint32_t>(block_.chains.size())};
+  uint32_t name = 0;
+  for (const uint32_t file : block_.files) name = std::max(name, file);
+  UnitLines::Node node;
+  for (const UnitLines::Node& each : block_.nodes) {
+    node.function = std::max(node.function, each.function);
+    node.parent = std::max(node.parent, each.parent);
+    node.call_file = std::max(node.call_file, each.call_file);
+    node.call_line = std::max(node.call_line, each.call_line);
+  }
+  UnitLines::Chain chain;
+  for (const UnitLines::Chain& each : block_.chains) {
+    chain.node = std::max(chain.node, each.node);
+    chain.file = std::max(chain.file, each.file);
+    chain.line = std::max(chain.line, each.line);
+  }
+  block.file_name_bits = BitsFor(name);
+  block.node_function_bits = BitsFor(node.function);
+  block.node_parent_bits = BitsFor(node.parent);
+  block.node_file_bits = BitsFor(node.call_file);
+  block.node_line_bits = BitsFor(node.call_line);
+  block.chain_node_bits = BitsFor(chain.node);
+  block.chain_file_bits = BitsFor(chain.file);
+  block.chain_line_bits = BitsFor(chain.line);
+
+  std::vector<std::byte> data;
+  BitWriter writer(&data);
+  for (const uint32_t file : block_.files) writer.Put(file, block.file_name_bits);
+  writer.Align();
+  for (const UnitLines::Node& each : block_.nodes) {
+    writer.Put(each.function, block.node_function_bits);
+    writer.Put(each.parent, block.node_parent_bits);
+    writer.Put(each.call_file, block.node_file_bits);
+    writer.Put(each.call_line, block.node_line_bits);
+  }
+  writer.Align();
+  for (const UnitLines::Chain& each : block_.chains) {
+    writer.Put(each.node, block.chain_node_bits);
+    writer.Put(each.file, block.chain_file_bits);
+    writer.Put(each.line, block.chain_line_bits);
+  }
+  writer.Align();
+  data.shrink_to_fit();
+  block_data_bytes_ += data.size();
+  block_data_.push_back(std::move(data));
+  blocks_.push_back(block);
+  block_.files.assign(1, 0);
+  block_.file_of_name.Clear();
+  block_.nodes.assign(1, {});
+  block_.chains.assign(1, {});
+  return absl::OkStatus();
+}
+
+// Per row: the difference of addresses, then that of chains as a zigzag number, with 1 (which would
+// be no difference) standing for "nothing is known" and 0 for the end of the run.
+void LineTableWriter::EncodeRows(const UnitLines& unit, UnitRows* rows) {
+  enum : uint64_t { kEndOfRun = 0, kNothing = 1, kDifferences = 2 };
+  std::vector<uint8_t>& bytes = scratch_bytes_;
+  bytes.clear();
+  bool in_run = false;
+  uint64_t address = 0;
+  uint32_t chain = 0;
+  for (size_t i = 0; i < unit.rows.size(); ++i) {
+    const UnitLines::Row& row = unit.rows[i];
+    if (row.chain == 0) {
+      CHECK(in_run);  // two rows never say the same, and the first says something
+      const bool ends =
+          i + 1 == unit.rows.size() || unit.rows[i + 1].address - row.address > kMaxGapInRun;
+      PutUleb(row.address - address, &bytes);
+      PutUleb(ends ? kEndOfRun : kNothing, &bytes);
+      address = row.address;
+      if (ends) {
+        runs_.back().end = row.address;
+        in_run = false;
+      }
+      continue;
+    }
+    if (!in_run) {
+      runs_.push_back({.start = row.address,
+                       .unit = static_cast<uint32_t>(units_.size()),
+                       .offset = static_cast<uint32_t>(bytes.size())});
+      in_run = true;
+      address = row.address;
+      chain = 0;
+    }
+    PutUleb(row.address - address, &bytes);
+    const int64_t step = int64_t{row.chain} - chain;
+    const uint64_t zigzag =
+        step < 0 ? static_cast<uint64_t>(-step) * 2 - 1 : static_cast<uint64_t>(step) * 2;
+    PutUleb(zigzag + kDifferences, &bytes);
+    address = row.address;
+    chain = row.chain;
+  }
+  CHECK(!in_run);
+  rows->bytes.assign(bytes.begin(), bytes.end());
+}
+
+void LineTableWriter::DecodeRun(const Run& run, std::vector<Row>* rows) const {
+  const UnitRows& unit = units_[run.unit];
+  const uint8_t* at = unit.bytes.data() + run.offset;
+  uint64_t address = run.start;
+  int64_t chain = 0;
+  for (;;) {
+    address += TakeUleb(&at);
+    const uint64_t code = TakeUleb(&at);
+    if (code < 2) {
+      rows->push_back({address, unit.block, 0});
+      if (code == 0) return;
+      continue;
+    }
+    const uint64_t zigzag = code - 2;
+    chain += (zigzag & 1) != 0 ? -static_cast<int64_t>((zigzag + 1) / 2)
+                               : static_cast<int64_t>(zigzag / 2);
+    rows->push_back({address, unit.block, static_cast<uint32_t>(chain) + unit.first_chain});
+  }
+}
+
+bool LineTableWriter::HasFunction(uint32_t block, uint32_t chain) const {
+  const LineBlock& b = blocks_[block];
+  const uint64_t node_bits =
+      uint64_t{b.node_function_bits} + b.node_parent_bits + b.node_file_bits + b.node_line_bits;
+  const uint64_t chain_bits = uint64_t{b.chain_node_bits} + b.chain_file_bits + b.chain_line_bits;
+  const uint64_t chains = BytesOfBits(uint64_t{b.file_count} * b.file_name_bits) +
+                          BytesOfBits(b.node_count * node_bits);
+  // The bytes of a block have no padding here.
+  const std::vector<std::byte>& data = block_data_[block];
+  std::byte word[16] = {};
+  const uint64_t bit = chain * chain_bits;
+  const uint64_t first = chains + bit / 8;
+  for (uint64_t i = 0; i < 8 && first + i < data.size(); ++i) {
+    word[i] = data[static_cast<size_t>(first + i)];
+  }
+  return LoadBits(word, bit % 8, b.chain_node_bits) != 0;
+}
+
+// Runs of several units that overlap. Who knows the function speaks before who knows the line alone
+// (as where identical functions were folded into one), then the earlier unit.
+void LineTableWriter::MergeRuns(size_t first, size_t end, std::vector<Row>* rows) {
+  struct Claim {
+    uint64_t start;
+    uint64_t end;
+    Row row;
+    bool has_function;
+    uint32_t unit;
+  };
+  std::vector<Claim> claims;
+  std::vector<Row> decoded;
+  for (size_t i = first; i < end; ++i) {
+    decoded.clear();
+    DecodeRun(runs_[i], &decoded);
+    for (size_t k = 0; k + 1 < decoded.size(); ++k) {
+      if (decoded[k].chain == 0) continue;
+      claims.push_back({decoded[k].address, decoded[k + 1].address, decoded[k],
+                        HasFunction(decoded[k].block, decoded[k].chain), runs_[i].unit});
+    }
+  }
+  std::stable_sort(claims.begin(), claims.end(),
+                   [](const Claim& a, const Claim& b) { return a.start < b.start; });
+  const auto yields = [](const Claim* a, const Claim* b) {
+    if (a->has_function != b->has_function) return b->has_function;
+    return a->unit > b->unit;
+  };
+  std::priority_queue<const Claim*, std::vector<const Claim*>, decltype(yields)> open(yields);
+  const auto say = [rows](uint64_t at, const Claim* claim) {
+    rows->push_back(claim == nullptr ? Row{at, 0, 0} : Row{at, claim->row.block, claim->row.chain});
+  };
+  const Claim* next = claims.data();
+  const Claim* const last = next + claims.size();
+  while (next != last || !open.empty()) {
+    if (open.empty() || (next != last && next->start < open.top()->end)) {
+      const uint64_t start = next->start;
+      const Claim* const before = open.empty() ? nullptr : open.top();
+      for (; next != last && next->start == start; ++next) {
+        overlaps_ += open.empty() ? 0 : 1;
+        open.push(next);
+      }
+      if (open.top() != before) say(start, open.top());
+      continue;
+    }
+    const uint64_t at = open.top()->end;
+    while (!open.empty() && open.top()->end <= at) open.pop();
+    say(at, open.empty() ? nullptr : open.top());
+  }
+}
+
+absl::Status LineTableWriter::Finish(uint64_t max_rows, std::vector<std::byte>* section) {
+  RETURN_IF_ERROR(FlushBlock());
+  std::sort(runs_.begin(), runs_.end(), [](const Run& a, const Run& b) {
+    return a.start != b.start ? a.start < b.start : a.unit < b.unit;
+  });
+  CellWriter cells(max_rows);
+  std::vector<Row> rows;
+  for (size_t i = 0; i < runs_.size();) {
+    uint64_t end_address = runs_[i].end;
+    size_t end = i + 1;
+    for (; end < runs_.size() && runs_[end].start < end_address; ++end) {
+      end_address = std::max(end_address, runs_[end].end);
+    }
+    rows.clear();
+    if (end == i + 1) {
+      DecodeRun(runs_[i], &rows);
+    } else {
+      MergeRuns(i, end, &rows);
+    }
+    for (const Row& row : rows) RETURN_IF_ERROR(cells.Add(row));
+    i = end;
+  }
+  RETURN_IF_ERROR(cells.Finish());
+  row_count_ = cells.rows;
+  runs_ = {};
+  units_ = {};
+  Assemble(cells, section);
+  return absl::OkStatus();
+}
+
+void LineTableWriter::Assemble(CellWriter& cells, std::vector<std::byte>* section) {
+  Function largest = {};
+  for (const Function& function : functions_.items()) {
+    largest.name = std::max(largest.name, function.name);
+    largest.file = std::max(largest.file, function.file);
+    largest.line = std::max(largest.line, function.line);
+  }
+  LinesHeader header = {.version = kLinesVersion,
+                        .function_count = static_cast<uint32_t>(functions_.size()),
+                        .row_count = row_count_,
+                        .area_count = static_cast<uint32_t>(cells.areas.size()),
+                        .page_count = static_cast<uint32_t>(cells.pages.size()),
+                        .cell_count = static_cast<uint32_t>(cells.cells.size()),
+                        .block_count = static_cast<uint32_t>(blocks_.size())};
+  header.function_name_bits = BitsFor(largest.name);
+  header.function_file_bits = BitsFor(largest.file);
+  header.function_line_bits = BitsFor(largest.line);
+  cells.pages.push_back(header.cell_count);
+
+  const uint64_t function_bits =
+      uint64_t{header.function_name_bits} + header.function_file_bits + header.function_line_bits;
+  const auto bytes_of = [](const auto& table) { return table.size() * sizeof(table[0]) + 8; };
+  section->clear();
+  section->reserve(sizeof(header) + bytes_of(cells.areas) + bytes_of(cells.pages) +
+                   bytes_of(cells.cells) + bytes_of(blocks_) + bytes_of(cells.data) +
+                   block_data_bytes_ + BytesOfBits(functions_.size() * function_bits) + 64);
+  section->resize(sizeof(header));
+  header.areas = Append(cells.areas, section);
+  header.pages = Append(cells.pages, section);
+  header.cells = Append(cells.cells, section);
+  header.blocks = Append(blocks_, section);
+  cells.areas = {};
+  cells.pages = {};
+  cells.cells = {};
+  header.cell_data_bytes = cells.data.size();
+  header.cell_data = Append(cells.data, section);
+  section->resize(section->size() + kLinePadding);
+  cells.data = {};
+  header.block_data = section->size();
+  header.block_data_bytes = block_data_bytes_;
+  for (std::vector<std::byte>& data : block_data_) {
+    section->insert(section->end(), data.begin(), data.end());
+    data = {};
+  }
+  section->resize(section->size() + kLinePadding);
+  header.functions = section->size();
+  {
+    BitWriter writer(section);
+    for (const Function& function : functions_.items()) {
+      writer.Put(function.name, header.function_name_bits);
+      writer.Put(function.file, header.function_file_bits);
+      writer.Put(function.line, header.function_line_bits);
+    }
+  }
+  section->resize(section->size() + kLinePadding);
+  std::memcpy(section->data(), &header, sizeof(header));
+}
+
+}  // namespace firewatch::symbolizer

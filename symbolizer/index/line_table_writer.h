@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+// Writes the `lines` section of a symbol index (line_table_format.h; docs/formats.md, "Lines") from
+// the lines of one unit after the other. What the units said is packed at once, so that the working
+// memory stays near the size of the section however large the debug information is.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "symbolizer/dwarf/interned.h"
+#include "symbolizer/dwarf/unit_lines.h"
+#include "symbolizer/index/bit_writer.h"
+#include "symbolizer/index/line_table_format.h"
+#include "symbolizer/index/name_interner.h"
+
+namespace firewatch::symbolizer {
+
+// One thread at a time.
+class LineTableWriter {
+ public:
+  // `names` must outlive the writer.
+  explicit LineTableWriter(NameInterner& names);
+
+  // The bytes depend on the order of units. ResourceExhausted when what was added is more than the
+  // section can hold; then nothing more must be added.
+  absl::Status Add(const dwarf::UnitLines& unit);
+
+  // Sets `*section`. At most `max_rows` rows, as they are stored: a row that reaches into further
+  // pages counts once in each. The writer is used up afterwards.
+  absl::Status Finish(uint64_t max_rows, std::vector<std::byte>* section);
+
+  // After Finish.
+  uint64_t row_count() const { return row_count_; }
+  // Rows of a unit that were cut or dropped because another unit claims the same code.
+  uint64_t overlaps() const { return overlaps_; }
+
+ private:
+  struct Function {
+    uint32_t name;
+    uint32_t file;
+    uint32_t line;
+
+    bool operator==(const Function&) const = default;
+    uint64_t Hash() const {
+      return dwarf::MixHash(dwarf::MixHash(0, uint64_t{name} << 32 | file), line);
+    }
+  };
+  // A block under way: numbers are those of the block.
+  struct Block {
+    std::vector<uint32_t> files = {0};
+    dwarf::IndexMap file_of_name;
+    std::vector<dwarf::UnitLines::Node> nodes = {{}};
+    std::vector<dwarf::UnitLines::Chain> chains = {{}};
+  };
+  // Rows without a gap, of one unit.
+  struct Run {
+    uint64_t start;
+    uint64_t end;
+    uint32_t unit;
+    uint32_t offset;  // in the unit's rows
+  };
+  // The rows of a unit: differences of addresses and chains, as LEB128 (EncodeRows).
+  struct UnitRows {
+    std::vector<uint8_t> bytes;
+    uint32_t block;
+    uint32_t first_chain;  // what is added to its chains to get those of the block
+  };
+  struct Row {
+    uint64_t address;
+    uint32_t block;
+    uint32_t chain;  // of the block; 0: nothing
+  };
+  class CellWriter;
+
+  uint32_t FileInBlock(uint32_t name);
+  absl::Status FlushBlock();
+  void EncodeRows(const dwarf::UnitLines& unit, UnitRows* rows);
+  // Appends the rows of a run, and an end.
+  void DecodeRun(const Run& run, std::vector<Row>* rows) const;
+  void MergeRuns(size_t first, size_t end, std::vector<Row>* rows);
+  bool HasFunction(uint32_t block, uint32_t chain) const;
+  void Assemble(CellWriter& cells, std::vector<std::byte>* section);
+
+  NameInterner& names_;
+  dwarf::IndexMap name_of_pointer_;  // strings of a merged section are known by where they are
+  dwarf::Interned<Function> functions_;
+  Block block_;
+  std::vector<LineBlock> blocks_;
+  std::vector<std::vector<std::byte>> block_data_;
+  uint64_t block_data_bytes_ = 0;
+  std::vector<UnitRows> units_;
+  std::vector<Run> runs_;
+  std::vector<uint32_t> scratch_;
+  std::vector<uint8_t> scratch_bytes_;
+  uint64_t row_count_ = 0;
+  uint64_t overlaps_ = 0;
+};
+
+}  // namespace firewatch::symbolizer

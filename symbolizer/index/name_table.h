@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+// The names of one index: strings by dense 32-bit id, as they stand in the file and demangled.
+// Demangled C++ names are bulky (three times the linkage names) and repeat themselves, so they are
+// kept in blocks that are compressed one by one with zstd: a name costs the decoding of one block
+// (some 30 us), and whoever shows names keeps them by id (name_cache.h).
+//
+// Three classes: NameTableBuilder gives ids out while an index is built, NameTable is a view on
+// the written section, NameReader decodes. Bytes: docs/formats.md, "Symbol index", names.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/container/flat_hash_set.h"
+#include "absl/status/statusor.h"
+#include "base/hash.h"
+
+namespace firewatch::symbolizer {
+
+// Longer names are cut before anything looks at them: nobody reads them, and a name is a
+// stranger's.
+inline constexpr size_t kMaxNameBytes = size_t{64} << 10;
+// A demangled name above this is dropped, the linkage name is shown.
+inline constexpr size_t kMaxDisplayBytes = size_t{16} << 10;
+
+// Ids in order of first Intern: the same calls in the same order give the same ids and the same
+// bytes. Id 0 is "". One thread at a time. Memory: about 30 bytes per name.
+class NameTableBuilder {
+ public:
+  NameTableBuilder();
+  // The tables of ids point into this object.
+  NameTableBuilder(const NameTableBuilder&) = delete;
+  NameTableBuilder& operator=(const NameTableBuilder&) = delete;
+
+  // The id of a linkage name, a plain name or a path. The bytes must stay as they are until the
+  // table is written (mapped sections do): nothing is copied. Mangled names are demangled when the
+  // table is written.
+  uint32_t Intern(std::string_view name);
+  // The same for bytes that go away: copied when they are new.
+  uint32_t InternCopy(std::string_view name);
+
+  // Names given out, "" included.
+  size_t size() const { return names_.size(); }
+  std::string_view NameOf(uint32_t id) const { return names_[id]; }
+
+ private:
+  struct Hash {
+    using is_transparent = void;
+    const std::vector<std::string_view>* names;
+    size_t operator()(std::string_view name) const { return base::Hash64(name); }
+    size_t operator()(uint32_t id) const { return base::Hash64((*names)[id]); }
+  };
+  struct Equal {
+    using is_transparent = void;
+    const std::vector<std::string_view>* names;
+    bool operator()(uint32_t a, uint32_t b) const { return a == b; }
+    bool operator()(uint32_t a, std::string_view b) const { return (*names)[a] == b; }
+    bool operator()(std::string_view a, uint32_t b) const { return a == (*names)[b]; }
+  };
+
+  std::vector<std::string_view> names_;
+  absl::flat_hash_set<uint32_t, Hash, Equal> ids_;
+  std::deque<std::string> copies_;
+};
+
+struct NameTableOptions {
+  unsigned threads = 1;
+  // Suffixes that compilers put behind a name (".cold", ".isra.0") are left in the shown name: in
+  // Go a dot separates package and function.
+  bool keep_suffixes = false;
+};
+
+// The bytes of the names section: the same for any number of threads. Demangles: helper only.
+// The shown name of a linkage name is the demangled name without the compiler's suffixes
+// (name_parts.h); text with a '/' in it, a path, is never touched.
+absl::StatusOr<std::vector<std::byte>> WriteNames(const NameTableBuilder& names,
+                                                  const NameTableOptions& options);
+
+// A view on a names section; copies are cheap; immutable, any thread.
+class NameTable {
+ public:
+  NameTable() = default;
+  // DataLoss, saying what is wrong with the directory of blocks. The blocks themselves are checked
+  // when they are decoded. `section` must outlive the table. `content_hash`: of the section's
+  // bytes; tells tables apart in a NameReader.
+  static absl::StatusOr<NameTable> Parse(std::span<const std::byte> section, uint64_t content_hash);
+
+  uint32_t count() const { return count_; }
+
+ private:
+  friend class NameReader;
+  struct Block {
+    uint32_t first_id = 0;
+    uint32_t end_id = 0;
+    std::span<const std::byte> bytes;
+  };
+  // The block that holds `id`, which is below count().
+  size_t BlockOf(uint32_t id) const;
+  Block BlockAt(size_t number) const;
+  uint32_t FirstIdOf(size_t block) const;
+
+  std::span<const std::byte> section_;
+  uint32_t count_ = 0;
+  uint32_t block_count_ = 0;
+  uint64_t content_hash_ = 0;
+};
+
+// Decodes names; keeps the block that it decoded last, whichever table it came from, so names that
+// stand together cost one block. One thread at a time. Memory: about 100 KB for zstd and a block.
+class NameReader {
+ public:
+  NameReader();
+  ~NameReader();
+  NameReader(NameReader&&) noexcept;
+  NameReader& operator=(NameReader&&) noexcept;
+
+  // Copies the names of `id`, always printable UTF-8 without NUL; either pointer may be null.
+  // False, and "" for both, when the table has no such id or its block is damaged.
+  bool Read(const NameTable& table, uint32_t id, std::string* linkage, std::string* display);
+
+ private:
+  struct State;
+  bool Decode(const NameTable& table, size_t block);
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace firewatch::symbolizer

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "symbolizer/index/name_table.h"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+#include <zstd.h>
+
+#include <cstring>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "symbolizer/index/index_format.h"
+#include "symbolizer/index/name_cache.h"
+
+namespace firewatch::symbolizer {
+namespace {
+
+TEST(NameTableBuilderTest, IdsAreDenseAndInOrderOfFirstIntern) {
+  NameTableBuilder names;
+  EXPECT_EQ(names.Intern(""), 0U);
+  EXPECT_EQ(names.Intern("b"), 1U);
+  EXPECT_EQ(names.Intern("a"), 2U);
+  EXPECT_EQ(names.Intern("b"), 1U);
+  std::string gone = "copied";
+  EXPECT_EQ(names.InternCopy(gone), 3U);
+  gone.assign(gone.size(), '!');
+  EXPECT_EQ(names.Intern("copied"), 3U);
+  EXPECT_EQ(names.NameOf(3), "copied");
+  EXPECT_EQ(names.size(), 4U);
+}
+
+TEST(NameTableBuilderTest, HugeNamesAreCut) {
+  NameTableBuilder names;
+  const std::string huge(kMaxNameBytes + 100, 'x');
+  const uint32_t id = names.Intern(huge);
+  EXPECT_EQ(names.NameOf(id).size(), kMaxNameBytes);
+  EXPECT_EQ(names.InternCopy(huge), id);
+}
+
+std::vector<std::byte> Write(const NameTableBuilder& names, const NameTableOptions& options = {}) {
+  auto section = WriteNames(names, options);
+  EXPECT_TRUE(section.ok()) << section.status();
+  return section.ok() ? *std::move(section) : std::vector<std::byte>();
+}
+
+struct Names {
+  std::string linkage;
+  std::string display;
+};
+Names Read(const std::vector<std::byte>& section, uint32_t id) {
+  Names names;
+  const auto table = NameTable::Parse(section, 1);
+  EXPECT_TRUE(table.ok()) << table.status();
+  EXPECT_TRUE(NameReader().Read(*table, id, &names.linkage, &names.display)) << id;
+  return names;
+}
+
+TEST(NameTableTest, BothNamesComeBackWhateverTheBlock) {
+  std::vector<std::string> texts;
+  for (int i = 0; i < 20'000; ++i) {
+    // Demangles to space0::function0(int).
+    const std::string space = "space" + std::to_string(i % 97);
+    const std::string function = "function" + std::to_string(i);
+    texts.push_back(fmt::format("_ZN{}{}{}{}Ei", space.size(), space, function.size(), function));
+  }
+  NameTableBuilder names;
+  for (const std::string& text : texts) names.Intern(text);
+  const std::vector<std::byte> section = Write(names);
+  EXPECT_LT(section.size(), 20'000U * 12) << "25 bytes as they are, and as many demangled";
+  EXPECT_EQ(section, Write(names, {.threads = 3}));
+  const auto table = NameTable::Parse(section, 1);
+  ASSERT_TRUE(table.ok());
+  ASSERT_EQ(table->count(), 20'001U);
+  NameReader reader;
+  std::string linkage, display;
+  for (uint32_t id = 1; id <= 20'000; id += 7) {
+    ASSERT_TRUE(reader.Read(*table, id, &linkage, &display));
+    EXPECT_EQ(linkage, texts[id - 1]);
+    EXPECT_EQ(display, fmt::format("space{}::function{}(int)", (id - 1) % 97, id - 1));
+  }
+  EXPECT_FALSE(reader.Read(*table, 20'001, &linkage, &display));
+  EXPECT_EQ(linkage + display, "");
+}
+
+TEST(NameTableTest, WhatIsShown) {
+  const std::pair<const char*, const char*> kCases[] = {{"main", "main"},
+                                                        {"_Z3foov.cold", "foo()"},
+                                                        {"foo.part.0.cold", "foo"},
+                                                        {"memcpy@@GLIBC_2.14", "memcpy"},
+                                                        {"_Z3barv@plt", "_Z3barv@plt"},
+                                                        {"_RNvC6_123foo3bar", "123foo::bar"},
+                                                        {"/src/foo.cold", "/src/foo.cold"},
+                                                        {"$s4main3fooyyF", "$s4main3fooyyF"},
+                                                        {"evil\x1b[31m\xff", "evil?[31m?"}};
+  NameTableBuilder names;
+  for (const auto& [linkage, display] : kCases) names.Intern(linkage);
+  const std::vector<std::byte> section = Write(names);
+  uint32_t id = 1;
+  for (const auto& [linkage, display] : kCases) EXPECT_EQ(Read(section, id++).display, display);
+  EXPECT_EQ(Read(section, 2).linkage, "_Z3foov.cold");
+  EXPECT_EQ(Read(section, 9).linkage, "evil?[31m?");
+}
+
+TEST(NameTableTest, ReaderTellsTablesApart) {
+  NameTableBuilder first, second;
+  first.Intern("first");
+  second.Intern("second");
+  const auto first_bytes = Write(first);
+  const auto second_bytes = Write(second);
+  const auto first_table = NameTable::Parse(first_bytes, 1);
+  const auto second_table = NameTable::Parse(second_bytes, 2);
+  ASSERT_TRUE(first_table.ok() && second_table.ok());
+  NameReader reader;
+  std::string name;
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_TRUE(reader.Read(*first_table, 1, &name, nullptr));
+    EXPECT_EQ(name, "first");
+    EXPECT_TRUE(reader.Read(*second_table, 1, nullptr, &name));
+    EXPECT_EQ(name, "second");
+  }
+}
+
+TEST(NameTableTest, CacheKeepsNamesUntilItIsCleared) {
+  NameTableBuilder names;
+  names.Intern("_Z3fooi");
+  names.Intern("plain");
+  const auto section = Write(names);
+  const auto table = NameTable::Parse(section, 1);
+  ASSERT_TRUE(table.ok());
+  NameReader reader;
+  NameCache cache;
+  const NameCache::Names foo = cache.Get(*table, 1, reader);
+  for (uint32_t id = 2; id < 5000; ++id) cache.Get(*table, id, reader);
+  EXPECT_EQ(foo.linkage, "_Z3fooi");
+  EXPECT_EQ(foo.display, "foo(int)");
+  EXPECT_EQ(cache.Get(*table, 2, reader).display, "plain");
+  EXPECT_EQ(cache.Get(*table, 3, reader).display, "") << "no such name";
+  EXPECT_EQ(cache.Get(*table, 1, reader).linkage.data(), foo.linkage.data());
+  EXPECT_GT(cache.bytes(), 5000U * 64);
+  cache.Clear();
+  EXPECT_EQ(cache.bytes(), 0U);
+}
+
+TEST(NameTableTest, BlockThatUnpacksToTooMuchIsDamaged) {
+  const std::string zeros(kMaxNamesBlockBytes + 1, '\0');
+  std::string packed(ZSTD_compressBound(zeros.size()), '\0');
+  packed.resize(ZSTD_compress(packed.data(), packed.size(), zeros.data(), zeros.size(), 1));
+  const NamesHeader header{.count = 1, .block_count = 1};
+  const NamesBlockEntry entries[] = {
+      {.first_id = 0, .offset = 24},
+      {.first_id = 1, .offset = static_cast<uint32_t>(24 + packed.size())}};
+  std::string section(24, '\0');
+  std::memcpy(section.data(), &header, sizeof(header));
+  std::memcpy(section.data() + sizeof(header), entries, sizeof(entries));
+  section += packed;
+  const auto table = NameTable::Parse(std::as_bytes(std::span<const char>(section)), 1);
+  ASSERT_TRUE(table.ok()) << table.status();
+  std::string name = "x";
+  EXPECT_FALSE(NameReader().Read(*table, 0, &name, nullptr));
+  EXPECT_EQ(name, "");
+}
+
+}  // namespace
+}  // namespace firewatch::symbolizer

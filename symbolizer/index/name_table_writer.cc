@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+// The names section. Where a block ends is decided by the linkage names alone, before anything is
+// demangled: so blocks can be worked on by several threads and the bytes do not depend on it.
+#include <zstd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <thread>
+
+#include "base/status.h"
+#include "symbolizer/demangle.h"
+#include "symbolizer/index/index_format.h"
+#include "symbolizer/index/name_table.h"
+#include "symbolizer/index/text.h"
+#include "symbolizer/name_parts.h"
+
+namespace firewatch::symbolizer {
+namespace {
+
+// Measured on the names of libLLVM: level 3 packs 1.2 times faster than 6 and 4 % worse; above 9
+// the time doubles for 1 %.
+constexpr int kCompressionLevel = 6;
+// Room for one linkage name of the largest size and the numbers.
+constexpr size_t kMaxDisplaysPerBlock =
+    kMaxNamesBlockBytes - kNamesBlockLinkageBytes - kMaxNameBytes - 10 * kMaxNamesPerBlock;
+
+struct Block {
+  uint32_t first_id = 0;
+  uint32_t end_id = 0;
+  std::string packed;
+};
+
+std::vector<Block> SplitIntoBlocks(const NameTableBuilder& names) {
+  std::vector<Block> blocks;
+  size_t bytes = 0;
+  const auto count = static_cast<uint32_t>(names.size());
+  for (uint32_t id = 0, first = 0; id < count; ++id) {
+    bytes += names.NameOf(id).size();
+    const uint32_t next = id + 1;
+    if (bytes >= kNamesBlockLinkageBytes || next - first == kMaxNamesPerBlock || next == count) {
+      blocks.push_back({.first_id = first, .end_id = next, .packed = {}});
+      first = next;
+      bytes = 0;
+    }
+  }
+  return blocks;
+}
+
+void AppendVarint(size_t value, std::string* out) {
+  while (value >= 0x80) {
+    out->push_back(static_cast<char>(value | 0x80));
+    value >>= 7;
+  }
+  out->push_back(static_cast<char>(value));
+}
+
+// What is shown for a linkage name; "" when that is the linkage name itself.
+std::string DisplayOf(std::string_view linkage, const NameTableOptions& options) {
+  const bool mangled = LooksMangled(linkage);
+  if (!mangled && (options.keep_suffixes || linkage.find_first_of(".@") == linkage.npos)) return "";
+  if (linkage.find('/') != std::string_view::npos) return "";
+  std::string_view function = linkage;
+  // A mangled name has no dots of its own.
+  if (mangled || !options.keep_suffixes) function = SplitName(linkage).function;
+  std::string display = Demangle(function);
+  if (display == linkage || display.size() > kMaxDisplayBytes) return "";
+  return IsPrintableUtf8(display) ? display : MakePrintable(display);
+}
+
+// Works on one block at a time; one per thread.
+class BlockWriter {
+ public:
+  BlockWriter(const NameTableBuilder& names, const NameTableOptions& options)
+      : names_(names), options_(options), context_(ZSTD_createCCtx()) {}
+  ~BlockWriter() { ZSTD_freeCCtx(context_); }
+  BlockWriter(const BlockWriter&) = delete;
+  BlockWriter& operator=(const BlockWriter&) = delete;
+
+  bool Write(Block* block) {
+    text_.clear();
+    raw_.clear();
+    size_t displays = 0;
+    for (uint32_t id = block->first_id; id < block->end_id; ++id) {
+      const std::string_view name = names_.NameOf(id);
+      std::string display = DisplayOf(name, options_);
+      displays += display.size();
+      if (displays > kMaxDisplaysPerBlock) display.clear();
+      AppendVarint(name.size(), &raw_);
+      AppendVarint(display.size(), &raw_);
+      // As long as the name was: every offending byte becomes one '?'.
+      if (IsPrintableUtf8(name)) {
+        text_ += name;
+      } else {
+        text_ += MakePrintable(name);
+      }
+      text_ += display;
+    }
+    raw_ += text_;
+    packed_.resize(ZSTD_compressBound(raw_.size()));
+    const size_t size = ZSTD_compressCCtx(context_, packed_.data(), packed_.size(), raw_.data(),
+                                          raw_.size(), kCompressionLevel);
+    if (ZSTD_isError(size) != 0) return false;
+    block->packed.assign(packed_.data(), size);
+    return true;
+  }
+
+ private:
+  const NameTableBuilder& names_;
+  const NameTableOptions& options_;
+  ZSTD_CCtx* context_;
+  std::string raw_;
+  std::string text_;
+  std::string packed_;
+};
+
+template <typename T>
+void Append(const T& value, std::vector<std::byte>* out) {
+  const auto* bytes = reinterpret_cast<const std::byte*>(&value);
+  out->insert(out->end(), bytes, bytes + sizeof(value));
+}
+
+absl::StatusOr<std::vector<std::byte>> Join(const std::vector<Block>& blocks, uint32_t count) {
+  uint64_t size = sizeof(NamesHeader) + (blocks.size() + 1) * sizeof(NamesBlockEntry);
+  uint64_t offset = size;
+  for (const Block& block : blocks) size += block.packed.size();
+  if (size > UINT32_MAX) {
+    return base::ResourceExhausted("{} bytes of names, {} are allowed", size, UINT32_MAX);
+  }
+  std::vector<std::byte> section;
+  section.reserve(size);
+  Append(NamesHeader{.count = count, .block_count = static_cast<uint32_t>(blocks.size())},
+         &section);
+  for (const Block& block : blocks) {
+    Append(NamesBlockEntry{.first_id = block.first_id, .offset = static_cast<uint32_t>(offset)},
+           &section);
+    offset += block.packed.size();
+  }
+  Append(NamesBlockEntry{.first_id = count, .offset = static_cast<uint32_t>(offset)}, &section);
+  for (const Block& block : blocks) {
+    const auto bytes = std::as_bytes(std::span<const char>(block.packed));
+    section.insert(section.end(), bytes.begin(), bytes.end());
+  }
+  return section;
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<std::byte>> WriteNames(const NameTableBuilder& names,
+                                                  const NameTableOptions& options) {
+  std::vector<Block> blocks = SplitIntoBlocks(names);
+  std::atomic<size_t> next = 0;
+  std::atomic<bool> failed = false;
+  const auto work = [&] {
+    BlockWriter writer(names, options);
+    for (size_t i = next++; i < blocks.size(); i = next++) {
+      if (!writer.Write(&blocks[i])) failed = true;
+    }
+  };
+  std::vector<std::thread> helpers;
+  const auto wanted = std::min<size_t>(options.threads, blocks.size());
+  for (size_t i = 1; i < wanted; ++i) helpers.emplace_back(work);
+  work();
+  for (std::thread& helper : helpers) helper.join();
+  if (failed) return base::Internal("names could not be compressed");
+  return Join(blocks, static_cast<uint32_t>(names.size()));
+}
+
+}  // namespace firewatch::symbolizer

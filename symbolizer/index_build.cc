@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "symbolizer/index_build.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <deque>
+#include <new>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "base/status.h"
+#include "symbolizer/elf/function_symbols.h"
+#include "symbolizer/index/index_writer.h"
+#include "symbolizer/index/line_build.h"
+#include "symbolizer/index/line_table_format.h"
+
+namespace firewatch::symbolizer {
+namespace {
+
+// A deque: names point into its elements.
+using SymbolTables = std::deque<FunctionSymbols>;
+
+// What cannot be read of a further file is missing, no more.
+void AddFurther(const ElfFile* file, SymbolTables* tables) {
+  if (file == nullptr) return;
+  auto functions = ReadFunctionSymbols(file->reader(), {.debug_file = true});
+  if (functions.ok()) tables->push_back(*std::move(functions));
+}
+
+absl::StatusOr<SymbolTables> ReadTables(ObjectFiles& files) {
+  SymbolTables tables;
+  const bool alone = files.elf() == nullptr;
+  const ElfFile& first = alone ? *files.debug() : *files.elf();
+  // A file that is called a debug file may be a whole program all the same.
+  const bool no_code = alone && files.facts().executable_segments.empty();
+  ASSIGN_OR_RETURN(auto functions, ReadFunctionSymbols(first.reader(), {.debug_file = no_code}));
+  tables.push_back(std::move(functions));
+  // .gnu_debugdata is a part of the debug file's table, and both are parts of a whole one.
+  if (alone || files.facts().has_symtab) return tables;
+  AddFurther(files.debug(), &tables);
+  if (tables.size() == 1) AddFurther(files.mini_debug(), &tables);
+  return tables;
+}
+
+IndexSource SourceOf(const ObjectFiles& files, SymbolTables& tables) {
+  IndexSource source;
+  source.id = files.facts().id;
+  source.pseudo_id = files.facts().has_pseudo_id;
+  source.has_table = false;
+  source.file_bytes = files.facts().file_bytes;
+  for (const ElfSegment& segment : files.facts().executable_segments) {
+    source.segments.push_back({.file_offset = segment.file_offset,
+                               .vaddr = segment.vaddr,
+                               .file_size = segment.file_size});
+  }
+  for (FunctionSymbols& table : tables) {
+    source.has_table |= table.has_table;
+    source.keep_suffixes |= table.is_go;
+    if (source.symbols.empty()) {
+      source.symbols = std::move(table.symbols);
+    } else {
+      source.symbols.insert(source.symbols.end(), table.symbols.begin(), table.symbols.end());
+    }
+  }
+  return source;
+}
+
+class Interner final : public NameInterner {
+ public:
+  explicit Interner(NameTableBuilder& names) : names_(names) {}
+  uint32_t Intern(std::string_view name) override { return names_.Intern(name); }
+  uint32_t InternCopy(std::string_view name) override { return names_.InternCopy(name); }
+
+ private:
+  NameTableBuilder& names_;
+};
+
+LinesState StateFor(const absl::Status& error) {
+  switch (error.code()) {
+    case absl::StatusCode::kNotFound:
+      return LinesState::kNoDebugInfo;
+    case absl::StatusCode::kResourceExhausted:
+      return LinesState::kOverBudget;
+    case absl::StatusCode::kFailedPrecondition:
+      return LinesState::kMismatch;
+    default:
+      return LinesState::kDamaged;
+  }
+}
+
+void SetNoLines(const absl::Status& error, IndexBuildReport* report) {
+  report->lines = StateFor(error);
+  report->lines_reason = base::Message(error);
+}
+
+// What a user may do about names that are missing all the same.
+std::string WhyIncomplete(const ObjectFiles& files, const LineBuildStats& stats) {
+  if (!files.companion_status().ok()) return std::string(base::Message(files.companion_status()));
+  if (stats.units_without_dwo > 0) {
+    return fmt::format("{} units without their .dwo", stats.units_without_dwo);
+  }
+  if (stats.units_bad > 0) return fmt::format("{} units cannot be read", stats.units_bad);
+  if (stats.names_missing > 0 && files.wants_alt())
+    return "names are in a dwz file that is missing";
+  return "";
+}
+
+absl::StatusOr<LineBuildStats> ReadLines(ObjectFiles& files, const IndexBuildOptions& options,
+                                         NameTableBuilder& names, std::vector<std::byte>* section) {
+  ASSIGN_OR_RETURN(const DwarfInput* input, files.Dwarf());
+  Interner interner(names);
+  try {
+    return BuildLines(*input, {.threads = options.threads}, interner, section);
+  } catch (const std::bad_alloc&) {
+    return base::ResourceExhausted("lines need more memory than allowed");
+  }
+}
+
+// Without lines unless they were asked for and can be had: then the report says why, and whoever
+// asked builds again without.
+absl::StatusOr<IndexBuildReport> Build(ObjectFiles& files, const IndexBuildOptions& options,
+                                       LinesState no_lines, int out_fd, bool* again) {
+  IndexBuildReport report;
+  report.lines = no_lines;
+  ASSIGN_OR_RETURN(SymbolTables tables, ReadTables(files));
+  IndexWriter writer(SourceOf(files, tables));
+  std::vector<std::byte> section;
+  if (options.lines) {
+    const auto stats = ReadLines(files, options, writer.names(), &section);
+    if (!stats.ok()) {
+      SetNoLines(stats.status(), &report);
+      *again = true;
+      return report;
+    }
+    writer.SetLines(kLinesVersion, section);
+    report.lines = LinesState::kPresent;
+    report.lines_reason = WhyIncomplete(files, *stats);
+    report.dwarf_bytes = files.dwarf_bytes();
+    report.functions = stats->functions;
+    report.rows = stats->rows;
+    report.units_bad = stats->units_bad;
+    report.units_without_dwo = stats->units_without_dwo;
+  } else if (no_lines != LinesState::kNotTried) {
+    writer.SetNoLines(no_lines);
+  }
+  const auto written = writer.Write(out_fd, static_cast<unsigned>(std::max(options.threads, 1)));
+  if (!written.ok()) return base::Internal("{}", base::Message(written.status()));
+  report.symbols = written->symbols;
+  report.index_bytes = written->file_bytes;
+  return report;
+}
+
+}  // namespace
+
+absl::StatusOr<IndexBuildReport> BuildIndex(ObjectFiles& files, const IndexBuildOptions& options,
+                                            int out_fd) {
+  bool again = false;
+  ASSIGN_OR_RETURN(IndexBuildReport first,
+                   Build(files, options, LinesState::kNotTried, out_fd, &again));
+  if (!again) return first;
+  // No debug information is the usual case; another build's next to it is worth a word.
+  if (first.lines == LinesState::kNoDebugInfo && !files.companion_status().ok()) {
+    SetNoLines(files.companion_status(), &first);
+  }
+  // From the start, so that no name of the failed attempt stays in the table.
+  IndexBuildOptions symbols_only = options;
+  symbols_only.lines = false;
+  ASSIGN_OR_RETURN(IndexBuildReport second,
+                   Build(files, symbols_only, first.lines, out_fd, &again));
+  second.lines_reason = std::move(first.lines_reason);
+  return second;
+}
+
+}  // namespace firewatch::symbolizer
