@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <deque>
 #include <new>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -15,6 +16,8 @@
 #include "symbolizer/index/index_writer.h"
 #include "symbolizer/index/line_build.h"
 #include "symbolizer/index/line_table_format.h"
+#include "symbolizer/index/name_interner.h"
+#include "symbolizer/index/section_sink.h"
 
 namespace firewatch::symbolizer {
 namespace {
@@ -77,6 +80,18 @@ class Interner final : public NameInterner {
   NameTableBuilder& names_;
 };
 
+// The section goes into a file, so that it is not private memory.
+class FileSink final : public SectionSink {
+ public:
+  explicit FileSink(ScratchFile& scratch) : scratch_(scratch) {}
+  absl::Status Begin() { return scratch_.BeginAny(); }
+  absl::Status Append(std::span<const std::byte> bytes) override { return scratch_.Write(bytes); }
+  absl::StatusOr<std::span<const std::byte>> End() { return scratch_.EndAny(); }
+
+ private:
+  ScratchFile& scratch_;
+};
+
 LinesState StateFor(const absl::Status& error) {
   switch (error.code()) {
     case absl::StatusCode::kNotFound:
@@ -108,11 +123,17 @@ std::string WhyIncomplete(const ObjectFiles& files, const LineBuildStats& stats)
 }
 
 absl::StatusOr<LineBuildStats> ReadLines(ObjectFiles& files, const IndexBuildOptions& options,
-                                         NameTableBuilder& names, std::vector<std::byte>* section) {
+                                         NameTableBuilder& names,
+                                         std::span<const std::byte>* section) {
   ASSIGN_OR_RETURN(const DwarfInput* input, files.Dwarf());
   Interner interner(names);
+  FileSink sink(files.lines_scratch());
+  RETURN_IF_ERROR(sink.Begin());
   try {
-    return BuildLines(*input, {.threads = options.threads}, interner, section);
+    auto stats = BuildLines(*input, {.threads = options.threads}, interner, sink);
+    if (!stats.ok()) return stats;
+    ASSIGN_OR_RETURN(*section, sink.End());
+    return stats;
   } catch (const std::bad_alloc&) {
     return base::ResourceExhausted("lines need more memory than allowed");
   }
@@ -126,7 +147,7 @@ absl::StatusOr<IndexBuildReport> Build(ObjectFiles& files, const IndexBuildOptio
   report.lines = no_lines;
   ASSIGN_OR_RETURN(SymbolTables tables, ReadTables(files));
   IndexWriter writer(SourceOf(files, tables));
-  std::vector<std::byte> section;
+  std::span<const std::byte> section;
   if (options.lines) {
     const auto stats = ReadLines(files, options, writer.names(), &section);
     if (!stats.ok()) {

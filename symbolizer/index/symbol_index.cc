@@ -129,6 +129,14 @@ absl::StatusOr<SymbolIndex> SymbolIndex::Parse(std::span<const std::byte> bytes)
   RETURN_IF_ERROR(index.ParseSegments(segments.bytes));
   ASSIGN_OR_RETURN(index.names_, NameTable::Parse(names.bytes, names.xxh3));
   RETURN_IF_ERROR(index.ParseSymbols(symbols.bytes));
+  const auto& lines = sections[IndexSectionKind::kLines];
+  if (lines.present != index.has_lines()) {
+    return base::DataLoss("symbol index: lines are {}, but the header says otherwise",
+                          lines.present ? "there" : "missing");
+  }
+  if (!lines.present) return index;
+  RETURN_IF_ERROR(CheckVersion(lines, kLinesVersion, "lines"));
+  ASSIGN_OR_RETURN(index.lines_, LineTable::Parse(lines.bytes, index.names_.count()));
   return index;
 }
 
@@ -358,11 +366,41 @@ std::optional<uint64_t> SymbolIndex::VaddrOf(uint64_t file_offset) const {
 }
 
 size_t SymbolIndex::FindAddress(uint64_t vaddr, std::span<IndexFrame> out) const {
+  if (out.empty()) return 0;
   const uint32_t range = RangeOf(vaddr);
-  if (range == range_count_ || out.empty()) return 0;
-  out[0] = {.name = NameOf(range),
-            .flags = static_cast<uint8_t>(Load<uint8_t>(flags_, range) & ~kContinued)};
-  return 1;
+  const bool has_symbol = range != range_count_;
+  IndexFrame physical;
+  if (has_symbol) {
+    physical.name = NameOf(range);
+    physical.flags = static_cast<uint8_t>(Load<uint8_t>(flags_, range) & ~kContinued);
+  }
+  if (!has_lines()) {
+    out[0] = physical;
+    return has_symbol ? 1 : 0;
+  }
+
+  LineFrame lines[kMaxIndexFrames];
+  size_t depth = lines_.Find(vaddr, std::span(lines).first(std::min(out.size(), std::size(lines))));
+  if (depth == 0) {
+    out[0] = physical;
+    return has_symbol ? 1 : 0;
+  }
+  // A line of padding, or of code that neither a symbol nor a function is known for.
+  if (!has_symbol && depth == 1 && lines[0].function == kNoFunction) return 0;
+  for (size_t i = 0; i < depth; ++i) {
+    const LineFrame& line = lines[i];
+    const auto function =
+        line.function == kNoFunction ? LineTable::Function{} : lines_.FunctionAt(line.function);
+    const bool from_symbol = has_symbol && i + 1 == depth;
+    out[i] = {.name = from_symbol ? physical.name : function.name,
+              .file = line.file,
+              .line = line.line,
+              .start_line = function.line,
+              .flags = from_symbol    ? physical.flags
+                       : line.inlined ? uint8_t{kInlined}
+                                      : uint8_t{0}};
+  }
+  return depth;
 }
 
 size_t SymbolIndex::FindOffset(uint64_t file_offset, std::span<IndexFrame> out) const {
