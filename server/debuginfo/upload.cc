@@ -162,6 +162,9 @@ transport::StreamStart OpenUpload(DebugInfo& debuginfo, const HttpRequest& reque
   if (!encoding.empty() && encoding != "identity" && encoding != "zstd") {
     return refuse(400, "Content-Encoding: not one of identity, zstd");
   }
+  if (debuginfo.files().options().max_bytes == 0) {
+    return refuse(403, "this server keeps no debug information (--debuginfo-bytes 0)");
+  }
   auto file = debuginfo.files().Receive();
   if (!file.ok()) return {.sink = nullptr, .refusal = Refusal(file.status())};
   return {.sink = std::make_unique<UploadSink>(
