@@ -9,6 +9,7 @@
 
 #include "base/logging.h"
 #include "base/status.h"
+#include "cli/debuginfo.h"
 #include "cli/doctor.h"
 #include "cli/doctor_tables.h"
 #include "cli/record.h"
@@ -136,8 +137,34 @@ int Main(int argc, char** argv) {
       ->needs(tables_flag)
       ->capture_default_str();
 
+  DebugInfoOptions debuginfo;
+  CLI::App* debuginfo_command = app.add_subcommand(
+      "debuginfo", "Give a server the files by which it names what agents could not name.");
+  debuginfo_command->require_subcommand(1);
+  CLI::App* upload_command = debuginfo_command->add_subcommand(
+      "upload", "Send executables or debug files; profiles stored before get their names, too.");
+  upload_command
+      ->add_option("file", debuginfo.files,
+                   "Executable, library or debug file; of a stripped one its debug file is looked "
+                   "for, as gdb does")
+      ->required();
+  upload_command
+      ->add_option("--wait", debuginfo.wait_seconds,
+                   "Seconds to wait until the server has read a file")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  CLI::App* list_command =
+      debuginfo_command->add_subcommand("list", "What the server has, and what came of it.");
+  for (CLI::App* command : {upload_command, list_command}) {
+    command->add_option("--server", debuginfo.server, "Its address or URL")
+        ->type_name("ADDR")
+        ->capture_default_str();
+  }
+
   CLI11_PARSE(app, argc, argv);
   record.hz_given = hz_option->count() > 0;
+  if (upload_command->parsed()) return RunDebugInfoUpload(debuginfo);
+  if (list_command->parsed()) return RunDebugInfoList(debuginfo);
   if (record_command->parsed()) return Record(record);
   if (stacks.pid != 0) return RunStacks(stacks);
   if (doctor_tables) return RunDoctorTables(agent_address);

@@ -6,7 +6,7 @@
 namespace firewatch::profile {
 namespace {
 
-constexpr char kMagicAndVersion[] = {'F', 'W', 'F', 'T', 1};
+constexpr char kMagicAndVersion[] = {'F', 'W', 'F', 'T', 2};
 
 template <typename Column>
 void AppendUnsigned(std::string& bytes, const Column& column) {
@@ -38,6 +38,8 @@ std::string EncodeFlameTree(const FlameTree& tree) {
   AppendSigned(bytes, tree.total);
   AppendUnsigned(bytes, tree.flags);
   AppendUnsigned(bytes, tree.file);
+  AppendUnsigned(bytes, tree.source);
+  AppendUnsigned(bytes, tree.line);
   return bytes;
 }
 

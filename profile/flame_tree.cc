@@ -24,6 +24,8 @@ struct Node {
   uint32_t parent = 0;
   uint32_t name = 0;  // FrameTable's
   uint32_t file = 0;
+  uint32_t source = 0;
+  uint32_t line = 0;
   uint8_t flags = 0;
   int64_t self = 0;
   int64_t total = 0;
@@ -36,7 +38,8 @@ uint64_t Weight(int64_t value) {
 
 class TreeBuilder {
  public:
-  explicit TreeBuilder(const Profile& profile) : profile_(profile), frames_(profile) {
+  TreeBuilder(const Profile& profile, std::span<const uint8_t> reasons)
+      : profile_(profile), frames_(profile, reasons) {
     nodes_.push_back({.name = frames_.Intern("total")});
   }
 
@@ -83,8 +86,12 @@ class TreeBuilder {
     const auto [it, added] = child_.try_emplace(key, static_cast<uint32_t>(nodes_.size()));
     path_[depth] = it->second;
     if (!added) return Meet(it->second, frame);
-    nodes_.push_back(
-        {.parent = parent, .name = frame.name, .file = frame.file, .flags = frame.flags});
+    nodes_.push_back({.parent = parent,
+                      .name = frame.name,
+                      .file = frame.file,
+                      .source = frame.source,
+                      .line = frame.line,
+                      .flags = frame.flags});
     return it->second;
   }
 
@@ -92,8 +99,16 @@ class TreeBuilder {
   // order of the samples does not matter.
   uint32_t Meet(uint32_t id, const Frame& frame) {
     Node& node = nodes_[id];
-    node.flags &= frame.flags;
+    const auto changed = static_cast<uint8_t>(node.flags ^ frame.flags);
+    const auto marks = static_cast<uint8_t>(node.flags & frame.flags & kFrameMarks);
+    if (changed >> kFrameReasonShift == 0) {
+      node.flags = static_cast<uint8_t>(marks | (node.flags & ~kFrameMarks));
+    } else {
+      node.flags = marks | ((marks & kFrameNotSymbolized) != 0 ? kFrameReasonMixed : 0);
+    }
     if (node.file != frame.file) node.file = 0;
+    if (node.line != frame.line) node.line = 0;
+    if (node.source != frame.source) node.source = node.line = 0;
     return id;
   }
 
@@ -203,6 +218,8 @@ class TreeBuilder {
     tree.total.push_back(node.total);
     tree.flags.push_back(node.flags);
     tree.file.push_back(names.Use(node.file));
+    tree.source.push_back(names.Use(node.source));
+    tree.line.push_back(node.line);
   }
 
   const Profile& profile_;
@@ -215,7 +232,7 @@ class TreeBuilder {
 }  // namespace
 
 FlameTree BuildFlameTree(const Profile& profile, const FlameTreeOptions& options) {
-  return TreeBuilder(profile).Build(options);
+  return TreeBuilder(profile, options.reasons).Build(options);
 }
 
 }  // namespace firewatch::profile

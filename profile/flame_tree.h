@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -19,6 +20,8 @@ struct FlameTreeOptions {
   // "(other)" that carries the exact total: the weight of the tree never changes. The "(other)"
   // nodes come on top, at most one per kept node.
   uint32_t max_nodes = 0;
+  // Why locations have no name, by LocationId, 0 to 15; shown in `flags`. Empty: not known.
+  std::span<const uint8_t> reasons = {};
 };
 
 // Column per field, level order (a parent comes before its children, children of one parent are
@@ -28,9 +31,13 @@ struct FlameTree {
   std::vector<uint32_t> name;    // index into `names`
   std::vector<int64_t> self;
   std::vector<int64_t> total;
-  std::vector<uint8_t> flags;  // bit 0 inlined, bit 1 kernel, bit 2 not symbolized, bit 3 "(other)"
+  // Bit 0 inlined, bit 1 kernel, bit 2 not symbolized, bit 3 "(other)"; bits 4 to 7 the reason of a
+  // frame that is not symbolized, 15 when its locations have several.
+  std::vector<uint8_t> flags;
   std::vector<uint32_t> file;  // index into `names`: binary (base name of the mapping), or "" when
                                // there is none or the frames of the node come from several
+  std::vector<uint32_t> source;  // index into `names`: path of the source file, by the same rule
+  std::vector<uint32_t> line;    // in `source`: where the function begins; 0: unknown, or several
   std::vector<std::string> names;
   size_t size() const { return parent.size(); }
 };

@@ -304,7 +304,7 @@ class ColumnReader {
 void ExpectDecodes(const FlameTree& tree) {
   const std::string encoded = EncodeFlameTree(tree);
   ColumnReader reader(encoded);
-  ASSERT_EQ(reader.Bytes(5), std::string("FWFT\x01"));
+  ASSERT_EQ(reader.Bytes(5), std::string("FWFT\x02"));
   ASSERT_EQ(reader.Unsigned(), tree.size());
   ASSERT_EQ(reader.Unsigned(), tree.names.size());
   for (const std::string& name : tree.names) ASSERT_EQ(reader.Bytes(reader.Unsigned()), name);
@@ -315,7 +315,71 @@ void ExpectDecodes(const FlameTree& tree) {
   for (const int64_t expected : tree.total) ASSERT_EQ(reader.Signed(), expected);
   for (const uint8_t expected : tree.flags) ASSERT_EQ(reader.Unsigned(), expected);
   for (const uint32_t expected : tree.file) ASSERT_EQ(reader.Unsigned(), expected);
+  for (const uint32_t expected : tree.source) ASSERT_EQ(reader.Unsigned(), expected);
+  for (const uint32_t expected : tree.line) ASSERT_EQ(reader.Unsigned(), expected);
   ASSERT_TRUE(reader.done());
+}
+
+// What the node named `name` has.
+struct Seen {
+  uint8_t flags = 0;
+  std::string source;
+  uint32_t line = 0;
+  friend bool operator==(const Seen&, const Seen&) = default;
+};
+Seen NodeNamed(const FlameTree& tree, std::string_view name) {
+  for (size_t i = 0; i < tree.size(); ++i) {
+    if (tree.names[tree.name[i]] == name) {
+      return {tree.flags[i], tree.names[tree.source[i]], tree.line[i]};
+    }
+  }
+  ADD_FAILURE() << name;
+  return {};
+}
+
+TEST(FlameTreeTest, NodesSayWhereTheirFunctionBegins) {
+  ProfileBuilder builder(kCountOnly);
+  const auto add = [&](std::string_view name, std::string_view file, int64_t start, int64_t line) {
+    const FunctionId function = builder.AddFunction(name, name, file, start);
+    const LocationId location = builder.AddLocation({.lines = {{function, line, 0}}});
+    const int64_t one = 1;
+    builder.AddSample(builder.AddStack(std::span(&location, 1)), LabelSetId(), std::span(&one, 1));
+  };
+  add("begins", "a.cc", 10, 12);
+  add("begins", "a.cc", 10, 13);  // one function, two lines
+  add("lines", "a.cc", 0, 12);
+  add("one of many", "a.cc", 0, 12);
+  add("one of many", "a.cc", 0, 13);
+  add("template", "a.cc", 10, 0);
+  add("template", "b.cc", 10, 0);
+  add("huge", "a.cc", int64_t{1} << 40, 0);
+  const FlameTree tree = BuildFlameTree(builder.Finish(), {});
+  EXPECT_EQ(NodeNamed(tree, "begins"), (Seen{0, "a.cc", 10}));
+  EXPECT_EQ(NodeNamed(tree, "lines"), (Seen{0, "a.cc", 12}));
+  EXPECT_EQ(NodeNamed(tree, "one of many"), (Seen{0, "a.cc", 0}));
+  EXPECT_EQ(NodeNamed(tree, "template"), (Seen{0, "", 0}));
+  EXPECT_EQ(NodeNamed(tree, "huge"), (Seen{0, "a.cc", 0}));
+}
+
+TEST(FlameTreeTest, BareNodesSayWhy) {
+  ProfileBuilder builder(kCountOnly);
+  const auto add = [&](std::string_view file, std::string_view id, uint64_t offset) {
+    const MappingId mapping =
+        builder.AddMapping({.file = builder.AddString(file), .build_id = builder.AddString(id)});
+    const LocationId location =
+        builder.AddLocation({.mapping = mapping, .address = offset, .kind = LocationKind::kNative});
+    const int64_t one = 1;
+    builder.AddSample(builder.AddStack(std::span(&location, 1)), LabelSetId(), std::span(&one, 1));
+  };
+  add("/a/app", "01", 0x10);
+  add("/a/app", "01", 0x20);
+  add("/b/app", "02", 0x20);  // the same name, another binary
+  const Profile profile = builder.Finish();
+  const std::vector<uint8_t> reasons = {4, 4, 2};
+  const FlameTree tree = BuildFlameTree(profile, {.reasons = reasons});
+  EXPECT_EQ(NodeNamed(tree, "app+0x10").flags, kFrameNotSymbolized | 4 << kFrameReasonShift);
+  EXPECT_EQ(NodeNamed(tree, "app+0x20").flags, kFrameNotSymbolized | kFrameReasonMixed);
+  EXPECT_EQ(NodeNamed(BuildFlameTree(profile, {}), "app+0x10").flags, kFrameNotSymbolized);
 }
 
 TEST(FlameCodecTest, ColumnsDecodeToTheTree) {
@@ -335,7 +399,7 @@ TEST(FlameCodecTest, TheEndsOfInt64Survive) {
 
 TEST(FlameCodecTest, AnEmptyTreeIsTheseBytes) {
   EXPECT_EQ(EncodeFlameTree(BuildFlameTree(ProfileBuilder({}).Finish(), {})),
-            std::string("FWFT\x01\x01\x02\x05total\x00\x00\x00\x00\x00\x00\x01", 20));
+            std::string("FWFT\x02\x01\x02\x05total\x00\x00\x00\x00\x00\x00\x01\x01\x00", 22));
 }
 
 }  // namespace

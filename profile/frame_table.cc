@@ -44,6 +44,10 @@ std::string AddressName(const Profile& profile, const Location& location) {
   return fmt::format("{}+0x{:x}", binary, location.address);
 }
 
+uint32_t LineOf(int64_t line) {
+  return line > 0 && line <= std::numeric_limits<uint32_t>::max() ? static_cast<uint32_t>(line) : 0;
+}
+
 }  // namespace
 
 std::string FrameName(const Profile& profile, const Location& location, size_t line_index) {
@@ -54,13 +58,18 @@ std::string FrameName(const Profile& profile, const Location& location, size_t l
   return AddressName(profile, location);
 }
 
-FrameTable::FrameTable(const Profile& profile) {
+FrameTable::FrameTable(const Profile& profile, std::span<const uint8_t> reasons) {
   Intern("");
   std::vector<uint32_t> name_of_function(profile.functions.size(), kUnset);
+  std::vector<uint32_t> source_of_function(profile.functions.size(), 0);
   std::vector<uint32_t> file_of_mapping(profile.mappings.size(), kUnset);
   first_.reserve(profile.locations.size() + 1);
   frames_.reserve(profile.locations.size());
-  for (const Location& location : profile.locations) {
+  for (size_t index = 0; index < profile.locations.size(); ++index) {
+    const Location& location = profile.locations[index];
+    const auto bare = static_cast<uint8_t>(
+        kFrameNotSymbolized |
+        (index < reasons.size() ? (reasons[index] & 15) << kFrameReasonShift : 0));
     first_.push_back(frames_.size());
     uint32_t& file = file_of_mapping[location.mapping.index()];
     if (file == kUnset) {
@@ -68,18 +77,28 @@ FrameTable::FrameTable(const Profile& profile) {
     }
     const uint8_t kernel = location.kind == LocationKind::kKernel ? kFrameKernel : uint8_t{0};
     for (size_t i = 0; i < location.lines.size(); ++i) {
-      uint32_t& name = name_of_function[location.lines[i].function.index()];
-      if (name == kUnset) name = Intern(FunctionName(profile, location.lines[i].function));
-      Frame frame{.name = name, .file = file, .flags = kernel};
+      const Line& line = location.lines[i];
+      const Function& function = profile.functions[line.function.index()];
+      uint32_t& name = name_of_function[line.function.index()];
+      uint32_t& source = source_of_function[line.function.index()];
+      if (name == kUnset) {
+        name = Intern(FunctionName(profile, line.function));
+        source = Intern(profile.String(function.file));
+      }
+      Frame frame{.name = name,
+                  .file = file,
+                  .source = source,
+                  .line = LineOf(function.start_line != 0 ? function.start_line : line.line),
+                  .flags = kernel};
       if (i + 1 < location.lines.size()) frame.flags |= kFrameInlined;
       if (name == 0) {  // a function without a name
         frame.name = Intern(AddressName(profile, location));
-        frame.flags |= kFrameNotSymbolized;
+        frame.flags |= bare;
       }
       frames_.push_back(frame);
     }
     if (location.lines.empty()) {
-      const auto flags = static_cast<uint8_t>(kernel | kFrameNotSymbolized);
+      const auto flags = static_cast<uint8_t>(kernel | bare);
       frames_.push_back(
           {.name = Intern(AddressName(profile, location)), .file = file, .flags = flags});
     }

@@ -19,17 +19,23 @@ inline constexpr uint8_t kFrameInlined = 1;
 inline constexpr uint8_t kFrameKernel = 2;
 inline constexpr uint8_t kFrameNotSymbolized = 4;
 inline constexpr uint8_t kFrameOther = 8;  // stands for what was pruned
+inline constexpr uint8_t kFrameMarks = 15;
+inline constexpr int kFrameReasonShift = 4;
+inline constexpr uint8_t kFrameReasonMixed = 15 << kFrameReasonShift;
 
 struct Frame {
-  uint32_t name = 0;  // index into FrameTable::names()
-  uint32_t file = 0;  // the same: base name of the binary, or ""
+  uint32_t name = 0;    // index into FrameTable::names()
+  uint32_t file = 0;    // the same: base name of the binary, or ""
+  uint32_t source = 0;  // the same: path of the source file, or ""
+  uint32_t line = 0;    // where the function begins, else the line of the frame; 0: unknown
   uint8_t flags = 0;
 };
 
 // One thread. Reads the profile once, in the constructor.
 class FrameTable {
  public:
-  explicit FrameTable(const Profile& profile);
+  // `reasons`: as in FlameTreeOptions.
+  explicit FrameTable(const Profile& profile, std::span<const uint8_t> reasons = {});
 
   // Innermost inlined function first, as in Location::lines; at least one frame.
   std::span<const Frame> Of(LocationId location) const {

@@ -62,6 +62,12 @@ absl::Status SetRetentionBytes(ServerConfig& config, const std::string& text) {
   return absl::OkStatus();
 }
 
+template <uint64_t ServerConfig::* kMember>
+absl::Status SetBytes(ServerConfig& config, const std::string& text) {
+  ASSIGN_OR_RETURN(config.*kMember, ParseBytes(text));
+  return absl::OkStatus();
+}
+
 absl::Status AddAllowedHost(ServerConfig& config, const std::string& text) {
   RETURN_IF_ERROR(transport::ParseHostPort(text).status());
   config.allowed_hosts.push_back(text);
@@ -116,7 +122,7 @@ struct Setting {
   absl::Status (*set)(ServerConfig&, const std::string&);
 };
 
-constexpr std::array<Setting, 10> kSettings = {{
+constexpr std::array<Setting, 12> kSettings = {{
     {"data", "DIR", "Where profiles are kept (/var/lib/firewatch/server, else ./firewatch-data)",
      Shape::kOne, SetText<&ServerConfig::data_directory>},
     {"http", "ADDR", "The page and the APIs (127.0.0.1:7171)", Shape::kOne,
@@ -133,6 +139,10 @@ constexpr std::array<Setting, 10> kSettings = {{
      SetMaxNodes},
     {"http-workers", "N", "Queries answered at the same time, 1..256 (2)", Shape::kOne,
      SetHttpWorkers},
+    {"debuginfo-bytes", "BYTES", "Debug information kept for names; 0: none is taken (10GiB)",
+     Shape::kOne, SetBytes<&ServerConfig::debuginfo_bytes>},
+    {"debuginfo-file-bytes", "BYTES", "Largest file of debug information (4GiB)", Shape::kOne,
+     SetBytes<&ServerConfig::debuginfo_file_bytes>},
     {"insecure", "", "Allow listeners outside loopback, without TLS", Shape::kSwitch, SetInsecure},
     {"log-level", "LEVEL", "trace, debug, info, warn or error (info)", Shape::kOne, SetLogLevel},
 }};

@@ -20,6 +20,9 @@ struct ServerConfig {
   std::vector<std::string> allowed_hosts;
   uint32_t max_nodes = 1'000'000;  // of one flame tree; 0: no bound
   uint32_t http_workers = 2;
+  // Debug information kept for names: all files together, and one of them. 0: none is taken.
+  uint64_t debuginfo_bytes = uint64_t{10} << 30;
+  uint64_t debuginfo_file_bytes = uint64_t{4} << 30;
   bool insecure = false;
   std::string log_level = "info";
   std::string config_path;

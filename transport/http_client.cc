@@ -24,17 +24,53 @@ struct Receiver {
   HttpResponse response;
   size_t max_body_bytes = 0;
   bool too_large = false;
+  CURL* curl = nullptr;
+  const BodyConsumer* consume = nullptr;  // nullptr: into the response
+  size_t consumed_bytes = 0;
+  const BodyProducer* produce = nullptr;
+  const std::atomic<bool>* cancel = nullptr;
+  absl::Status callback_status;  // of consume or produce
 };
+
+// Of the answer at hand, which may be a redirect.
+long StatusOf(CURL* curl) {
+  long status = 0;
+  ::curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
+  return status;
+}
 
 size_t OnBody(char* data, size_t size, size_t count, void* user) {
   auto& receiver = *static_cast<Receiver*>(user);
   const size_t bytes = size * count;
+  if (receiver.consume != nullptr) {
+    if (StatusOf(receiver.curl) != 200) return bytes;
+    receiver.consumed_bytes += bytes;
+    if (receiver.consumed_bytes > receiver.max_body_bytes) {
+      receiver.too_large = true;
+      return 0;
+    }
+    receiver.callback_status = (*receiver.consume)({data, bytes});
+    return receiver.callback_status.ok() ? bytes : 0;
+  }
   if (receiver.response.body.size() + bytes > receiver.max_body_bytes) {
     receiver.too_large = true;
     return 0;  // makes curl stop with CURLE_WRITE_ERROR
   }
   receiver.response.body.append(data, bytes);
   return bytes;
+}
+
+size_t OnProduce(char* buffer, size_t size, size_t count, void* user) {
+  auto& receiver = *static_cast<Receiver*>(user);
+  const absl::StatusOr<size_t> bytes = (*receiver.produce)(buffer, size * count);
+  if (bytes.ok()) return *bytes;
+  receiver.callback_status = bytes.status();
+  return CURL_READFUNC_ABORT;
+}
+
+int OnProgress(void* user, curl_off_t, curl_off_t, curl_off_t, curl_off_t) {
+  const auto& receiver = *static_cast<Receiver*>(user);
+  return receiver.cancel->load(std::memory_order_relaxed) ? 1 : 0;  // not 0: ends it
 }
 
 size_t OnHeaderLine(char* data, size_t size, size_t count, void* user) {
@@ -99,6 +135,21 @@ void Configure(CURL* curl, const std::string& url, const HttpClientOptions& opti
   ::curl_easy_setopt(curl, CURLOPT_HEADERFUNCTION, &OnHeaderLine);
   ::curl_easy_setopt(curl, CURLOPT_HEADERDATA, &receiver);
   ::curl_easy_setopt(curl, CURLOPT_USERAGENT, "firewatch");
+  if (options.stall_timeout_ms > 0) {
+    ::curl_easy_setopt(curl, CURLOPT_LOW_SPEED_LIMIT, 1L);  // bytes per second
+    ::curl_easy_setopt(curl, CURLOPT_LOW_SPEED_TIME,
+                       static_cast<long>((options.stall_timeout_ms + 999) / 1000));
+  }
+  if (options.max_redirects > 0) {
+    ::curl_easy_setopt(curl, CURLOPT_FOLLOWLOCATION, 1L);
+    ::curl_easy_setopt(curl, CURLOPT_MAXREDIRS, static_cast<long>(options.max_redirects));
+    ::curl_easy_setopt(curl, CURLOPT_REDIR_PROTOCOLS_STR, "http,https");
+  }
+  if (options.cancel != nullptr) {
+    ::curl_easy_setopt(curl, CURLOPT_NOPROGRESS, 0L);
+    ::curl_easy_setopt(curl, CURLOPT_XFERINFOFUNCTION, &OnProgress);
+    ::curl_easy_setopt(curl, CURLOPT_XFERINFODATA, &receiver);
+  }
   if (options.accept_gzip) ::curl_easy_setopt(curl, CURLOPT_ACCEPT_ENCODING, "gzip");
   if (IsLoopbackUrl(url)) ::curl_easy_setopt(curl, CURLOPT_PROXY, "");
 }
@@ -110,7 +161,10 @@ absl::Status ToStatus(CURLcode code, const std::string& url, std::string_view de
     return base::ResourceExhausted("{}: the answer is larger than {} bytes", url,
                                    receiver.max_body_bytes);
   }
+  if (!receiver.callback_status.ok()) return receiver.callback_status;
   switch (code) {
+    case CURLE_ABORTED_BY_CALLBACK:
+      return base::MakeStatus(absl::StatusCode::kCancelled, fmt::format("{}: cancelled", url));
     case CURLE_URL_MALFORMAT:
     case CURLE_UNSUPPORTED_PROTOCOL:
       return base::InvalidArgument("{}: {}", url, reason);
@@ -124,18 +178,30 @@ absl::Status ToStatus(CURLcode code, const std::string& url, std::string_view de
 
 absl::StatusOr<HttpResponse> Perform(CURL* curl, const std::string& url,
                                      const HttpClientOptions& options,
-                                     std::string_view content_type) {
-  Receiver receiver{.response = {}, .max_body_bytes = options.max_body_bytes};
+                                     std::string_view content_type,
+                                     const BodyConsumer* consume = nullptr,
+                                     const BodyProducer* produce = nullptr) {
+  Receiver receiver{.response = {},
+                    .max_body_bytes = options.max_body_bytes,
+                    .curl = curl,
+                    .consume = consume,
+                    .produce = produce,
+                    .cancel = options.cancel,
+                    .callback_status = {}};
   std::array<char, CURL_ERROR_SIZE> detail{};
   const CurlList headers = HeaderList(options, content_type);
   Configure(curl, url, options, receiver);
   ::curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers.get());
+  if (produce != nullptr) {
+    ::curl_easy_setopt(curl, CURLOPT_UPLOAD, 1L);  // PUT, in chunks, after "100 Continue"
+    ::curl_easy_setopt(curl, CURLOPT_READFUNCTION, &OnProduce);
+    ::curl_easy_setopt(curl, CURLOPT_READDATA, &receiver);
+    ::curl_easy_setopt(curl, CURLOPT_UPLOAD_BUFFERSIZE, 256L << 10);
+  }
   ::curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, detail.data());
   const CURLcode code = ::curl_easy_perform(curl);
   if (code != CURLE_OK) return ToStatus(code, url, detail.data(), receiver);
-  long status = 0;
-  ::curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
-  receiver.response.status = static_cast<int>(status);
+  receiver.response.status = static_cast<int>(StatusOf(curl));
   return std::move(receiver.response);
 }
 
@@ -156,6 +222,28 @@ absl::StatusOr<HttpResponse> HttpPost(const std::string& url, std::string_view b
   ::curl_easy_setopt(curl.get(), CURLOPT_POSTFIELDS, body.data() == nullptr ? "" : body.data());
   ::curl_easy_setopt(curl.get(), CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(body.size()));
   return Perform(curl.get(), url, options, content_type);
+}
+
+absl::StatusOr<HttpResponse> HttpDelete(const std::string& url, const HttpClientOptions& options) {
+  const CurlHandle curl = NewHandle();
+  if (curl == nullptr) return base::ResourceExhausted("no memory for a request");
+  ::curl_easy_setopt(curl.get(), CURLOPT_CUSTOMREQUEST, "DELETE");
+  return Perform(curl.get(), url, options, "");
+}
+
+absl::StatusOr<HttpResponse> HttpPut(const std::string& url, const BodyProducer& produce,
+                                     std::string_view content_type,
+                                     const HttpClientOptions& options) {
+  const CurlHandle curl = NewHandle();
+  if (curl == nullptr) return base::ResourceExhausted("no memory for a request");
+  return Perform(curl.get(), url, options, content_type, nullptr, &produce);
+}
+
+absl::StatusOr<HttpResponse> HttpDownload(const std::string& url, const BodyConsumer& consume,
+                                          const HttpClientOptions& options) {
+  const CurlHandle curl = NewHandle();
+  if (curl == nullptr) return base::ResourceExhausted("no memory for a request");
+  return Perform(curl.get(), url, options, "", &consume);
 }
 
 }  // namespace firewatch::transport

@@ -28,6 +28,8 @@ constexpr size_t kWritePiece = size_t{256} << 10;
 // the connection, and the peer would lose the answer that tells it why.
 constexpr size_t kLingerBytes = size_t{1} << 20;
 constexpr std::chrono::milliseconds kLingerTime{500};
+// One piece of a streamed body: large enough that a thread's wake-up is lost in its cost.
+constexpr size_t kStreamPiece = size_t{256} << 10;
 // Beast reads ahead by up to 64 KiB.
 constexpr size_t kReadAhead = 64 * 1024;
 
@@ -55,12 +57,16 @@ Connection::Connection(tcp::socket socket, ConnectionHost& host)
       local_address_(LocalAddress(stream_.socket())),
       buffer_(host.options.max_header_bytes + kReadAhead) {}
 
+Connection::~Connection() { EndStream(); }
+
 // 1. A request line and headers, within one deadline however slowly they drip.
 void Connection::ReadHeader() {
   parser_.emplace();
   is_head_ = false;
   parser_->header_limit(static_cast<uint32_t>(host_.options.max_header_bytes));
-  parser_->body_limit(host_.options.max_body_bytes);
+  // The larger of both bounds: which one holds is known when the header has been read.
+  parser_->body_limit(
+      std::max<uint64_t>(host_.options.max_body_bytes, host_.options.stream.max_body_bytes));
   host_.OnIdle(*this);
   stream_.expires_after(std::chrono::milliseconds(host_.options.header_timeout_ms));
   http::async_read_header(stream_, buffer_, *parser_,
@@ -71,6 +77,8 @@ void Connection::OnHeader(ErrorCode error) {
   host_.OnBusy(*this);
   if (error) return OnReadError(error);
   if (!CheckHeader()) return;
+  if (IsStreamed()) return BeginStream();
+  if (!CheckLength(host_.options.max_body_bytes)) return;
   const auto& expect = parser_->get()[http::field::expect];
   if (beast::iequals(expect, "100-continue")) return SendContinue();
   ReadBody();
@@ -130,6 +138,14 @@ bool Connection::CheckHeader() {
   return true;
 }
 
+bool Connection::CheckLength(uint64_t limit) {
+  parser_->body_limit(limit);  // a body in chunks is measured as it comes
+  const auto length = parser_->content_length();
+  if (!length || *length <= limit) return true;
+  Refuse(413, "the request's body is too large");
+  return false;
+}
+
 // curl waits a second for this line before it sends a larger body.
 void Connection::SendContinue() {
   static constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
@@ -137,6 +153,7 @@ void Connection::SendContinue() {
   asio::async_write(stream_, asio::buffer(kContinue.data(), kContinue.size()),
                     [this](ErrorCode error, size_t) {
                       if (error) return host_.OnClosed(*this);
+                      if (streaming_) return ReadPiece();
                       ReadBody();
                     });
 }
@@ -160,12 +177,72 @@ void Connection::OnBody(ErrorCode error) {
 }
 
 HttpRequest Connection::TakeRequest() {
-  auto message = parser_->release();
+  auto& message = parser_->get();
   for (const auto& field : message) {
     request_->headers.emplace_back(LowerCase(View(field.name_string())), View(field.value()));
   }
   request_->body = std::move(message.body());
   return *std::exchange(request_, std::nullopt);
+}
+
+// 3b. and 4b. A streamed body: the sink is opened, fed and closed by the stream thread; between two
+// pieces this connection reads. At any time it is at one of both, so there is one piece in memory.
+bool Connection::IsStreamed() const {
+  const StreamOptions& stream = host_.options.stream;
+  return !stream.path_prefix.empty() && request_->method == stream.method &&
+         request_->path.starts_with(stream.path_prefix);
+}
+
+void Connection::BeginStream() {
+  if (!CheckLength(host_.options.stream.max_body_bytes)) return;
+  stream_.expires_never();
+  if (host_.streams < host_.options.stream.max_streams) {
+    streaming_ = true;
+    ++host_.streams;
+    if (host_.OpenStream(*this, TakeRequest(), parser_->keep_alive())) return;
+  }
+  host_.metrics.queue_full.Add();
+  HttpResponse busy = ErrorResponse(503, "too many uploads at the same time; try again later");
+  busy.headers.emplace_back("Retry-After", "5");
+  Respond(RenderResponse(std::move(busy), is_head_, false));
+}
+
+void Connection::StartStream(std::unique_ptr<BodySink> sink) {
+  sink_ = std::move(sink);
+  const bool wait = beast::iequals(parser_->get()[http::field::expect], "100-continue");
+  stream_parser_.emplace(std::move(*parser_));
+  parser_.reset();
+  piece_.resize(kStreamPiece);
+  if (wait) return SendContinue();
+  ReadPiece();
+}
+
+void Connection::ReadPiece() {
+  auto& body = stream_parser_->get().body();
+  body.data = piece_.data();
+  body.size = piece_.size();
+  body.more = true;
+  stream_.expires_after(std::chrono::milliseconds(host_.options.body_timeout_ms));
+  http::async_read(stream_, buffer_, *stream_parser_,
+                   [this](ErrorCode error, size_t) { OnPiece(error); });
+}
+
+void Connection::OnPiece(ErrorCode error) {
+  if (error && error != http::error::need_buffer) return OnReadError(error);
+  stream_.expires_never();
+  const size_t bytes = piece_.size() - stream_parser_->get().body().size;
+  if (host_.PassPiece(*this, *sink_, {piece_.data(), bytes}, stream_parser_->is_done(),
+                      stream_parser_->keep_alive())) {
+    return;
+  }
+  Refuse(503, "the server is stopping");
+}
+
+void Connection::EndStream() {
+  if (sink_ != nullptr) host_.DropSink(std::move(sink_));
+  stream_parser_.reset();
+  piece_ = {};
+  if (std::exchange(streaming_, false)) --host_.streams;
 }
 
 void Connection::Refuse(int status, std::string_view message) {
@@ -174,6 +251,7 @@ void Connection::Refuse(int status, std::string_view message) {
 
 // 5. The answer, piece by piece.
 void Connection::Respond(WireResponse response) {
+  EndStream();
   host_.metrics.CountAnswer(response.status);
   response_ = std::move(response);
   written_ = 0;

@@ -6,13 +6,16 @@
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/core/tcp_stream.hpp>
+#include <boost/beast/http/buffer_body.hpp>
 #include <boost/beast/http/parser.hpp>
 #include <boost/beast/http/string_body.hpp>
 #include <list>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "transport/host_policy.h"
 #include "transport/http_message.h"
@@ -33,6 +36,14 @@ class ConnectionHost {
   // Hands a request to a worker, which leads to Respond(). False, with the request untouched: too
   // many are waiting.
   virtual bool Dispatch(Connection& connection, HttpRequest&& request, bool keep_alive) = 0;
+  // Has the stream thread open a sink, which leads to StartStream() or Respond(). False: too many.
+  virtual bool OpenStream(Connection& connection, HttpRequest&& request, bool keep_alive) = 0;
+  // Has the stream thread take a piece, which leads to ReadPiece() or Respond(). Sink and piece are
+  // the connection's and stay untouched until then. False: the server is stopping.
+  virtual bool PassPiece(Connection& connection, BodySink& sink, std::string_view piece, bool last,
+                         bool keep_alive) = 0;
+  // Destroys it on the stream thread: deleting a large file takes its time.
+  virtual void DropSink(std::unique_ptr<BodySink> sink) = 0;
   // Idle: waiting for a request, so it may be evicted.
   virtual void OnIdle(Connection& connection) = 0;
   virtual void OnBusy(Connection& connection) = 0;
@@ -42,6 +53,7 @@ class ConnectionHost {
   const HttpServerOptions options;
   const HostPolicy policy;
   HttpMetrics metrics;
+  int streams = 0;  // open sinks, and those that are asked for
 };
 
 // Home: the I/O thread. At any time it has either one pending operation of Beast (with a deadline)
@@ -53,7 +65,12 @@ class Connection {
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
 
+  ~Connection();
+
   void Start() { ReadHeader(); }
+  // The stream thread's answers.
+  void StartStream(std::unique_ptr<BodySink> sink);
+  void ReadPiece();
   // The worker's answer.
   void Respond(WireResponse response);
   // Only while idle: the pending read ends with an error and the connection closes.
@@ -64,12 +81,19 @@ class Connection {
 
  private:
   using Parser = boost::beast::http::request_parser<boost::beast::http::string_body>;
+  using StreamParser = boost::beast::http::request_parser<boost::beast::http::buffer_body>;
   using ErrorCode = boost::beast::error_code;
 
   void ReadHeader();
   void OnHeader(ErrorCode error);
   // Decides on the header alone, before a byte of body is read. True: go on.
   bool CheckHeader();
+  bool IsStreamed() const;
+  // Content-Length against what such a request may have.
+  bool CheckLength(uint64_t limit);
+  void BeginStream();
+  void OnPiece(ErrorCode error);
+  void EndStream();
   void SendContinue();
   void ReadBody();
   void OnBody(ErrorCode error);
@@ -88,6 +112,10 @@ class Connection {
   boost::beast::flat_buffer buffer_;
   std::optional<Parser> parser_;  // a new one per request
   std::optional<HttpRequest> request_;
+  bool streaming_ = false;  // counted in host_.streams
+  std::optional<StreamParser> stream_parser_;
+  std::unique_ptr<BodySink> sink_;
+  std::vector<char> piece_;
   bool is_head_ = false;
   WireResponse response_;
   size_t written_ = 0;    // of head and body together

@@ -62,8 +62,8 @@ class HttpMetrics {
   base::Counter& handler_errors;
 
  private:
-  static constexpr std::array<int, 13> kCodes = {200, 204, 304, 400, 403, 404, 405,
-                                                 413, 431, 500, 503, 507, 0};
+  static constexpr std::array<int, 17> kCodes = {200, 201, 202, 204, 304, 400, 403, 404, 405,
+                                                 409, 413, 422, 431, 500, 503, 507, 0};
   std::array<base::Counter*, kCodes.size()> requests_{};
 };
 

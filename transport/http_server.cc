@@ -83,13 +83,25 @@ struct Job {
 };
 using JobQueue = base::BoundedQueue<Job>;
 
+// For the stream thread: open (no sink), take a piece, or only destroy what `dropped` holds.
+struct StreamJob {
+  Connection* connection = nullptr;  // nullptr: drop
+  HttpRequest request;
+  BodySink* sink = nullptr;
+  std::string_view piece;
+  bool last = false;
+  bool keep_alive = false;
+  std::unique_ptr<BodySink> dropped;
+};
+
 class BeastServer final : public ConnectionHost, public HttpServer {
  public:
   BeastServer(HttpServerOptions server_options, Handler handler, base::MetricsRegistry& registry)
       : ConnectionHost(std::move(server_options), registry),
         handler_(std::move(handler)),
         queue_(static_cast<size_t>(std::max(options.max_queued_requests, 1))),
-        express_queue_(kExpressQueue) {}
+        express_queue_(kExpressQueue),
+        stream_queue_(2 * static_cast<size_t>(std::max(options.stream.max_streams, 0)) + 1) {}
   ~BeastServer() override;
 
   // Binds and starts the threads; once.
@@ -99,6 +111,10 @@ class BeastServer final : public ConnectionHost, public HttpServer {
 
  private:
   bool Dispatch(Connection& connection, HttpRequest&& request, bool keep_alive) override;
+  bool OpenStream(Connection& connection, HttpRequest&& request, bool keep_alive) override;
+  bool PassPiece(Connection& connection, BodySink& sink, std::string_view piece, bool last,
+                 bool keep_alive) override;
+  void DropSink(std::unique_ptr<BodySink> sink) override;
   void OnIdle(Connection& connection) override;
   void OnBusy(Connection& connection) override;
   void OnClosed(Connection& connection) override;
@@ -109,6 +125,8 @@ class BeastServer final : public ConnectionHost, public HttpServer {
   bool MakeRoom();
   void Work(JobQueue& queue);
   WireResponse Answer(const Job& job);
+  void WorkOnStreams();
+  void Work(StreamJob& job);
   void BeginStop();
   void FinishStop();
 
@@ -118,6 +136,7 @@ class BeastServer final : public ConnectionHost, public HttpServer {
 
   JobQueue queue_;
   JobQueue express_queue_;
+  base::BoundedQueue<StreamJob> stream_queue_;
 
   asio::io_context io_{1};
   asio::executor_work_guard<asio::io_context::executor_type> keep_running_{io_.get_executor()};
@@ -144,6 +163,7 @@ absl::Status BeastServer::Run() {
     workers_.emplace_back([this] { Work(queue_); });
   }
   workers_.emplace_back([this] { Work(express_queue_); });
+  if (!options.stream.path_prefix.empty()) workers_.emplace_back([this] { WorkOnStreams(); });
   return absl::OkStatus();
 }
 
@@ -155,6 +175,7 @@ BeastServer::~BeastServer() {
   asio::post(io_, [this] { BeginStop(); });
   queue_.Close();
   express_queue_.Close();
+  stream_queue_.Close();
   for (std::thread& worker : workers_) worker.join();
   asio::post(io_, [this] { FinishStop(); });
   io_thread_.join();
@@ -243,6 +264,66 @@ bool BeastServer::Dispatch(Connection& connection, HttpRequest&& request, bool k
   const bool is_express = std::find(express.begin(), express.end(), request.path) != express.end();
   Job job{&connection, std::move(request), keep_alive};
   return (is_express ? express_queue_ : queue_).TryPush(std::move(job));
+}
+
+bool BeastServer::OpenStream(Connection& connection, HttpRequest&& request, bool keep_alive) {
+  return stream_queue_.TryPush(
+      {.connection = &connection, .request = std::move(request), .keep_alive = keep_alive});
+}
+
+bool BeastServer::PassPiece(Connection& connection, BodySink& sink, std::string_view piece,
+                            bool last, bool keep_alive) {
+  return stream_queue_.TryPush({.connection = &connection,
+                                .sink = &sink,
+                                .piece = piece,
+                                .last = last,
+                                .keep_alive = keep_alive});
+}
+
+void BeastServer::DropSink(std::unique_ptr<BodySink> sink) {
+  StreamJob job{.dropped = std::move(sink)};
+  (void)stream_queue_.TryPush(std::move(job));  // full or stopping: destroyed here, then
+}
+
+// Home: the stream thread.
+void BeastServer::WorkOnStreams() {
+  while (auto job = stream_queue_.Pop()) {
+    if (job->connection != nullptr) Work(*job);
+  }
+}
+
+void BeastServer::Work(StreamJob& job) {
+  Connection* connection = job.connection;  // waits for this answer, as for a worker's
+  std::optional<HttpResponse> response;
+  std::unique_ptr<BodySink> sink;
+  try {
+    if (stopping_) {
+      response = ErrorResponse(503, "the server is stopping");
+    } else if (job.sink == nullptr) {
+      StreamStart start = options.stream.open(job.request);
+      sink = std::move(start.sink);
+      if (sink == nullptr) response = std::move(start.refusal);
+    } else {
+      response = job.sink->Take(job.piece);
+      if (!response && job.last) response = job.sink->Finish();
+    }
+  } catch (const std::exception& error) {
+    metrics.handler_errors.Add();
+    response = ErrorResponse(500, fmt::format("internal error: {}", error.what()));
+  }
+  if (response) {
+    const bool keep_alive = job.last && job.keep_alive && !stopping_;  // else a body is left over
+    asio::post(io_, [connection,
+                     answer = RenderResponse(*std::move(response), false, keep_alive)]() mutable {
+      connection->Respond(std::move(answer));
+    });
+  } else if (sink != nullptr) {
+    asio::post(io_, [connection, opened = std::move(sink)]() mutable {
+      connection->StartStream(std::move(opened));
+    });
+  } else {
+    asio::post(io_, [connection] { connection->ReadPiece(); });
+  }
 }
 
 // Home: a worker's thread.

@@ -49,6 +49,34 @@ struct HttpResponse {
 // {"error":"message"} as application/json.
 HttpResponse ErrorResponse(int status, std::string_view message);
 
+// Where a body goes that is too large for memory: one piece at a time, never more than one in
+// memory. Calls come in order, from the thread for streams. Destroyed without Finish: the peer went
+// away, was too slow or sent too much; undo what was done.
+class BodySink {
+ public:
+  virtual ~BodySink() = default;
+  // An answer in return ends the request here; the rest of the body is not read.
+  virtual std::optional<HttpResponse> Take(std::string_view piece) = 0;
+  virtual HttpResponse Finish() = 0;
+};
+
+// A sink, or (none) the answer that refuses the request before its body is sent.
+struct StreamStart {
+  std::unique_ptr<BodySink> sink;
+  HttpResponse refusal;
+};
+
+// Requests with `method` and a path below `path_prefix` are streamed: `open` gets the request
+// without its body. Nothing of it runs on the socket thread or on a worker of queries: there is one
+// thread for all streams, because disks do not get faster by more.
+struct StreamOptions {
+  std::string method = "PUT";
+  std::string path_prefix = {};  // "": nothing is streamed
+  std::function<StreamStart(const HttpRequest&)> open = {};
+  uint64_t max_body_bytes = uint64_t{4} << 30;
+  int max_streams = 4;  // at the same time; beyond it 503
+};
+
 struct HttpServerOptions {
   std::string address = "127.0.0.1:0";  // "host:port", "[::1]:port"; port 0: chosen by the system
   bool insecure = false;                // allow a non-loopback address without TLS
@@ -64,6 +92,8 @@ struct HttpServerOptions {
   // Exact paths that are served by one worker of their own, so that heavy requests that hold every
   // other worker cannot delay them. Only for handlers that answer quickly.
   std::vector<std::string> express_paths = {"/healthz", "/metrics"};
+  // Every 256 KiB of a streamed body have body_timeout_ms.
+  StreamOptions stream = {};
 };
 
 class HttpServer {

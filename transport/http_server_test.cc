@@ -189,6 +189,149 @@ TEST_F(HttpServerTest, ClosesIdleKeepAliveAndSlowBodies) {
   EXPECT_EQ(handled_, 1);
 }
 
+// Counts what it is given; "stop" in a piece is refused there and then.
+struct SinkLog {
+  std::atomic<size_t> bytes{0};
+  std::atomic<size_t> largest_piece{0};
+  std::atomic<int> opened{0}, finished{0}, destroyed{0};
+};
+class LogSink final : public BodySink {
+ public:
+  explicit LogSink(SinkLog& log) : log_(log) { ++log_.opened; }
+  ~LogSink() override { ++log_.destroyed; }
+  std::optional<HttpResponse> Take(std::string_view piece) override {
+    log_.bytes += piece.size();
+    log_.largest_piece = std::max<size_t>(log_.largest_piece, piece.size());
+    if (piece.starts_with("stop")) return ErrorResponse(422, "stopped");
+    return std::nullopt;
+  }
+  HttpResponse Finish() override {
+    ++log_.finished;
+    return {.status = 201, .body = std::to_string(log_.bytes)};
+  }
+
+ private:
+  SinkLog& log_;
+};
+
+class HttpStreamTest : public HttpServerTest {
+ protected:
+  void StartStreams(HttpServerOptions options = {}) {
+    options.stream.path_prefix = "/up/";
+    options.stream.open = [this](const HttpRequest& request) -> StreamStart {
+      if (request.path == "/up/no") return {.sink = nullptr, .refusal = ErrorResponse(409, "no")};
+      return {.sink = std::make_unique<LogSink>(log_), .refusal = {}};
+    };
+    Start(std::move(options));
+  }
+  absl::StatusOr<HttpResponse> Put(const std::string& path, size_t bytes,
+                                   const std::string& start = "") {
+    size_t sent = 0;
+    return HttpPut(
+        "http://" + server_->address() + path,
+        [&](char* buffer, size_t capacity) -> absl::StatusOr<size_t> {
+          const size_t count = std::min(capacity, bytes - sent);
+          std::fill_n(buffer, count, 'x');
+          if (sent == 0) start.copy(buffer, count);
+          sent += count;
+          return count;
+        },
+        "application/octet-stream");
+  }
+  bool Becomes(const std::atomic<int>& value, int expected) {
+    for (int i = 0; i < 500 && value != expected; ++i) {
+      std::this_thread::sleep_for(milliseconds(10));
+    }
+    return value == expected;
+  }
+
+  SinkLog log_;
+};
+
+TEST_F(HttpStreamTest, LargeBodiesPassInPieces) {
+  StartStreams({.max_body_bytes = 1000});
+  const auto got = Put("/up/a", 20 << 20);
+  ASSERT_TRUE(got.ok()) << base::ToString(got.status());
+  EXPECT_EQ(got->status, 201);
+  EXPECT_EQ(got->body, std::to_string(20 << 20));
+  EXPECT_LE(log_.largest_piece, size_t{256} << 10);
+  EXPECT_TRUE(Becomes(log_.destroyed, 1));
+  EXPECT_EQ(handled_, 0);
+  // The small bound holds for everything else.
+  EXPECT_EQ(
+      HttpPost("http://" + server_->address() + "/p", std::string(1001, 'z'), "text/plain")->status,
+      413);
+  const std::string empty = Exchange("PUT /up/a HTTP/1.1", "Content-Length: 0\r\n");
+  EXPECT_THAT(empty, StartsWith("HTTP/1.1 201 Created"));
+}
+
+TEST_F(HttpStreamTest, RefusalsComeBeforeOrWithinTheBody) {
+  StartStreams({.stream = {.max_body_bytes = 4 << 20}});
+  EXPECT_EQ(Put("/up/no", 1 << 20)->status, 409);
+  EXPECT_EQ(log_.opened, 0);
+  EXPECT_EQ(Put("/up/a", 100, "stop")->status, 422);
+  EXPECT_EQ(log_.finished, 0);
+  EXPECT_TRUE(Becomes(log_.destroyed, 1));
+  // The length is told: refused by it. In chunks: refused where the bound is met.
+  EXPECT_THAT(Exchange("PUT /up/a HTTP/1.1", "Content-Length: 4194305\r\n"), HasSubstr(" 413 "));
+  EXPECT_EQ(log_.opened, 1);
+  const auto chunked = Put("/up/a", 6 << 20);
+  if (chunked.ok()) EXPECT_EQ(chunked->status, 413);  // else cut off while it was sending
+  EXPECT_TRUE(Becomes(log_.destroyed, 2));
+  EXPECT_EQ(log_.finished, 0);
+  EXPECT_THAT(Exchange("PUT /up/a HTTP/1.1",
+                       "Origin: http://evil.example\r\nContent-Length: 4\r\n\r\nabcd"),
+              HasSubstr(" 403 "));
+  EXPECT_EQ(log_.opened, 2);
+}
+
+TEST_F(HttpStreamTest, SlowAndVanishedSendersLeaveNothing) {
+  StartStreams({.body_timeout_ms = 300, .stream = {.max_streams = 2}});
+  const std::string head =
+      "PUT /up/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nab";
+  base::UniqueFd slow = Connect(server_->address());
+  Send(slow, head);
+  base::UniqueFd gone = Connect(server_->address());
+  Send(gone, head);
+  EXPECT_TRUE(Becomes(log_.opened, 2));
+  EXPECT_THAT(Exchange("PUT /up/a HTTP/1.1", "Content-Length: 2\r\n\r\nab"), HasSubstr(" 503 "));
+  gone.Reset();
+  EXPECT_TRUE(IsClosedWithin(slow, milliseconds(5'000)));
+  EXPECT_TRUE(Becomes(log_.destroyed, 2));
+  EXPECT_EQ(log_.finished, 0);
+  EXPECT_EQ(Put("/up/a", 1000)->status, 201);  // their places are free again
+}
+
+TEST_F(HttpStreamTest, StopsInTheMiddleOfABody) {
+  StartStreams();
+  const base::UniqueFd fd = Connect(server_->address());
+  Send(fd, "PUT /up/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nab");
+  EXPECT_TRUE(Becomes(log_.opened, 1));
+  server_.reset();
+  EXPECT_EQ(log_.destroyed, 1);
+  EXPECT_EQ(log_.finished, 0);
+}
+
+TEST_F(HttpStreamTest, DownloadsPassInPiecesToo) {
+  Start();
+  size_t bytes = 0;
+  const auto take = [&](std::string_view piece) -> absl::Status {
+    bytes += piece.size();
+    return absl::OkStatus();
+  };
+  const std::string url = "http://" + server_->address();
+  EXPECT_EQ(HttpDownload(url + "/large", take)->status, 200);
+  EXPECT_EQ(bytes, size_t{3} << 20);
+  EXPECT_EQ(HttpDownload(url + "/large", take, {.max_body_bytes = 1 << 20}).status().code(),
+            absl::StatusCode::kResourceExhausted);
+  const auto full = [](std::string_view) { return base::ResourceExhausted("disk full"); };
+  EXPECT_EQ(base::Message(HttpDownload(url + "/large", full).status()), "disk full");
+  std::atomic<bool> cancel{true};
+  EXPECT_EQ(HttpDownload(url + "/slow", take, {.cancel = &cancel}).status().code(),
+            absl::StatusCode::kCancelled);
+  gate_.set_value();
+}
+
 TEST_F(HttpServerTest, AnswersGarbageWithBadRequest) {
   Start();
   for (const std::string& garbage :

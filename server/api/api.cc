@@ -6,9 +6,11 @@
 
 #include "base/status.h"
 #include "server/api/answers.h"
+#include "server/api/debuginfo_handlers.h"
 #include "server/api/profile_handlers.h"
 #include "server/api/series_handlers.h"
 #include "server/api/static_files.h"
+#include "server/debuginfo/upload.h"
 
 namespace firewatch::server {
 namespace {
@@ -21,18 +23,21 @@ struct RoutePath {
   std::string_view path;
   Api::Route route;
 };
-constexpr std::array<RoutePath, 9> kRoutes = {{{"/api/v1/profile", Api::kProfile},
-                                               {"/api/v1/top", Api::kTop},
-                                               {"/api/v1/series", Api::kSeries},
-                                               {"/api/v1/labels", Api::kLabels},
-                                               {"/api/v1/status", Api::kStatus},
-                                               {"/api/v1/pprof", Api::kPprof},
-                                               {"/pprof/profile", Api::kPprof},
-                                               {"/metrics", Api::kMetrics},
-                                               {"/healthz", Api::kHealth}}};
+constexpr std::array<RoutePath, 11> kRoutes = {{{"/api/v1/profile", Api::kProfile},
+                                                {"/api/v1/top", Api::kTop},
+                                                {"/api/v1/series", Api::kSeries},
+                                                {"/api/v1/labels", Api::kLabels},
+                                                {"/api/v1/status", Api::kStatus},
+                                                {"/api/v1/pprof", Api::kPprof},
+                                                {"/pprof/profile", Api::kPprof},
+                                                {"/api/v1/unnamed", Api::kUnnamed},
+                                                {"/api/v1/debuginfo", Api::kDebugInfoList},
+                                                {"/metrics", Api::kMetrics},
+                                                {"/healthz", Api::kHealth}}};
 constexpr std::array<std::string_view, Api::kRouteCount> kRouteNames = {
-    "profile", "top",   "series",  "labels",  "label_values",
-    "status",  "pprof", "metrics", "healthz", "static"};
+    "profile", "top",     "series",  "labels",         "label_values",
+    "status",  "pprof",   "unnamed", "debuginfo_list", "debuginfo",
+    "metrics", "healthz", "static"};
 
 // "/api/v1/labels/NAME/values": NAME, else "".
 std::string_view LabelOfPath(std::string_view path) {
@@ -49,6 +54,7 @@ Api::Route RouteOf(std::string_view path) {
   for (const RoutePath& one : kRoutes) {
     if (one.path == path) return one.route;
   }
+  if (path.starts_with(kDebugInfoPath)) return Api::kDebugInfo;
   return LabelOfPath(path).empty() ? Api::kStatic : Api::kLabelValues;
 }
 
@@ -113,9 +119,13 @@ HttpResponse Api::Handle(const HttpRequest& request) {
   HttpResponse response;
   if (request.method == "GET" || request.method == "HEAD") {
     response = Answer(route, request);
+  } else if (route == kDebugInfo && request.method == "DELETE") {
+    response = Answer(route, request);
   } else {
-    response = ErrorResponse(405, "only GET and HEAD are served here");
-    response.headers.emplace_back("Allow", "GET, HEAD");
+    const bool more = route == kDebugInfo;  // PUT does not come here: it is streamed
+    response = ErrorResponse(405, more ? "only GET, HEAD, PUT and DELETE are served here"
+                                       : "only GET and HEAD are served here");
+    response.headers.emplace_back("Allow", more ? "GET, HEAD, PUT, DELETE" : "GET, HEAD");
   }
   if (response.status >= 500) {
     counters.server_errors->Add();
@@ -143,6 +153,12 @@ HttpResponse Api::Answer(Route route, const HttpRequest& request) {
       auto answer = HandlePprof(context_, request);
       return answer.ok() ? *std::move(answer) : PprofError(answer.status());
     }
+    case kUnnamed:
+      return ToResponse(HandleUnnamed(context_, request));
+    case kDebugInfoList:
+      return ToResponse(HandleDebugInfoList(context_, request));
+    case kDebugInfo:
+      return ToResponse(HandleDebugInfo(context_, request));
     case kMetrics:
       return AnswerMetrics();
     case kHealth:

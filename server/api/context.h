@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "server/debuginfo/debuginfo.h"
 #include "server/ingest/node_registry.h"
 #include "server/store/profile_store.h"
 
@@ -19,7 +20,8 @@ struct ApiContext {
   const base::Clock& clock;
   std::function<std::vector<NodeStatus>()> nodes;  // heard of since the start; null: none
   std::string version = "0";
-  uint32_t max_nodes = 0;  // no flame tree has more, whatever is asked for; 0: no bound
+  uint32_t max_nodes = 0;          // no flame tree has more, whatever is asked for; 0: no bound
+  DebugInfo* debuginfo = nullptr;  // nullptr: names are what the store has
 };
 
 }  // namespace firewatch::server

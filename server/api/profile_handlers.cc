@@ -12,6 +12,7 @@
 #include "profile/pprof_codec.h"
 #include "profile/saturating.h"
 #include "server/api/answers.h"
+#include "server/debuginfo/reasons.h"
 #include "server/query/request_query.h"
 #include "transport/json_writer.h"
 
@@ -92,8 +93,10 @@ absl::StatusOr<TreeAnswer> BuildTree(const ApiContext& context, const HttpReques
   if (context.max_nodes > 0 && (asked == 0 || answer.max_nodes > context.max_nodes)) {
     answer.max_nodes = context.max_nodes;
   }
+  const std::vector<uint8_t> reasons = BareReasons(merged.profile, context.debuginfo).All();
   answer.tree = profile::BuildFlameTree(
-      merged.profile, {.value_index = merged.value_index, .max_nodes = answer.max_nodes});
+      merged.profile,
+      {.value_index = merged.value_index, .max_nodes = answer.max_nodes, .reasons = reasons});
   answer.cut = IsCut(answer.tree);
   return answer;
 }
@@ -112,6 +115,7 @@ HttpResponse TreeAsJson(const Query& query, const TreeAnswer& answer, size_t mat
   json.NumberArray("parent", tree.parent).NumberArray("name", tree.name);
   json.NumberArray("self", tree.self).NumberArray("total", tree.total);
   json.NumberArray("flags", tree.flags).NumberArray("file", tree.file);
+  json.NumberArray("source", tree.source).NumberArray("line", tree.line);
   json.EndObject().EndObject();
   return JsonOf(std::move(json));
 }
@@ -214,6 +218,30 @@ absl::StatusOr<HttpResponse> HandleTop(const ApiContext& context, const HttpRequ
        profile::TopFunctions(merged.profile, merged.value_index, static_cast<size_t>(limit))) {
     json.BeginObject().Key("name").Value(one.name).Key("file").Value(one.file);
     json.Key("self").Value(one.self).Key("total").Value(one.total).EndObject();
+  }
+  json.EndArray().EndObject();
+  return JsonOf(std::move(json));
+}
+
+absl::StatusOr<HttpResponse> HandleUnnamed(const ApiContext& context, const HttpRequest& request) {
+  RETURN_IF_ERROR(CheckParameters(request, {"query", "from", "to", "type", "limit"}));
+  ASSIGN_OR_RETURN(const Query query, ParseQuery(request, context.clock.Now().unix_ms()));
+  ASSIGN_OR_RETURN(const int64_t limit, ParseNumber(request, "limit", kDefaultTopLimit, 0,
+                                                    std::numeric_limits<int32_t>::max()));
+  ASSIGN_OR_RETURN(const Merged merged, MergeFor(context, query));
+  const UnnamedFrames unnamed = FindUnnamed(merged.profile, merged.value_index, context.debuginfo);
+  JsonWriter json;
+  json.BeginObject().Key("unit").Value(UnitOf(query.sample_type));
+  json.Key("total").Value(unnamed.total).Key("frames").Value(unnamed.frames);
+  json.Key("all_frames").Value(unnamed.all_frames).Key("binaries").BeginArray();
+  size_t left = limit == 0 ? unnamed.binaries.size() : static_cast<size_t>(limit);
+  for (const UnnamedBinary& one : unnamed.binaries) {
+    if (left-- == 0) break;
+    json.BeginObject().Key("path").Value(one.path).Key("build_id").Value(one.build_id);
+    json.Key("reason").Value(ReasonKey(one.reason)).Key("text").Value(ReasonText(one.reason));
+    json.Key("advice").Value(ReasonAdvice(one.reason, one.build_id, one.path));
+    json.Key("detail").Value(one.detail).Key("self").Value(one.self);
+    json.Key("total").Value(one.total).Key("frames").Value(one.frames).EndObject();
   }
   json.EndArray().EndObject();
   return JsonOf(std::move(json));

@@ -17,6 +17,11 @@ absl::StatusOr<transport::HttpResponse> HandleProfile(const ApiContext& context,
 absl::StatusOr<transport::HttpResponse> HandleTop(const ApiContext& context,
                                                   const transport::HttpRequest& request);
 
+// GET /api/v1/unnamed?query=&from=&to=&type=&limit=N (0: all): which binaries have frames without a
+// name, why, and what helps.
+absl::StatusOr<transport::HttpResponse> HandleUnnamed(const ApiContext& context,
+                                                      const transport::HttpRequest& request);
+
 // GET /pprof/profile?query=&seconds=N | from=&to=   (what `go tool pprof URL` asks)
 // `seconds` is answered at once, from what is stored: the last N seconds up to the newest window.
 absl::StatusOr<transport::HttpResponse> HandlePprof(const ApiContext& context,

@@ -10,6 +10,17 @@ namespace firewatch::server {
 namespace {
 
 constexpr size_t kMaxVersionBytes = 64;
+// As ingest.proto promises; a window with more is stored without what it tells of binaries.
+constexpr int kMaxBinaries = 4'096;
+
+// "NAME_REASON_NO_FILE": "no_file".
+std::string ReasonLabel(int reason) {
+  std::string label = ingest::NameReason_Name(reason).substr(sizeof("NAME_REASON_") - 1);
+  for (char& c : label) {
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+  }
+  return label;
+}
 
 // What the store says, as the agent has to act on it.
 Refusal RefusalOf(const absl::Status& status) {
@@ -47,15 +58,21 @@ IngestService::IngestService(IngestOptions options, ProfileStore& store, const b
                                      "windows acknowledged that were stored before")),
       bytes_(metrics.AddCounter("firewatch_ingest_bytes_total",
                                 "compressed profile bytes of acknowledged windows")),
-      node_count_(metrics.AddGauge("firewatch_ingest_nodes", "nodes heard since the start")){
+      node_count_(metrics.AddGauge("firewatch_ingest_nodes", "nodes heard since the start")) {
 #define FIREWATCH_INGEST_REFUSAL(constant, name, text)                                        \
   refused_.push_back(&metrics.AddCounter("firewatch_ingest_refused_total", "windows refused", \
                                          {{"reason", name}}));
-          FIREWATCH_INGEST_REFUSALS(FIREWATCH_INGEST_REFUSAL)
+  FIREWATCH_INGEST_REFUSALS(FIREWATCH_INGEST_REFUSAL)
 #undef FIREWATCH_INGEST_REFUSAL
-      }
+  for (int reason = 0; reason < ingest::NameReason_ARRAYSIZE; ++reason) {
+    bare_frames_.push_back(
+        &metrics.AddCounter("firewatch_ingest_bare_frames_total",
+                            "frames without a name, times samples, of acknowledged windows",
+                            {{"reason", ReasonLabel(reason)}}));
+  }
+}
 
-      absl::Status IngestService::Refuse(Refusal refusal, absl::Status status) {
+absl::Status IngestService::Refuse(Refusal refusal, absl::Status status) {
   refused_[static_cast<size_t>(refusal)]->Add();
   spdlog::debug("window refused: {}", base::ToString(status));
   return status;
@@ -94,6 +111,11 @@ absl::Status IngestService::UploadWindow(const ingest::UploadWindowRequest& requ
   nodes_.NoteWindow(batch, request.sample_hz(), duplicate, clock_.Now().unix_ms());
   nodes_.NoteSampler(batch, request.sampler(), request.sampler_note());
   node_count_.Set(static_cast<double>(nodes_.size()));
+  // Also of a window that was stored before: the answer to the first try may have been lost before
+  // this line.
+  if (options_.on_binaries && request.binaries_size() <= kMaxBinaries) {
+    options_.on_binaries(request.binaries());
+  }
   if (duplicate) {
     duplicates_.Add();
     return absl::OkStatus();
@@ -101,6 +123,11 @@ absl::Status IngestService::UploadWindow(const ingest::UploadWindowRequest& requ
   windows_.Add();
   profiles_.Add(batch.series.size());
   for (const auto& service : request.profiles()) bytes_.Add(service.pprof_zstd().size());
+  for (const auto& bare : request.bare_frames()) {
+    if (ingest::NameReason_IsValid(bare.reason())) {
+      bare_frames_[static_cast<size_t>(bare.reason())]->Add(bare.count());
+    }
+  }
   return absl::OkStatus();
 }
 

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,9 @@ namespace firewatch::server {
 struct IngestOptions {
   WindowLimits limits;
   std::string server_version = "dev";
+  // Gets what a stored window tells of its binaries, on the caller's thread; may be empty.
+  std::function<void(const google::protobuf::RepeatedPtrField<ingest::BinaryInfo>&)> on_binaries =
+      {};
 };
 
 // Any thread.
@@ -48,7 +52,8 @@ class IngestService {
   NodeRegistry nodes_;
   base::Counter &windows_, &profiles_, &duplicates_, &bytes_;
   base::Gauge& node_count_;
-  std::vector<base::Counter*> refused_;  // by Refusal
+  std::vector<base::Counter*> refused_;      // by Refusal
+  std::vector<base::Counter*> bare_frames_;  // by NameReason
 };
 
 }  // namespace firewatch::server

@@ -232,6 +232,36 @@ test('names are no choices for a value, however long the values take', async ({ 
   await expect(page.getByRole('option', { name: 'service', exact: true })).toHaveCount(0);
 });
 
+test('frames without a name say why, and the list says what helps', async ({ page }) => {
+  const { boxes } = await open(page);
+  const share = page.getByTestId('unnamed-share');
+  test.skip(await share.count() === 0, 'every frame of this data has a name');
+  const bare = boxes.filter((box) => box.merged === 0 && /\+0x[0-9a-f]+$/.test(box.name));
+  if (bare.length > 0) {
+    const widest = bare.reduce((best, box) => (box.width > best.width ? box : best));
+    await page.getByTestId('flame').hover({ position: { x: widest.x + widest.width / 2, y: widest.y + widest.height / 2 } });
+    await expect(page.getByTestId('tooltip')).toContainText('No name:');
+    await expect(page.getByTestId('reason')).not.toBeEmpty();
+  }
+  await share.click();
+  const list = page.getByTestId('unnamed-list');
+  await expect(list.getByRole('listitem').first()).toContainText('of frames');
+  await expect(list.locator('code').first()).toContainText('firewatch debuginfo upload ');
+  await page.keyboard.press('Escape');
+  await expect(page.getByRole('dialog')).toHaveCount(0);
+});
+
+test('a frame shows the file and line of its function, as far as they are known', async ({ page }) => {
+  const { boxes } = await open(page);
+  const source = page.getByTestId('source');
+  for (const box of boxes.filter((one) => one.merged === 0 && one.width > 20)) {
+    await page.getByTestId('flame').hover({ position: { x: box.x + box.width / 2, y: box.y + box.height / 2 } });
+    if (await source.count() > 0) break;
+  }
+  test.skip(await source.count() === 0, 'no frame of this data has a source file');
+  await expect(source).toHaveText(/\.\w+:\d+$|^[^:]+$/);
+});
+
 test('the question mark lists the keys, Escape closes the list and nothing else', async ({ page }) => {
   await clickFrame(page, pickFrame((await open(page)).boxes));
   await page.keyboard.press('?');

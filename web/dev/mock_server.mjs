@@ -197,6 +197,35 @@ function buildTree(query) {
   return root;
 }
 
+const kStripped = 4; // NameReason of proto/ingest.proto
+
+// The binaries of frames without a name.
+function unnamed(query) {
+  const binaries = new Map();
+  let all = 0;
+  const visit = (node) => {
+    for (const child of node.children.values()) {
+      all += child.total;
+      if (child.flags & 4) {
+        const one = binaries.get(child.file) ?? { self: 0, total: 0, frames: 0 };
+        one.self += child.self;
+        one.total = Math.max(one.total, child.total);
+        one.frames += child.total;
+        binaries.set(child.file, one);
+      }
+      visit(child);
+    }
+  };
+  const root = buildTree(query);
+  visit(root);
+  const rows = [...binaries].sort((a, b) => b[1].frames - a[1].frames).map(([file, numbers]) => ({
+    path: `/usr/lib/${file}`, build_id: '0123456789abcdef0123456789abcdef01234567', reason: 'stripped',
+    text: 'The file is stripped, and no debug information for it was found.', detail: '',
+    advice: `firewatch debuginfo upload /usr/lib/${file}`, ...numbers,
+  }));
+  return { unit: query.unit, total: root.total, all_frames: all, frames: rows.reduce((sum, row) => sum + row.frames, 0), binaries: rows };
+}
+
 function addStack(root, frames, value) {
   let node = root;
   node.total += value;
@@ -207,6 +236,8 @@ function addStack(root, frames, value) {
       const [file, mark] = frame.slice(at + 1).split('!');
       const flags = (mark === 'i' ? 1 : 0) | (file === '[kernel]' ? 2 : 0) | (mark === 'u' ? 4 : 0);
       child = { name: frame.slice(0, at), file, flags, self: 0, total: 0, children: new Map() };
+      if (mark === 'u') child.flags |= kStripped << 4;
+      else if (file === 'search-indexer') Object.assign(child, { source: `/src/search/indexer/${file}.cc`, line: 10 + 7 * node.children.size });
       node.children.set(frame, child);
     }
     child.total += value;
@@ -242,6 +273,7 @@ function encodeTree(root, maxNodes) {
   };
   const nameColumn = nodes.map(({ node }) => intern(node.name));
   const fileColumn = nodes.map(({ node }) => intern(node.file));
+  const sourceColumn = nodes.map(({ node }) => intern(node.source ?? ''));
   varint(nodes.length);
   varint(names.size);
   for (const name of names.keys()) {
@@ -255,7 +287,9 @@ function encodeTree(root, maxNodes) {
   nodes.forEach(({ node }) => varint(2 * node.total));
   nodes.forEach(({ node }) => varint(node.flags));
   fileColumn.forEach(varint);
-  return { bytes: Buffer.concat([Buffer.from('FWFT\x01', 'latin1'), Buffer.from(out)]), count: nodes.length };
+  sourceColumn.forEach(varint);
+  nodes.forEach(({ node }) => varint(node.line ?? 0));
+  return { bytes: Buffer.concat([Buffer.from('FWFT\x02', 'latin1'), Buffer.from(out)]), count: nodes.length };
 }
 
 function foldedOf(root) {
@@ -299,6 +333,7 @@ const kHandlers = {
     const { bytes, count } = encodeTree(root, Number(url.searchParams.get('max_nodes') ?? 0) || Infinity);
     return { bytes, headers: { 'X-Firewatch-Total': root.total, 'X-Firewatch-Unit': query.unit, 'X-Firewatch-Nodes': count } };
   },
+  '/api/v1/unnamed': (url) => unnamed(parseQuery(url)),
   '/api/v1/labels': () => ({ names: ['comm', 'exe', 'node', 'service'] }),
   '/api/v1/status': () => ({
     version: '0.1.0-mock', now_ms: Date.now(),

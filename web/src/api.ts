@@ -35,6 +35,24 @@ export interface Status {
   stack_ends: Record<string, number>;
 }
 
+export interface Unnamed {
+  unit: Unit;
+  total: number;
+  frames: number; // values times frames without a name
+  all_frames: number;
+  binaries: {
+    path: string;
+    build_id: string;
+    reason: string;
+    text: string;
+    advice: string; // a command, a sentence, or ''
+    detail: string;
+    self: number;
+    total: number;
+    frames: number;
+  }[];
+}
+
 export class ApiError extends Error {
   constructor(
     message: string,

@@ -8,6 +8,7 @@ import { Chips, Header } from './panels/header';
 import { Help, helpOpen } from './panels/help';
 import { Services } from './panels/services';
 import { Timeline } from './panels/timeline';
+import { UnnamedDialog } from './panels/unnamed';
 import { answers, failure, loading, refresh, zoomTo } from './state';
 
 function ErrorBanner() {
@@ -54,6 +55,7 @@ export function App() {
       </main>
       <Footer />
       <Help />
+      <UnnamedDialog />
     </div>
   );
 }

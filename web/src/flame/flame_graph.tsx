@@ -5,8 +5,10 @@ import { signal, useSignal, useSignalEffect } from '@preact/signals';
 import { useEffect, useRef } from 'preact/hooks';
 import { kInlined, kKernel, kNotSymbolized, kOther } from '../model/columns';
 import { formatPercent, formatValue } from '../model/format';
+import { reasonText, sourceOf } from '../model/reasons';
 import { type FlameTree, isAncestorOrSelf, largestChild } from '../model/tree';
 import { focus, hashOfName, hues, mark, matches, navigate, tree, unit, view, zoomTo } from '../state';
+import { unnamedOpen } from '../panels/unnamed';
 import { theme } from '../theme';
 import { FlameView } from './flame_view';
 import { FrameMenu, type MenuPlace } from './frame_menu';
@@ -29,7 +31,7 @@ export function Marks({ flags }: { flags: number }) {
     <>
       {flags & kKernel ? <span class="badge badge-kernel">kernel</span> : null}
       {flags & kInlined ? <span class="badge" title="Compiled into its caller">inlined</span> : null}
-      {flags & kNotSymbolized ? <span class="badge" title="No symbol was found for this address">no symbol</span> : null}
+      {flags & kNotSymbolized ? <span class="badge" title={`No name: ${reasonText(flags)}`}>no symbol</span> : null}
     </>
   );
 }
@@ -45,7 +47,9 @@ export function DetailsLine() {
     <div class="details" data-testid="details">
       <span class="details-name" title={current.names[current.name[node]]}>{current.names[current.name[node]]}</span>
       <span class="details-file">{current.names[current.file[node]]}</span>
+      <Source tree={current} node={node} />
       <Marks flags={current.flags[node]} />
+      <Reason flags={current.flags[node]} />
       <span class="details-numbers">
         <Number label="self" value={formatValue(self[node], unit.value)} />
         <Number label="total" value={formatValue(total[node], unit.value)} />
@@ -53,6 +57,21 @@ export function DetailsLine() {
         {focus.value > 0 && <Number label="of view" value={formatPercent(total[node], total[focus.value])} />}
       </span>
     </div>
+  );
+}
+
+// Where the function begins, as far as it is known.
+function Source({ tree: current, node }: { tree: FlameTree; node: number }) {
+  const { short, full } = sourceOf(current, node);
+  return short ? <span class="details-source" title={full} data-testid="source">{short}</span> : null;
+}
+
+function Reason({ flags }: { flags: number }) {
+  const text = reasonText(flags);
+  if (!text) return null;
+  return (
+    <button type="button" class="link details-reason" onClick={() => (unnamedOpen.value = true)} data-testid="reason"
+      title="What helps">{text}</button>
   );
 }
 
@@ -77,6 +96,8 @@ function Tooltip({ place }: { place: { x: number; y: number } }) {
     <div class="tooltip" ref={element} data-testid="tooltip">
       <div class="tooltip-name">{current.names[current.name[node]]}</div>
       <div class="tooltip-file">{current.names[current.file[node]]} <Marks flags={flags[node]} /></div>
+      {sourceOf(current, node).full ? <div class="tooltip-file">{sourceOf(current, node).full}</div> : null}
+      {reasonText(flags[node]) ? <div class="tooltip-note">No name: {reasonText(flags[node])}</div> : null}
       <dl>
         <dt>total</dt><dd>{formatValue(total[node], unit.value)}</dd><dd>{formatPercent(total[node], total[0])} of all</dd>
         <dt>self</dt><dd>{formatValue(self[node], unit.value)}</dd><dd>{formatPercent(self[node], total[0])} of all</dd>

@@ -11,14 +11,16 @@ describe('decodeColumns', () => {
   });
 
   test('reads literal bytes of a root with one child', () => {
-    const bytes = [0x46, 0x57, 0x46, 0x54, 1, 2, 2, 1, 0x74, 2, 0x66, 0x67, // "t", "fg"
+    const bytes = [0x46, 0x57, 0x46, 0x54, 2, 2, 2, 1, 0x74, 2, 0x66, 0x67, // "t", "fg"
       0, 0, /* name */ 0, 1, /* self */ 0, 0xac, 0x02, /* total */ 0xac, 0x02, 0xac, 0x02,
-      /* flags */ 0, 2, /* file */ 0, 0];
+      /* flags */ 0, 0x42, /* file */ 0, 0, /* source */ 0, 1, /* line */ 0, 0x96, 0x01];
     expect(decodeColumns(Uint8Array.from(bytes))).toMatchObject({
       names: ['t', 'fg'],
       total: Float64Array.of(150, 150),
       self: Float64Array.of(0, 150),
-      flags: Uint8Array.of(0, 2),
+      flags: Uint8Array.of(0, 0x42),
+      source: Uint32Array.of(0, 1),
+      line: Uint32Array.of(0, 150),
     });
   });
 
@@ -39,7 +41,7 @@ describe('decodeColumns', () => {
   });
 
   test('counts that cannot fit are refused before anything is allocated', () => {
-    const huge = [0x46, 0x57, 0x46, 0x54, 1, 0xff, 0xff, 0xff, 0xff, 0x7f, 1, 0];
+    const huge = [0x46, 0x57, 0x46, 0x54, 2, 0xff, 0xff, 0xff, 0xff, 0x7f, 1, 0];
     expect(() => decodeColumns(Uint8Array.from(huge))).toThrow(/do not fit/);
   });
 
@@ -62,8 +64,8 @@ describe('decodeColumns', () => {
     expect(() => decodeColumns(encodeColumns({ ...kSmall, self: Float64Array.of(0, -1, 5, 300) })))
       .toThrow(/negative self/);
     const newer = encodeColumns(kSmall);
-    newer[4] = 2;
-    expect(() => decodeColumns(newer)).toThrow(/version 2/);
+    newer[4] = 3;
+    expect(() => decodeColumns(newer)).toThrow(/version 3/);
     expect(() => decodeColumns(new TextEncoder().encode('<!doctype html>'))).toThrow(/not a flame tree/);
   });
 

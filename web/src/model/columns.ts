@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Reads the answer of /api/v1/profile?format=columns:
 //
-//   "FWFT" | version u8 = 1 | node_count | name_count | name_count × (byte length, UTF-8)
-//   | six columns of node_count varints: parent, name, self, total, flags, file
+//   "FWFT" | version u8 = 2 | node_count | name_count | name_count × (byte length, UTF-8)
+//   | eight columns of node_count varints: parent, name, self, total, flags, file, source, line
 //
 // Numbers are LEB128 varints; `parent` is the difference to the previous node's parent (never
 // negative, so level order is part of the format), self and total are zig-zag coded. Node 0 is the
@@ -13,6 +13,8 @@ export const kInlined = 1;
 export const kKernel = 2;
 export const kNotSymbolized = 4;
 export const kOther = 8;
+// Bits 4 to 7: why a frame has no name (model/reasons.ts).
+export const reasonOf = (flags: number) => flags >> 4;
 
 export interface Columns {
   names: string[];
@@ -21,14 +23,16 @@ export interface Columns {
   self: Float64Array;
   total: Float64Array;
   flags: Uint8Array;
-  file: Uint32Array;
+  file: Uint32Array; // binary
+  source: Uint32Array; // path of the source file
+  line: Uint32Array; // where the function begins; 0: unknown, or several
 }
 
 export class FormatError extends Error {
   override name = 'FormatError';
 }
 
-const kColumnsPerNode = 6;
+const kColumnsPerNode = 8;
 
 class Reader {
   private at = 0;
@@ -76,10 +80,10 @@ export function decodeColumns(bytes: Uint8Array): Columns {
     if (reader.byte('the magic') !== expected) throw new FormatError('not a flame tree (no "FWFT")');
   }
   const version = reader.byte('the version');
-  if (version !== 1) throw new FormatError(`flame tree version ${version} is newer than this page`);
+  if (version !== 2) throw new FormatError(`flame tree version ${version}: this page reads 2; reload it`);
   const nodeCount = reader.varint('the node count');
   const nameCount = reader.varint('the name count');
-  // Each name costs a byte and each node six: no hostile count makes us allocate more than that.
+  // Each name costs a byte and each node eight: no hostile count makes us allocate more than that.
   if (nameCount + nodeCount * kColumnsPerNode > reader.left) {
     throw new FormatError(`${nodeCount} nodes and ${nameCount} names do not fit into ${reader.left} bytes`);
   }
@@ -93,6 +97,8 @@ export function decodeColumns(bytes: Uint8Array): Columns {
     total: readValues(reader, nodeCount, 'total'),
     flags: readFlags(reader, nodeCount),
     file: readIndexes(reader, nodeCount, nameCount, 'file'),
+    source: readIndexes(reader, nodeCount, nameCount, 'source'),
+    line: readIndexes(reader, nodeCount, 0x1_0000_0000, 'line'),
   };
   if (reader.left !== 0) throw new FormatError(`${reader.left} bytes too many after the flame tree`);
   checkSums(columns);

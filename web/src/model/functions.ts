@@ -109,6 +109,8 @@ export function onlyThrough(tree: FlameTree, name: number): Columns {
     total: new Float64Array(size),
     flags: new Uint8Array(size),
     file: new Uint32Array(size),
+    source: new Uint32Array(size),
+    line: new Uint32Array(size),
   };
   for (let i = 0; i < tree.size; ++i) {
     const to = index[i];
@@ -119,6 +121,8 @@ export function onlyThrough(tree: FlameTree, name: number): Columns {
     columns.total[to] = kept[i];
     columns.flags[to] = tree.flags[i];
     columns.file[to] = tree.file[i];
+    columns.source[to] = tree.source[i];
+    columns.line[to] = tree.line[i];
   }
   return columns;
 }

@@ -65,6 +65,8 @@ function flatten(root: Building): Columns {
     self: Float64Array.from(nodes, ({ node }) => node.self),
     total: Float64Array.from(nodes, ({ node }) => node.total),
     flags: new Uint8Array(nodes.length),
+    source: new Uint32Array(nodes.length),
+    line: new Uint32Array(nodes.length),
     names: [...names.keys()],
   };
 }
@@ -99,6 +101,8 @@ export function randomColumns(random: Random, size: number, levels: number, name
     parent: Uint32Array.from(parent),
     name: namesInOrder(random, parent, nameCount),
     file: Uint32Array.from(parent, () => random.below(Math.min(8, nameCount))),
+    source: Uint32Array.from(parent, () => random.below(Math.min(8, nameCount))),
+    line: Uint32Array.from(parent, () => random.below(5000)),
     flags: Uint8Array.from(parent, () => (random.next() < 0.2 ? 1 + random.below(7) : 0)),
     self,
     total,
@@ -117,7 +121,7 @@ function namesInOrder(random: Random, parent: number[], nameCount: number): Uint
 }
 
 export function encodeColumns(columns: Columns): Uint8Array {
-  const out: number[] = [0x46, 0x57, 0x46, 0x54, 1];
+  const out: number[] = [0x46, 0x57, 0x46, 0x54, 2];
   const varint = (value: number) => {
     while (value >= 0x80) {
       out.push((value % 0x80) | 0x80);
@@ -138,5 +142,7 @@ export function encodeColumns(columns: Columns): Uint8Array {
   columns.total.forEach((value) => varint(value >= 0 ? 2 * value : -2 * value - 1));
   columns.flags.forEach(varint);
   columns.file.forEach(varint);
+  columns.source.forEach(varint);
+  columns.line.forEach(varint);
   return Uint8Array.from(out);
 }

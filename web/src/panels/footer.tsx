@@ -6,11 +6,12 @@ import { completeStacks, hadUserStack } from '../model/stack_ends';
 import { answers, clockSkew, status, view } from '../state';
 import { CopyLine } from './copy_line';
 import { kSilentAfterMs } from './empty_state';
+import { UnnamedShare } from './unnamed';
 
 export function Footer() {
   return (
     <footer class="footer">
-      <div class="facts"><Samples /><Nodes /><Fallbacks /><Losses /><StackEnds /><Store /></div>
+      <div class="facts"><Samples /><Nodes /><Fallbacks /><Losses /><StackEnds /><UnnamedShare /><Store /></div>
       <Downloads />
     </footer>
   );

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The server names what the agent could not: a stripped program is sampled, its debug file is
+uploaded afterwards, and the profile that was stored before shows inlined functions, files and
+lines."""
+import json
+import os
+import socket
+import subprocess
+import unittest
+import urllib.error
+import urllib.request
+
+from harness import (FirewatchTest, Program, binary, require_sampling, require_tool,
+                     wait_until)
+
+
+class DebugInfoTest(FirewatchTest):
+
+    def stripped(self, source, name):
+        """A stripped copy without a debuglink, and its debug file elsewhere: no agent finds it."""
+        require_tool("objcopy")
+        program = os.path.join(self.folder, name)
+        away = os.path.join(self.folder, "away")
+        os.makedirs(away, exist_ok=True)
+        debug = os.path.join(away, name + ".debug")
+        subprocess.run(["objcopy", "--only-keep-debug", binary(source), debug], check=True)
+        subprocess.run(["objcopy", "--strip-all", binary(source), program], check=True)
+        os.chmod(program, 0o755)
+        return program, debug
+
+    def upload(self, server, *files):
+        return self.run_program("firewatch", "debuginfo", "upload", "--server",
+                                f"127.0.0.1:{server.port}", *files)
+
+    def folded(self, server, query):
+        lines = server.query("/api/v1/profile", query, format="folded", type="samples").decode()
+        return {line.rpartition(" ")[0]: int(line.rpartition(" ")[2])
+                for line in lines.splitlines()}
+
+    def unnamed(self, server, query):
+        return json.loads(server.query("/api/v1/unnamed", query, type="samples"))
+
+    def put(self, server, build_id, body):
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{server.port}/api/v1/debuginfo/{build_id}", data=body, method="PUT")
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def test_a_stored_profile_gets_names_when_its_debug_file_arrives(self):
+        require_sampling()
+        program, debug = self.stripped("workload_inline_chain", "secretive")
+        server = self.start_server()
+        workload = self.own(Program(self.folder, "secretive", [program, "--seconds", "120"]))
+        agent = self.start_agent(server, arguments=("--pid", str(workload.pid)))
+        query = '{comm="secretive"}'
+        wait_until(lambda: server.samples(query) > 100, 60, "samples of the stripped program")
+        workload.kill()
+        agent.stop()
+
+        before = self.folded(server, query)
+        bare = {stack: count for stack, count in before.items() if "secretive+0x" in stack}
+        self.assertGreater(sum(bare.values()), 0.9 * sum(before.values()), before)
+        told = self.unnamed(server, query)
+        row = next(one for one in told["binaries"] if one["path"] == program)
+        # The dynamic symbols are still there, and name none of these frames.
+        self.assertIn(row["reason"], ("stripped", "no_symbols"), row)
+        self.assertIn(f"firewatch debuginfo upload {program}", row["advice"])
+        self.assertGreater(told["frames"], 0.3 * told["all_frames"])
+
+        # What is not the file is refused, and nothing changes.
+        status, text = self.put(server, row["build_id"], open(binary("workload_depth"), "rb").read())
+        self.assertEqual(status, 422, text)
+        self.assertIn("has build id", text)
+        self.assertEqual(self.put(server, row["build_id"], b"no file at all")[0], 422)
+        code, text = self.upload(server, program)
+        self.assertEqual(code, 1, text)
+        self.assertIn("stripped", text)
+        self.assertEqual(self.folded(server, query), before)
+
+        code, text = self.upload(server, debug)
+        self.assertEqual(code, 0, text)
+        self.assertIn("ready: functions, files and lines", text)
+        after = self.folded(server, query)
+        self.assertEqual(sum(after.values()), sum(before.values()))
+        # Stacks that were two addresses of one function may meet; none is split.
+        self.assertLessEqual(len(after), len(before))
+        named = sum(count for stack, count in after.items() if "main;outer;middle;inner" in stack)
+        self.assertGreater(named, 0.9 * sum(after.values()), after)
+        self.note(f"{named} of {sum(after.values())} samples show the inlined chain")
+
+        tree = json.loads(server.query("/api/v1/profile", query, format="json"))
+        nodes, names = tree["nodes"], tree["names"]
+        inner = next(i for i, name in enumerate(nodes["name"]) if names[name] == "inner")
+        self.assertEqual(nodes["flags"][inner] & 7, 1, "inlined and named")
+        self.assertTrue(names[nodes["source"][inner]].endswith("tests/workloads/inline_chain.cc"))
+        self.assertGreater(nodes["line"][inner], 0)
+        self.assertFalse(any(one["path"] == program for one in self.unnamed(server, query)["binaries"]))
+        top = json.loads(server.query("/api/v1/top", query))
+        self.assertEqual(top["functions"][0]["name"], "inner")
+
+        code, text = self.run_program("firewatch", "debuginfo", "list", "--server",
+                                      f"127.0.0.1:{server.port}")
+        self.assertEqual(code, 0, text)
+        self.assertRegex(text, rf"{row['build_id']} +ready .*{program}")
+
+        # The index and what the agent told are on disk: a server that starts anew names at once.
+        server.stop()
+        server = self.start_server(data=server.data)
+        wait_until(lambda: self.folded(server, query) == after, 30, "names after a restart")
+
+    def test_a_debuginfod_server_that_never_answers_delays_nothing(self):
+        with socket.socket() as hole:
+            hole.bind(("127.0.0.1", 0))
+            hole.listen(16)
+            os.environ["DEBUGINFOD_URLS"] = f"http://127.0.0.1:{hole.getsockname()[1]}"
+            self.addCleanup(os.environ.pop, "DEBUGINFOD_URLS", None)
+            server = self.start_server()
+            require_sampling()
+            program, _ = self.stripped("workload_inline_chain", "secretive")
+            workload = self.own(Program(self.folder, "secretive", [program, "--seconds", "60"]))
+            self.start_agent(server, arguments=("--pid", str(workload.pid)))
+            query = '{comm="secretive"}'
+            wait_until(lambda: server.samples(query) > 0, 30, "the first result")
+            wait_until(lambda: self.unnamed(server, query)["frames"] > 0, 10, "a bare frame")
+            hole.settimeout(30)
+            hole.accept()[0].close()  # it was asked
+            server.stop(20)
+
+
+if __name__ == "__main__":
+    unittest.main()
