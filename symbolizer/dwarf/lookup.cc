@@ -88,6 +88,11 @@ class Lookup {
         continue;
       }
       std::vector<size_t> inside;
+      if (unit.header().shape.version < 5 && unit.attributes().Has(dwarf::kSlotRanges)) {
+        // gold leaves a pair of zeros for code that it left out, which ends the list early.
+        wanted[offset] = open;
+        continue;
+      }
       for (const AddressRange& range : ranges) {
         const auto [first, last] = Inside(range.start, range.end);
         for (size_t i = first; i < last; ++i) {

@@ -31,9 +31,9 @@ struct LookupAnswer {
 
 // `addresses` ascend. Sets `*answers` to one per address. Which units are read: those that
 // .debug_aranges names; for addresses that this leaves without a function (the table is missing for
-// clang's units, and incomplete in mixed programs) those whose own entry covers them; and all that
-// do not say what they cover. NotFound when there is no .debug_info. What is damaged is left out
-// and counted in `*counts`.
+// clang's units, and incomplete in mixed programs) those whose own entry covers them, and all whose
+// entry does not say for sure what it covers. NotFound when there is no .debug_info. What is
+// damaged is left out and counted in `*counts`.
 absl::Status LookupAddresses(const DwarfInput& input, std::span<const uint64_t> addresses,
                              std::vector<LookupAnswer>* answers, dwarf::UnitCounts* counts);
 
