@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/logging.h"
 #include "base/status.h"
@@ -14,6 +15,7 @@
 #include "cli/doctor_tables.h"
 #include "cli/record.h"
 #include "cli/stacks.h"
+#include "cli/symbolize.h"
 #include "symbolizer/symbolizer.h"
 
 namespace firewatch::cli {
@@ -160,6 +162,9 @@ int Main(int argc, char** argv) {
         ->type_name("ADDR")
         ->capture_default_str();
   }
+  // Only for the list of commands: it has llvm-symbolizer's grammar, see main().
+  app.add_subcommand("symbolize",
+                     "Functions and lines of addresses; a swap-in for llvm-symbolizer (--help).");
 
   CLI11_PARSE(app, argc, argv);
   record.hz_given = hz_option->count() > 0;
@@ -179,6 +184,13 @@ int main(int argc, char** argv) {
   // The hidden role of every Firewatch binary that symbolizes: the sandboxed parser of ELF files.
   if (argc == 3 && std::string_view(argv[1]) == "--symbol-helper") {
     return firewatch::symbolizer::RunSymbolHelper(std::atoi(argv[2]));
+  }
+  // A link of this name serves tools that insist on it (ASAN_SYMBOLIZER_PATH).
+  const std::string_view name = argv[0] == nullptr ? "" : argv[0];
+  const bool as_llvm = name.substr(name.rfind('/') + 1).starts_with("llvm-symbolizer");
+  if (as_llvm || (argc >= 2 && std::string_view(argv[1]) == "symbolize")) {
+    return firewatch::cli::RunSymbolize(
+        std::vector<std::string_view>(argv + (as_llvm ? 1 : 2), argv + argc));
   }
   return firewatch::cli::Main(argc, argv);
 }

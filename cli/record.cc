@@ -25,6 +25,7 @@
 #include "base/metrics.h"
 #include "base/status.h"
 #include "bpf/include/losses.h"
+#include "cli/cache_directory.h"
 #include "cli/child.h"
 #include "cli/progress.h"
 #include "profile/flame_tree.h"
@@ -67,15 +68,6 @@ class InterruptScope {
   struct sigaction old_int_{};
   struct sigaction old_term_{};
 };
-
-std::string DefaultCacheDirectory() {
-  if (::geteuid() == 0) return "/var/cache/firewatch";
-  if (const char* cache = std::getenv("XDG_CACHE_HOME"); cache != nullptr && *cache != '\0') {
-    return fmt::format("{}/firewatch", cache);
-  }
-  const char* home = std::getenv("HOME");
-  return fmt::format("{}/.cache/firewatch", home != nullptr ? home : "/tmp");
-}
 
 bool AnyAlive(const std::vector<uint32_t>& pids) {
   for (uint32_t pid : pids) {

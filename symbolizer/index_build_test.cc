@@ -17,6 +17,7 @@
 #include "base/status.h"
 #include "symbolizer/elf/function_symbols.h"
 #include "symbolizer/index/symbol_index.h"
+#include "symbolizer/object_symbols.h"
 #include "symbolizer/testing/tools_for_test.h"
 
 namespace firewatch::symbolizer {
@@ -352,6 +353,25 @@ TEST_F(IndexBuildTest, DamagedSectionsAreSaidAndSymbolsStay) {
   Build({.elf = "damaged"});
   EXPECT_EQ(report_.lines, LinesState::kDamaged) << report_.lines_reason;
   EXPECT_EQ(ChainAt(AddressOf("whole", "Middle")), "Middle");
+}
+
+TEST_F(IndexBuildTest, SymbolsAloneNameWhatTheIndexNames) {
+  MakePair("-gz=zlib");
+  Build({.elf = "stripped", .debug = "x.debug"}, {}, 1, false);
+  const auto symbols = ObjectSymbols::Read(*files_);
+  ASSERT_TRUE(symbols.ok());
+  EXPECT_EQ(files_->inflated_bytes(), 0U);
+  const uint64_t middle = AddressOf("whole", "Middle");
+  int named = 0;
+  for (uint64_t address = middle - 0x400; address < middle + 0x400; ++address) {
+    const auto expected = index_.SymbolAt(address);
+    const auto found = symbols->At(address);
+    ASSERT_EQ(found.has_value(), expected.has_value()) << address;
+    if (!found) continue;
+    ++named;
+    EXPECT_EQ(found->name, index_.LinkageName(expected->name)) << address;
+  }
+  EXPECT_GT(named, 10);
 }
 
 TEST_F(IndexBuildTest, TextIsNoElfFile) {

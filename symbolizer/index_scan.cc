@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Builds the index of one program and says what it cost:
 //   index_scan [--symbols] [--threads N] [--scratch FILE] OUTPUT ELF|- [DEBUG|- [ALT|- [DWP]]]
+// or, with --first ADDRESS (hexadecimal), names that one address from the symbol tables alone.
 // "-" stands for no file. Without --scratch inflated sections go into memory. .dwo files are opened
 // by their name, relative to the compilation directory.
 #include <fcntl.h>
@@ -18,6 +19,7 @@
 #include "base/status.h"
 #include "base/unique_fd.h"
 #include "symbolizer/index_build.h"
+#include "symbolizer/object_symbols.h"
 
 namespace firewatch::symbolizer {
 namespace {
@@ -42,6 +44,7 @@ long Status(std::string_view name) {
 
 struct Arguments {
   bool lines = true;
+  uint64_t first = 0;  // an address; 0: build the index
   int threads = 1;
   std::string scratch;
   std::vector<std::string> files;
@@ -82,6 +85,15 @@ int Run(const Arguments& arguments) {
     std::fprintf(stderr, "%s\n", base::ToString(files.status()).c_str());
     return 1;
   }
+  if (arguments.first != 0) {
+    const auto symbols = ObjectSymbols::Read(**files);
+    if (!symbols.ok()) return 1;
+    const auto symbol = symbols->At(arguments.first);
+    std::printf("wall %.1f ms, CPU %.1f ms, inflated %lu: %s\n",
+                static_cast<double>(clock.MonotonicNs() - start) / 1e6, (CpuSeconds() - cpu) * 1e3,
+                (*files)->inflated_bytes(), symbol ? std::string(symbol->name).c_str() : "no name");
+    return 0;
+  }
   const auto report =
       BuildIndex(**files, {.lines = arguments.lines, .threads = arguments.threads}, output.get());
   if (!report.ok()) {
@@ -110,6 +122,8 @@ int main(int argc, char** argv) {
     const std::string_view argument = argv[i];
     if (argument == "--symbols") {
       arguments.lines = false;
+    } else if (argument == "--first" && i + 1 < argc) {
+      arguments.first = std::strtoull(argv[++i], nullptr, 16);
     } else if (argument == "--threads" && i + 1 < argc) {
       arguments.threads = std::atoi(argv[++i]);
     } else if (argument == "--scratch" && i + 1 < argc) {

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs every test of the project and closes with one line: N passed, N failed, N skipped.
 
-usage: tests/run.py [STAGE,STAGE...]      stages: arrows unit kernels fuzz web e2e browser
+usage: tests/run.py [STAGE,STAGE...]      stages: arrows unit symbols kernels fuzz web e2e browser
 (default: all)
 
 Everything runs the binaries of the asan preset. A test that this machine cannot run is skipped with
@@ -174,8 +174,12 @@ def stage_browser(results):
     harness_stage("browser", [sys.executable, "tests/browser/run.py", "--bin-dir", str(BIN)], results, 1200)
 
 
-STAGES = {"arrows": stage_arrows, "unit": stage_unit, "kernels": stage_kernels, "web": stage_web, "e2e": stage_e2e,
-          "browser": stage_browser, "fuzz": stage_fuzz}
+def stage_symbols(results):
+    harness_stage("symbols", [sys.executable, "tests/symbols/run.py", "--bin-dir", str(BIN)], results, 900)
+
+
+STAGES = {"arrows": stage_arrows, "unit": stage_unit, "symbols": stage_symbols, "kernels": stage_kernels,
+          "web": stage_web, "e2e": stage_e2e, "browser": stage_browser, "fuzz": stage_fuzz}
 
 
 def main():

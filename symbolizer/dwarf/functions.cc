@@ -28,6 +28,7 @@ bool FunctionWalk::Read() {
   ranges_.clear();
   names_.assign(1, FunctionName());
   names_by_origin_.Clear();
+  first_function_range_ = function_ranges_.size();
 
   const AbbreviationTable& table = unit_->table();
   Cursor cursor = cursor_;

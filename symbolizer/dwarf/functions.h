@@ -57,8 +57,10 @@ class FunctionWalk {
   std::vector<CodeRange>& ranges() { return ranges_; }
   std::span<const FunctionName> names() const { return names_; }
   const FunctionCounts& counts() const { return counts_; }  // since Start
-  // Ranges of all functions since Start, in no order.
+  // Ranges of all functions since Start, in no order; those of this piece start at the second
+  // number.
   std::vector<AddressRange>& function_ranges() { return function_ranges_; }
+  size_t first_function_range() const { return first_function_range_; }
 
   // Inlined calls below this depth belong to the one at this depth.
   static constexpr uint32_t kMaxDepth = 200;
@@ -89,6 +91,7 @@ class FunctionWalk {
   std::vector<Open> open_;
   std::vector<AddressRange> found_;
   std::vector<AddressRange> function_ranges_;
+  size_t first_function_range_ = 0;
 };
 
 }  // namespace firewatch::symbolizer::dwarf

@@ -73,15 +73,19 @@ class IndexMap {
   }
   // The value of `key`, and whether it was there; a new one is `value`.
   std::pair<uint32_t, bool> FindOrAdd(uint64_t key, uint32_t value) {
-    if (entries_.size() < 2 * (size_ + 1)) Grow();
+    if (entries_.size() * 3 < 4 * (size_ + 1)) Grow();
     Entry& entry = PlaceOf(key);
     if (entry.key == key) return {entry.value, true};
     entry = {key, value};
     ++size_;
     return {value, false};
   }
-  // Of a key that is there.
-  void Set(uint64_t key, uint32_t value) { PlaceOf(key).value = value; }
+  // nullptr when the key is not there. Valid until the next change.
+  const uint32_t* Find(uint64_t key) const {
+    if (size_ == 0) return nullptr;
+    const Entry& entry = const_cast<IndexMap*>(this)->PlaceOf(key);
+    return entry.key == key ? &entry.value : nullptr;
+  }
 
  private:
   struct Entry {

@@ -52,6 +52,9 @@ void UnitReader::Read(const InfoFile& file, uint64_t offset, const CodeFilter& f
     UnitLines piece;
     StartPiece(&piece);
     Flatten(&piece);
+    const std::span<const AddressRange> code = walk_.function_ranges();
+    const std::span<const AddressRange> in_piece = code.subspan(walk_.first_function_range());
+    piece.code.assign(in_piece.begin(), in_piece.end());
     FinishPiece(&piece, take);
   }
   UnitLines rest;

@@ -76,6 +76,7 @@ struct UnitLines {
   std::vector<Node> nodes;
   std::vector<Chain> chains;
   std::vector<Row> rows;
+  std::vector<AddressRange> code;  // of the functions, in no order
 };
 
 struct UnitCounts {

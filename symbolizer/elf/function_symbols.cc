@@ -4,6 +4,7 @@
 #include <elf.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "base/status.h"
 #include "symbolizer/elf/go_pclntab.h"
@@ -48,11 +49,21 @@ uint8_t RankOf(const ElfSymbol& symbol) {
   return static_cast<uint8_t>(rank + (symbol.type == STT_NOTYPE ? 1 : 0));
 }
 
+// Also collects where data in the middle of code begins (tables of hand-written assembly).
 void Add(const ElfReader& elf, const ElfSymbol& symbol, const std::vector<char>& strings,
-         const FunctionSymbolOptions& options, std::vector<InputSymbol>* out) {
-  if (symbol.type != STT_FUNC && symbol.type != STT_GNU_IFUNC && symbol.type != STT_NOTYPE) return;
+         const FunctionSymbolOptions& options, std::vector<InputSymbol>* out,
+         std::vector<uint64_t>* data) {
+  const bool is_data = symbol.type == STT_OBJECT;
+  if (!is_data && symbol.type != STT_FUNC && symbol.type != STT_GNU_IFUNC &&
+      symbol.type != STT_NOTYPE) {
+    return;
+  }
   const ElfSection* section = CodeSectionOf(elf, symbol, options);
   if (section == nullptr) return;
+  if (is_data) {
+    data->push_back(symbol.value);
+    return;
+  }
   const std::string_view name = StringAt(strings, symbol.name);
   if (name.empty()) return;
   uint64_t reach = section->size - (symbol.value - section->vaddr);
@@ -64,6 +75,16 @@ void Add(const ElfReader& elf, const ElfSymbol& symbol, const std::vector<char>&
                   .name = name,
                   .rank = RankOf(symbol),
                   .sized = symbol.size != 0});
+}
+
+// A symbol without a size ends at the next symbol, of data, too.
+void EndAtData(std::vector<uint64_t> data, std::vector<InputSymbol>* symbols) {
+  std::sort(data.begin(), data.end());
+  for (InputSymbol& symbol : *symbols) {
+    if (symbol.sized) continue;
+    const auto next = std::lower_bound(data.begin(), data.end(), symbol.start);
+    if (next != data.end()) symbol.end = std::min(symbol.end, *next);
+  }
 }
 
 // A table that makes no sense names nothing; the file may have other symbols.
@@ -85,6 +106,7 @@ absl::StatusOr<FunctionSymbols> ReadFunctionSymbols(const ElfReader& elf,
   FunctionSymbols result;
   result.strings.reserve(3);  // names point into the elements
   bool has_symtab = false;
+  std::vector<uint64_t> data;
   for (const uint32_t type : {uint32_t{SHT_SYMTAB}, uint32_t{SHT_DYNSYM}}) {
     const auto& sections = elf.sections();
     const auto table = std::find_if(sections.begin(), sections.end(),
@@ -96,9 +118,10 @@ absl::StatusOr<FunctionSymbols> ReadFunctionSymbols(const ElfReader& elf,
     result.strings.push_back(std::move(strings));
     const std::vector<char>& names = result.strings.back();
     RETURN_IF_ERROR(elf.ForEachSymbol(*table, [&](const ElfSymbol& symbol) {
-      Add(elf, symbol, names, options, &result.symbols);
+      Add(elf, symbol, names, options, &result.symbols, &data);
     }));
   }
+  EndAtData(std::move(data), &result.symbols);
   if (options.debug_file) return result;
   AddPltSymbols(elf, &result);
   result.is_go = GoPclntabSection(elf) != nullptr;

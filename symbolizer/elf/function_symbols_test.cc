@@ -81,6 +81,19 @@ TEST_F(NamesTest, SymbolWithoutSizeReachesToTheNextAndNeverPastItsSection) {
   EXPECT_EQ(At(0x300), "-") << "another section";
 }
 
+TEST_F(NamesTest, DataInTheMiddleOfCodeEndsASymbolWithoutSize) {
+  ElfBuilder builder = WithText();
+  builder.Symbol("label", 0x11210, 0, 1, STT_NOTYPE)
+      .Symbol("table", 0x11230, 0x10, 1, STT_OBJECT)
+      .Symbol("sized", 0x11250, 0x20, 1)
+      .Symbol("inside", 0x11260, 8, 1, STT_OBJECT);
+  Index(builder.Build(0x300));
+  EXPECT_EQ(At(0x22f), "label");
+  EXPECT_EQ(At(0x230), "-");
+  EXPECT_EQ(At(0x24f), "-");
+  EXPECT_EQ(At(0x264), "sized");  // a function that says its size owns its bytes
+}
+
 TEST_F(NamesTest, SymbolThatClaimsMoreThanItsSectionIsCut) {
   ElfBuilder builder = WithText();
   builder.Symbol("greedy", 0x112f0, UINT64_MAX, 1);

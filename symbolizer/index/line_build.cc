@@ -82,7 +82,7 @@ class Build {
   }
   // By the one thread that has set adding_.
   absl::Status AddPieces(size_t unit, std::vector<UnitLines>* pieces) {
-    for (const UnitLines& piece : *pieces) RETURN_IF_ERROR(writer_.Add(unit, piece));
+    for (UnitLines& piece : *pieces) RETURN_IF_ERROR(writer_.Add(unit, std::move(piece)));
     pieces->clear();
     return absl::OkStatus();
   }

@@ -42,6 +42,10 @@ uint64_t TakeUleb(const uint8_t** at) {
   }
 }
 
+uint32_t SizeOf(const AddressRange& range) {
+  return static_cast<uint32_t>(std::min<uint64_t>(range.end - range.start, UINT32_MAX));
+}
+
 // What is kept back before it goes into the sink.
 constexpr size_t kPieceBytes = size_t{64} << 10;
 
@@ -194,7 +198,96 @@ uint32_t LineTableWriter::FileInBlock(uint32_t name) {
   return file;
 }
 
-absl::Status LineTableWriter::Add(uint64_t unit, const UnitLines& piece) {
+void LineTableWriter::DropClaimed(uint64_t unit, UnitLines* piece) {
+  if (unit != unit_) {
+    for (const AddressRange& range : claims_of_unit_) {
+      claimed_.FindOrAdd(range.start, SizeOf(range));
+    }
+    claims_of_unit_.clear();
+    unit_ = unit;
+  }
+  std::vector<AddressRange> claimed;
+  for (const AddressRange& range : piece->code) {
+    const uint32_t* const size = claimed_.Find(range.start);
+    if (size != nullptr && *size >= SizeOf(range)) {
+      claimed.push_back(range);
+    } else {
+      claims_of_unit_.push_back(range);
+    }
+  }
+  if (claimed.empty()) return;
+  std::sort(claimed.begin(), claimed.end(),
+            [](const AddressRange& a, const AddressRange& b) { return a.start < b.start; });
+  std::vector<UnitLines::Row> left;
+  left.reserve(piece->rows.size());
+  const auto say = [&left](uint64_t address, uint32_t chain) {
+    if (!left.empty() && left.back().address == address) left.pop_back();
+    if (chain != (left.empty() ? 0 : left.back().chain)) left.push_back({address, chain});
+  };
+  size_t next = 0;
+  for (size_t i = 0; i + 1 < piece->rows.size(); ++i) {
+    uint64_t at = piece->rows[i].address;
+    const uint64_t end = piece->rows[i + 1].address;
+    const uint32_t chain = piece->rows[i].chain;
+    while (at < end) {
+      while (next < claimed.size() && claimed[next].end <= at) ++next;
+      if (next == claimed.size() || claimed[next].start >= end) {
+        say(at, chain);
+        break;
+      }
+      if (claimed[next].start > at) say(at, chain);
+      at = std::max(at, claimed[next].start);
+      say(at, 0);
+      at = claimed[next].end;
+      ++overlaps_;
+    }
+  }
+  if (!piece->rows.empty()) say(piece->rows.back().address, 0);
+  piece->rows = std::move(left);
+  DropUnused(piece);
+}
+
+// Renumbers functions, nodes and chains; files are not worth it.
+void LineTableWriter::DropUnused(UnitLines* piece) {
+  constexpr uint32_t kUnused = UINT32_MAX;
+  std::vector<uint32_t> chains(piece->chains.size(), kUnused);
+  std::vector<uint32_t> nodes(piece->nodes.size(), kUnused);
+  std::vector<uint32_t> functions(piece->functions.size(), kUnused);
+  for (const UnitLines::Row& row : piece->rows) chains[row.chain] = 0;
+  chains[0] = nodes[0] = 0;
+  for (size_t i = 1; i < chains.size(); ++i) {
+    if (chains[i] != kUnused) nodes[piece->chains[i].node] = 0;
+  }
+  for (size_t i = nodes.size(); i-- > 1;) {  // a parent comes before its children
+    if (nodes[i] == kUnused) continue;
+    nodes[piece->nodes[i].parent] = 0;
+    functions[piece->nodes[i].function] = 0;
+  }
+  const auto renumber = [](std::vector<uint32_t>& numbers, auto& items) {
+    uint32_t count = 0;
+    for (size_t i = 0; i < numbers.size(); ++i) {
+      if (numbers[i] == kUnused) continue;
+      items[count] = items[i];
+      numbers[i] = count++;
+    }
+    items.resize(count);
+  };
+  renumber(functions, piece->functions);
+  renumber(nodes, piece->nodes);
+  renumber(chains, piece->chains);
+  for (size_t i = 1; i < piece->nodes.size(); ++i) {
+    UnitLines::Node& node = piece->nodes[i];
+    node.function = functions[node.function];
+    node.parent = nodes[node.parent];
+  }
+  for (size_t i = 1; i < piece->chains.size(); ++i) {
+    piece->chains[i].node = nodes[piece->chains[i].node];
+  }
+  for (UnitLines::Row& row : piece->rows) row.chain = chains[row.chain];
+}
+
+absl::Status LineTableWriter::Add(uint64_t unit, UnitLines piece) {
+  DropClaimed(unit, &piece);
   if (piece.rows.empty()) return absl::OkStatus();
   // Names and functions get numbers of the whole file.
   file_names_.clear();
@@ -410,6 +503,8 @@ void LineTableWriter::MergeRuns(size_t first, size_t end, std::vector<Row>* rows
 absl::Status LineTableWriter::Finish(uint64_t max_rows) {
   RETURN_IF_ERROR(FlushBlock());
   block_ = {};
+  claimed_ = {};
+  claims_of_unit_ = {};
   LinesFooter footer = {.version = kLinesVersion,
                         .function_count = static_cast<uint32_t>(functions_.size()),
                         .block_count = static_cast<uint32_t>(blocks_.size()),

@@ -28,7 +28,7 @@ class LineTableWriter {
 
   // A piece of the unit of this number; units in ascending order. ResourceExhausted when what was
   // added is more than the section can hold; then nothing more must be added.
-  absl::Status Add(uint64_t unit, const dwarf::UnitLines& piece);
+  absl::Status Add(uint64_t unit, dwarf::UnitLines piece);
 
   // Writes the rest of the section. At most `max_rows` rows, as they are stored: a row that reaches
   // into further pages counts once in each. The writer is used up afterwards.
@@ -96,6 +96,9 @@ class LineTableWriter {
   };
   class CellWriter;
 
+  // What an earlier unit has said is taken out of the piece, and all that it leaves unused.
+  void DropClaimed(uint64_t unit, dwarf::UnitLines* piece);
+  static void DropUnused(dwarf::UnitLines* piece);
   uint32_t NameOf(std::string_view name);
   uint32_t FileInBlock(uint32_t name);
   absl::Status FlushBlock();
@@ -113,6 +116,11 @@ class LineTableWriter {
   dwarf::Interned<Pointer> pointers_;
   std::vector<uint32_t> name_of_pointer_;
   dwarf::Interned<Function> functions_;
+  // Sizes of functions by where they start, of units before unit_; and what unit_ adds to them.
+  // Linkers keep one of several copies of a function, and may let all units claim it.
+  dwarf::IndexMap claimed_;
+  std::vector<AddressRange> claims_of_unit_;
+  uint64_t unit_ = 0;
   Block block_;
   std::vector<LineBlock> blocks_;
   std::vector<bool> has_function_;      // by chain; those of a block are one behind the other

@@ -120,9 +120,7 @@ class SymbolIndex {
   uint64_t StartOf(uint32_t range) const;
   uint32_t NameOf(uint32_t range) const;
 
-
   std::span<const std::byte> segments_;
-  LineTable lines_;
   NameTable names_;
   LineTable lines_;
 

@@ -15,6 +15,7 @@
 #include <optional>
 #include <utility>
 
+#include "base/hash.h"
 #include "base/status.h"
 #include "base/unique_fd.h"
 #include "symbolizer/process/kallsyms.h"
@@ -122,11 +123,21 @@ KernelSymbol KernelSymbols::Lookup(uint64_t address) {
       next_read_ns_ = clock_.MonotonicNs() + interval_ns_;
     }
   }
+  if (symbol && symbol->group != 0 && ModulesChanged()) {
+    Read();
+    symbol = current_.index.SymbolAt(address);
+  }
   if (!symbol) return {};
   const NameTable& table = current_.index.names();
   return {.name = names_.Get(table, symbol->name, reader_).display,
           .module = names_.Get(table, symbol->group, reader_).linkage,
           .found = true};
+}
+
+bool KernelSymbols::ModulesChanged() {
+  if (clock_.MonotonicNs() < next_modules_look_ns_) return false;
+  next_modules_look_ns_ = clock_.MonotonicNs() + kFirstInterval;
+  return base::Hash64(ReadAll(proc_root_ + "/modules")) != modules_hash_;
 }
 
 void KernelSymbols::DropRetired() {
@@ -174,7 +185,10 @@ absl::Status KernelSymbols::WriteIndex(int fd) const {
         "addresses in {}/kallsyms are hidden: kernel.kptr_restrict is {}, or CAP_SYSLOG is missing",
         proc_root_, FirstLine(proc_root_ + "/sys/kernel/kptr_restrict"));
   }
-  IndexSource source = parser->MakeSource(ParseModules(ReadAll(proc_root_ + "/modules")));
+  const std::string modules = ReadAll(proc_root_ + "/modules");
+  modules_hash_ = base::Hash64(modules);
+  next_modules_look_ns_ = clock_.MonotonicNs() + kFirstInterval;
+  IndexSource source = parser->MakeSource(ParseModules(modules));
   if (source.symbols.empty()) return base::NotFound("{}/kallsyms has no symbols", proc_root_);
   return WriteSymbolIndex(std::move(source), fd).status();
 }

@@ -26,7 +26,9 @@ class KernelSymbols {
 
   // Reads the list at the first call (about 0.1 s), and again when a kernel address is not known:
   // modules and BPF programs come and go. Not before 10 s have passed, and twice as long after
-  // each reading that did not help, up to 10 min, so that one hopeless address costs nothing.
+  // each reading that did not help, up to 10 min, so that one hopeless address costs nothing. The
+  // addresses of a module that went may be another one's now: when one is asked for, and the list
+  // of modules has changed, everything is read again; that list is looked at every 10 s at most.
   // The views stay valid until DropRetired.
   KernelSymbol Lookup(uint64_t address);
 
@@ -41,6 +43,8 @@ class KernelSymbols {
   void Read();
   absl::Status BuildIndex();
   absl::Status WriteIndex(int fd) const;
+  // True when modules came or went since the symbols were read.
+  bool ModulesChanged();
 
   const std::string proc_root_;
   IndexCache& cache_;
@@ -59,6 +63,8 @@ class KernelSymbols {
   bool tried_ = false;
   uint64_t next_read_ns_ = 0;
   uint64_t interval_ns_ = 0;
+  uint64_t modules_hash_ = 0;
+  uint64_t next_modules_look_ns_ = 0;
 };
 
 }  // namespace firewatch::symbolizer

@@ -14,10 +14,10 @@ import importlib
 import os
 import sys
 import time
-import traceback
-import unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.dirname(HERE))
+from line_result import LineResult, name_of, tests_of  # noqa: E402
 
 
 def parse_arguments():
@@ -29,67 +29,11 @@ def parse_arguments():
     return parser.parse_args()
 
 
-class LineResult(unittest.TestResult):
-    """Prints each outcome when the test, its clean-up included, is over."""
-
-    def __init__(self):
-        super().__init__()
-        self.passed = 0
-        self.problems = {}  # name -> text
-        self.skips = {}
-
-    def startTest(self, test):
-        super().startTest(test)
-        self.started = time.monotonic()
-        self.current = name_of(test)
-
-    def addError(self, test, err):
-        self._problem(test, err)
-
-    def addFailure(self, test, err):
-        self._problem(test, err)
-
-    def addSubTest(self, test, subtest, err):
-        if err is not None:
-            self._problem(subtest, err)
-
-    def addSkip(self, test, reason):
-        self.skips[self.current] = reason
-
-    def _problem(self, test, err):
-        text = "".join(traceback.format_exception(*err))
-        self.problems[self.current] = self.problems.get(self.current, "") + f"{test}\n{text}"
-
-    def stopTest(self, test):
-        super().stopTest(test)
-        seconds = time.monotonic() - self.started
-        name = self.current
-        notes = "".join(f"; {note}" for note in getattr(test, "notes", []))
-        if name in self.problems:
-            print("    " + self.problems[name].replace("\n", "\n    "))
-            print(f"FAIL {name} ({seconds:.1f} s{notes})", flush=True)
-        elif name in self.skips:
-            reason = " ".join(self.skips[name].split())
-            print(f"SKIP {name}: {reason}", flush=True)
-        else:
-            self.passed += 1
-            print(f"PASS {name} ({seconds:.1f} s{notes})", flush=True)
-
-
-def name_of(test):
-    """test_record.RecordTest.test_ctrl_c -> record.ctrl_c"""
-    parts = test.id().split(".")
-    return f"{parts[0].removeprefix('test_')}.{parts[-1].removeprefix('test_')}"
-
-
 def load(only):
     wanted = [text for text in only.split(",") if text]
-    suites = []
-    for path in sorted(glob.glob(os.path.join(HERE, "test_*.py"))):
-        module = importlib.import_module(os.path.basename(path)[:-3])
-        for suite in unittest.defaultTestLoader.loadTestsFromModule(module):
-            suites += [test for test in suite]
-    return [t for t in suites if not wanted or any(text in name_of(t) for text in wanted)]
+    tests = tests_of(importlib.import_module(os.path.basename(path)[:-3])
+                     for path in sorted(glob.glob(os.path.join(HERE, "test_*.py"))))
+    return [t for t in tests if not wanted or any(text in name_of(t) for text in wanted)]
 
 
 def main():

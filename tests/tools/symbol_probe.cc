@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0
+// Measures symbol indexes in one process, for tests/bench/symbols.py: prints "key value" lines.
+//
+//   symbol_probe build --elf FILE [--debug FILE] [--alt FILE] [--no-lines] [--threads N] --out
+//   INDEX
+//       dwarf_bytes, index_bytes, cpu_s, wall_s, private_mb (most RssAnon above the beginning),
+//       reason
+//   symbol_probe lookup --index INDEX --addresses FILE [--rounds N]
+//       addresses, named, frames, per_cpu_s (median round, all inlined frames, as ids)
+//   symbol_probe first --elf FILE [--debug FILE] --address N
+//       name, wall_ms, cpu_ms: from opening the files to the name, symbols alone
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <fstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/mapped_file.h"
+#include "base/status.h"
+#include "base/unique_fd.h"
+#include "symbolizer/index/symbol_index.h"
+#include "symbolizer/index_build.h"
+#include "symbolizer/object_files.h"
+
+namespace firewatch::symbolizer {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double CpuSeconds() {
+  timespec now{};
+  ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
+}
+
+double SecondsSince(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
+uint64_t PrivateKilobytes() {
+  std::ifstream status("/proc/self/status");
+  std::string word;
+  uint64_t value = 0;
+  while (status >> word) {
+    if (word == "RssAnon:" && status >> value) return value;
+  }
+  return 0;
+}
+
+// Looks at this process's private memory every two milliseconds.
+class MemoryWatch {
+ public:
+  MemoryWatch() : begin_(PrivateKilobytes()), most_(begin_), thread_([this] { Watch(); }) {}
+  ~MemoryWatch() { Stop(); }
+  MemoryWatch(const MemoryWatch&) = delete;
+  MemoryWatch& operator=(const MemoryWatch&) = delete;
+  uint64_t EndKilobytes() {
+    Stop();
+    return std::max(most_, PrivateKilobytes()) - begin_;
+  }
+
+ private:
+  void Stop() {
+    stop_ = true;
+    if (thread_.joinable()) thread_.join();
+  }
+  void Watch() {
+    while (!stop_) {
+      most_ = std::max(most_, PrivateKilobytes());
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+  }
+  const uint64_t begin_;
+  uint64_t most_;
+  std::atomic<bool> stop_ = false;
+  std::thread thread_;  // last: it uses what stands above
+};
+
+struct Arguments {
+  std::string elf;
+  std::string debug;
+  std::string alt;
+  std::string out;
+  std::string index;
+  std::string addresses;
+  std::string address;
+  bool no_lines = false;
+  int threads = 1;
+  int rounds = 5;
+};
+
+absl::StatusOr<base::UniqueFd> OpenFile(const std::string& path, int flags = O_RDONLY) {
+  base::UniqueFd fd(path.empty() ? -1 : ::open(path.c_str(), flags | O_CLOEXEC, 0644));
+  if (!path.empty() && !fd.valid()) return base::ErrnoStatus(errno, path);
+  return fd;
+}
+
+struct Opened {
+  base::UniqueFd elf;
+  base::UniqueFd debug;
+  base::UniqueFd alt;
+  std::unique_ptr<ObjectFiles> files;
+};
+
+absl::StatusOr<Opened> OpenFiles(const Arguments& arguments) {
+  Opened opened;
+  ASSIGN_OR_RETURN(opened.elf, OpenFile(arguments.elf));
+  ASSIGN_OR_RETURN(opened.debug, OpenFile(arguments.debug));
+  ASSIGN_OR_RETURN(opened.alt, OpenFile(arguments.alt));
+  ASSIGN_OR_RETURN(
+      opened.files,
+      ObjectFiles::Open(
+          {.elf = opened.elf.get(), .debug = opened.debug.get(), .alt = opened.alt.get()}, {}));
+  RETURN_IF_ERROR(opened.files->companion_status());
+  return opened;
+}
+
+absl::Status Build(const Arguments& arguments) {
+  ASSIGN_OR_RETURN(const base::UniqueFd out, OpenFile(arguments.out, O_RDWR | O_CREAT | O_TRUNC));
+  MemoryWatch memory;
+  const double cpu = CpuSeconds();
+  const auto begin = Clock::now();
+  ASSIGN_OR_RETURN(Opened opened, OpenFiles(arguments));
+  ASSIGN_OR_RETURN(
+      const IndexBuildReport report,
+      BuildIndex(*opened.files, {.lines = !arguments.no_lines, .threads = arguments.threads},
+                 out.get()));
+  const double cpu_spent = CpuSeconds() - cpu;
+  const double wall = SecondsSince(begin);
+  const uint64_t kilobytes = memory.EndKilobytes();
+  fmt::print(
+      "dwarf_bytes {}\nindex_bytes {}\ncpu_s {:.4f}\nwall_s {:.4f}\nprivate_mb {:.1f}\nreason {}\n",
+      report.dwarf_bytes, report.index_bytes, cpu_spent, wall,
+      static_cast<double>(kilobytes) / 1024, report.lines_reason);
+  return absl::OkStatus();
+}
+
+absl::Status Lookup(const Arguments& arguments) {
+  ASSIGN_OR_RETURN(const base::MappedFile file, base::MappedFile::Open(arguments.index));
+  ASSIGN_OR_RETURN(const SymbolIndex index, SymbolIndex::Parse(file.bytes()));
+  std::vector<uint64_t> addresses;
+  std::ifstream in(arguments.addresses);
+  for (std::string line; std::getline(in, line);) {
+    addresses.push_back(std::stoull(line, nullptr, 16));
+  }
+  std::vector<IndexFrame> frames(kMaxIndexFrames);
+  std::vector<double> rounds;
+  uint64_t named = 0;
+  uint64_t shown = 0;
+  for (int round = 0; round <= arguments.rounds; ++round) {  // the first one warms up
+    named = shown = 0;
+    const double begin = CpuSeconds();
+    for (const uint64_t address : addresses) {
+      const size_t count = index.FindAddress(address, frames);
+      named += count != 0 ? 1 : 0;
+      shown += count;
+    }
+    if (round > 0) rounds.push_back(CpuSeconds() - begin);
+  }
+  std::sort(rounds.begin(), rounds.end());
+  fmt::print("addresses {}\nnamed {}\nframes {}\nper_cpu_s {:.0f}\n", addresses.size(), named,
+             shown, static_cast<double>(addresses.size()) / rounds[rounds.size() / 2]);
+  return absl::OkStatus();
+}
+
+absl::Status First(const Arguments& arguments) {
+  const double cpu = CpuSeconds();
+  const auto begin = Clock::now();
+  ASSIGN_OR_RETURN(Opened opened, OpenFiles(arguments));
+  const base::UniqueFd out(::memfd_create("index", MFD_CLOEXEC));
+  ASSIGN_OR_RETURN(const IndexBuildReport report, BuildIndex(*opened.files, {}, out.get()));
+  ASSIGN_OR_RETURN(const base::MappedFile file, base::MappedFile::FromFd(out.get(), "index"));
+  ASSIGN_OR_RETURN(const SymbolIndex index, SymbolIndex::Parse(file.bytes()));
+  IndexFrame frame;
+  std::string name;
+  if (index.FindAddress(std::stoull(arguments.address, nullptr, 16), {&frame, 1}) == 1) {
+    name = index.DisplayName(frame.name);
+  }
+  const double wall = SecondsSince(begin);
+  fmt::print("symbols {}\nname {}\nwall_ms {:.1f}\ncpu_ms {:.1f}\n", report.symbols, name,
+             wall * 1e3, (CpuSeconds() - cpu) * 1e3);
+  return absl::OkStatus();
+}
+
+int Main(int argc, char** argv) {
+  CLI::App app{"Measures symbol indexes in one process."};
+  app.require_subcommand(1);
+  Arguments arguments;
+  CLI::App* build = app.add_subcommand("build", "Build an index");
+  CLI::App* lookup = app.add_subcommand("lookup", "Look addresses up in an index");
+  CLI::App* first = app.add_subcommand("first", "The first name of a file");
+  for (CLI::App* command : {build, first}) {
+    command->add_option("--elf", arguments.elf)->required();
+    command->add_option("--debug", arguments.debug);
+    command->add_option("--alt", arguments.alt);
+  }
+  build->add_option("--out", arguments.out)->required();
+  build->add_option("--threads", arguments.threads);
+  build->add_flag("--no-lines", arguments.no_lines);
+  lookup->add_option("--index", arguments.index)->required();
+  lookup->add_option("--addresses", arguments.addresses)->required();
+  lookup->add_option("--rounds", arguments.rounds)->check(CLI::PositiveNumber);
+  first->add_option("--address", arguments.address)->required();
+  CLI11_PARSE(app, argc, argv);
+  const absl::Status status = build->parsed()    ? Build(arguments)
+                              : lookup->parsed() ? Lookup(arguments)
+                                                 : First(arguments);
+  if (status.ok()) return 0;
+  fmt::print(stderr, "symbol_probe: {}\n", base::Message(status));
+  return 1;
+}
+
+}  // namespace
+}  // namespace firewatch::symbolizer
+
+int main(int argc, char** argv) { return firewatch::symbolizer::Main(argc, argv); }
