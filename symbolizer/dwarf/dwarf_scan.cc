@@ -251,7 +251,7 @@ int Run(const Options& options) {
       "section %.3f MB (%.2f %%)  rows %lu  cells %u %.3f MB  pages %.3f  blocks %u %.3f MB  "
       "functions %u %.3f MB\n",
       megabytes(section.size()), 100 * megabytes(section.size()) / megabytes(stats->dwarf_bytes),
-      stats->rows, footer.cell_count, megabytes(footer.cell_data_bytes + footer.cell_count * 8),
+      stats->rows, footer.cell_count, megabytes(footer.cell_data_bytes),
       megabytes(footer.page_count * 4), footer.block_count, megabytes(footer.block_data_bytes),
       footer.function_count, megabytes(footer.areas - footer.functions));
   if (!options.write.empty()) {

@@ -85,7 +85,6 @@ absl::StatusOr<LineTable> LineTable::Parse(std::span<const std::byte> section,
   const uint64_t end = size - sizeof(LinesFooter);
   if (!Fits(footer.areas, uint64_t{footer.area_count} * sizeof(LineArea), size) ||
       !Fits(footer.pages, (uint64_t{footer.page_count} + 1) * sizeof(uint32_t), size) ||
-      !Fits(footer.cells, uint64_t{footer.cell_count} * sizeof(LineCell), size) ||
       !Fits(footer.blocks, uint64_t{footer.block_count} * sizeof(LineBlock), size) ||
       !Fits(footer.cell_data, footer.cell_data_bytes, end) ||
       !Fits(0, footer.block_data_bytes, end) ||
@@ -130,45 +129,36 @@ bool LineTable::FindChain(uint64_t vaddr, LineBlock* block, uint32_t* chain) con
   const std::byte* const pages = data_ + footer_.pages;
   const auto offset = static_cast<uint8_t>((vaddr - area.start) & (kLinePageBytes - 1));
 
-  uint32_t first_cell = LoadAt<uint32_t>(pages, page);
-  uint32_t end_cell = LoadAt<uint32_t>(pages, page + 1);
-  if (first_cell >= end_cell || end_cell > footer_.cell_count) return false;
-  const std::byte* const cells = data_ + footer_.cells;
-  auto cell = LoadAt<LineCell>(cells, first_cell);
-  if (cell.start > offset) return false;
-  while (end_cell - first_cell > 1) {  // more than one is rare, many are rarer
-    const uint32_t middle = first_cell + (end_cell - first_cell) / 2;
-    const auto candidate = LoadAt<LineCell>(cells, middle);
-    if (candidate.start <= offset) {
-      first_cell = middle;
-      cell = candidate;
-    } else {
-      end_cell = middle;
-    }
+  // The last cell of the page that starts at or before the address. There are one or two.
+  uint64_t at = LoadAt<uint32_t>(pages, page);
+  const uint64_t end = LoadAt<uint32_t>(pages, page + 1);
+  if (end > footer_.cell_data_bytes) return false;
+  const std::byte* const data = data_ + footer_.cell_data;
+  LineCell cell;
+  const std::byte* starts = nullptr;
+  while (at + sizeof(LineCell) < end) {
+    LineCell next;
+    std::memcpy(&next, data + at, sizeof(next));
+    const std::byte* const next_starts = data + at + sizeof(next);
+    if (static_cast<uint8_t>(*next_starts) > offset) break;
+    const unsigned count = next.count_minus_1 + 1u;
+    at += sizeof(next) + count + BytesOfBits(uint64_t{count} * next.bits);
+    if (next.bits > 32 || at > end) return false;
+    cell = next;
+    starts = next_starts;
   }
-  if (cell.block >= footer_.block_count ||
-      !Fits(cell.data, sizeof(LineCellHead), footer_.cell_data_bytes)) {
-    return false;
-  }
-  const std::byte* const data = data_ + footer_.cell_data + cell.data;
-  LineCellHead head;
-  std::memcpy(&head, data, sizeof(head));
-  const unsigned count = head.count_minus_1 + 1u;
-  const std::byte* const starts = data + sizeof(head);
-  if (head.bits > 32 ||
-      !Fits(cell.data, sizeof(head) + count + BytesOfBits(uint64_t{count} * head.bits),
-            footer_.cell_data_bytes)) {
-    return false;
-  }
+  if (starts == nullptr) return false;
+  const unsigned count = cell.count_minus_1 + 1u;
   const unsigned row = LastNotAbove(starts, count, offset);
-  if (static_cast<uint8_t>(starts[row]) > offset) return false;
-  const uint32_t number = LoadBits(starts + count, uint64_t{row} * head.bits, head.bits);
+  const uint32_t number = LoadBits(starts + count, uint64_t{row} * cell.bits, cell.bits);
   if (number == 0) return false;
   uint32_t first_chain;
-  std::memcpy(&first_chain, head.first_chain, sizeof(first_chain));
-  std::memcpy(block, data_ + footer_.blocks + uint64_t{cell.block} * sizeof(LineBlock),
-              sizeof(*block));
+  std::memcpy(&first_chain, cell.first_chain, sizeof(first_chain));
+  const uint32_t block_number =
+      cell.block[0] | uint32_t{cell.block[1]} << 8 | uint32_t{cell.block[2]} << 16;
   const uint64_t id = uint64_t{first_chain} + number - 1;
+  if (block_number >= footer_.block_count) return false;
+  *block = LoadAt<LineBlock>(data_ + footer_.blocks, block_number);
   if (id >= block->chain_count) return false;
   *chain = static_cast<uint32_t>(id);
   return true;

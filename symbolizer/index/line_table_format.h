@@ -4,7 +4,7 @@
 // (line_table.h) are the only users.
 //
 //   area      a stretch of addresses with code, cut into pages of 256 bytes
-//   page      the number of its first cell
+//   page      where its cells are, one behind the other
 //   cell      rows of one page and one block: where in the page each starts, and its chain
 //   block     what some units say: files, nodes (calls, each with its parent), chains
 //   chain     the innermost node at some code, and the file and line there
@@ -33,7 +33,7 @@ struct LinesFooter {
   uint32_t function_count;
   uint64_t row_count;
   uint32_t area_count;
-  uint32_t page_count;  // the table of pages has one more, the number of cells
+  uint32_t page_count;
   uint32_t cell_count;
   uint32_t block_count;
   uint64_t block_data_bytes;  // which starts at 0
@@ -41,15 +41,14 @@ struct LinesFooter {
   uint64_t cell_data_bytes;
   uint64_t functions;
   uint64_t areas;
-  uint64_t pages;
-  uint64_t cells;
+  uint64_t pages;  // 32-bit offsets in the cell data, and one more: its end
   uint64_t blocks;
   uint8_t function_name_bits;
   uint8_t function_file_bits;
   uint8_t function_line_bits;
   uint8_t padding[5];
 };
-static_assert(sizeof(LinesFooter) == 104);
+static_assert(sizeof(LinesFooter) == 96);
 
 // Ascending, disjoint.
 struct LineArea {
@@ -59,23 +58,16 @@ struct LineArea {
 };
 static_assert(sizeof(LineArea) == 16);
 
-// Cells of a page ascend by where they start in it.
-struct LineCell {
-  uint32_t data;       // offset in the cell data
-  uint32_t start : 8;  // byte of the page
-  uint32_t block : 24;
-};
-static_assert(sizeof(LineCell) == 8);
-
 // In the cell data: this, count_minus_1 + 1 bytes (where in the page each row starts, ascending,
 // the first at the cell's start), then as many packed numbers: 0, nothing is known; else chain
-// first_chain + number - 1.
-struct LineCellHead {
+// first_chain + number - 1. Cells of a page ascend by their first byte.
+struct LineCell {
   uint8_t count_minus_1;
   uint8_t bits;
+  uint8_t block[3];
   uint8_t first_chain[4];
 };
-static_assert(sizeof(LineCellHead) == 6);
+static_assert(sizeof(LineCell) == 9);
 
 // In the block data, each from a whole byte on: name ids of files; nodes {function, parent, file,
 // line}, of which 0 is none and a parent is below its child; chains {node, file, line}, of which 0

@@ -18,7 +18,7 @@ using dwarf::UnitLines;
 
 // Blocks end with the unit that brings them here. Fewer chains in a block are narrower numbers;
 // more are fewer descriptors and fewer cells that end where a block does.
-constexpr size_t kChainsPerBlock = 4096;
+constexpr size_t kChainsPerBlock = 2048;
 // A gap as long as this ends a run; what is shorter is part of it.
 constexpr uint64_t kMaxGapInRun = 256;
 // Pages without code that end an area.
@@ -77,7 +77,7 @@ class LineTableWriter::CellWriter {
 
   std::vector<LineArea> areas;
   std::vector<uint32_t> pages;
-  std::vector<LineCell> cells;
+  uint32_t cells = 0;
   uint64_t data_bytes = 0;
   uint64_t rows = 0;
 
@@ -122,11 +122,10 @@ class LineTableWriter::CellWriter {
       if (areas.empty() || skipped > kMaxPageGap) {
         areas.push_back({page << kLinePageShift, static_cast<uint32_t>(pages.size()), 0});
       } else {
-        pages.insert(pages.end(), static_cast<size_t>(skipped),
-                     static_cast<uint32_t>(cells.size()));
+        pages.insert(pages.end(), static_cast<size_t>(skipped), static_cast<uint32_t>(data_bytes));
         areas.back().page_count += static_cast<uint32_t>(skipped);
       }
-      pages.push_back(static_cast<uint32_t>(cells.size()));
+      pages.push_back(static_cast<uint32_t>(data_bytes));
       ++areas.back().page_count;
     }
     page_ = page;
@@ -143,17 +142,18 @@ class LineTableWriter::CellWriter {
       first = std::min(first, chain);
       last = std::max(last, chain);
     }
-    cells.push_back({static_cast<uint32_t>(data_bytes), starts_.front(), block_ & 0xffffff});
+    ++cells;
     const size_t before = data_.size();
-    LineCellHead head = {.count_minus_1 = static_cast<uint8_t>(starts_.size() - 1),
-                         .bits = BitsFor(uint64_t{last} - first + 1)};
-    std::memcpy(head.first_chain, &first, sizeof(first));
-    const auto* head_bytes = reinterpret_cast<const std::byte*>(&head);
-    data_.insert(data_.end(), head_bytes, head_bytes + sizeof(head));
+    LineCell cell = {.count_minus_1 = static_cast<uint8_t>(starts_.size() - 1),
+                     .bits = BitsFor(uint64_t{last} - first + 1)};
+    std::memcpy(cell.block, &block_, sizeof(cell.block));
+    std::memcpy(cell.first_chain, &first, sizeof(first));
+    const auto* cell_bytes = reinterpret_cast<const std::byte*>(&cell);
+    data_.insert(data_.end(), cell_bytes, cell_bytes + sizeof(cell));
     const std::span<const std::byte> starts = std::as_bytes(std::span<const uint8_t>(starts_));
     data_.insert(data_.end(), starts.begin(), starts.end());
     BitWriter writer(&data_);
-    for (const uint32_t chain : chains_) writer.Put(chain == 0 ? 0 : chain - first + 1, head.bits);
+    for (const uint32_t chain : chains_) writer.Put(chain == 0 ? 0 : chain - first + 1, cell.bits);
     writer.Align();
     data_bytes += data_.size() - before;
     starts_.clear();
@@ -532,16 +532,15 @@ absl::Status LineTableWriter::Finish(uint64_t max_rows) {
   }
   RETURN_IF_ERROR(cells.Finish());
   row_count_ = cells.rows;
-  cells.pages.push_back(static_cast<uint32_t>(cells.cells.size()));
+  cells.pages.push_back(static_cast<uint32_t>(cells.data_bytes));
   footer.row_count = cells.rows;
   footer.cell_data_bytes = cells.data_bytes;
   footer.area_count = static_cast<uint32_t>(cells.areas.size());
   footer.page_count = static_cast<uint32_t>(cells.pages.size() - 1);
-  footer.cell_count = static_cast<uint32_t>(cells.cells.size());
+  footer.cell_count = cells.cells;
   RETURN_IF_ERROR(WriteFunctions(&footer));
   RETURN_IF_ERROR(WriteTable<LineArea>(cells.areas, &footer.areas));
   RETURN_IF_ERROR(WriteTable<uint32_t>(cells.pages, &footer.pages));
-  RETURN_IF_ERROR(WriteTable<LineCell>(cells.cells, &footer.cells));
   RETURN_IF_ERROR(WriteTable<LineBlock>(blocks_, &footer.blocks));
   uint64_t end;
   return WriteTable<LinesFooter>(std::span(&footer, 1), &end);
