@@ -21,7 +21,8 @@ class NamesTest(FirewatchTest):
 
     def record(self, *command, arguments=(), program="firewatch"):
         out = os.path.join(self.folder, "out.pb.gz")
-        code, log = self.run_program(program, "record", "--hz", HZ, "-o", out, *arguments, "--",
+        code, log = self.run_program(program, "record", "--hz", HZ, "-o", out, "--cache",
+                                     os.path.join(self.folder, "symbols"), *arguments, "--",
                                      *command, seconds=120)
         self.assertEqual(code, 0, log)
         with open(out, "rb") as file:
