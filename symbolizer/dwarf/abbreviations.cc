@@ -326,7 +326,8 @@ class AbbreviationCompiler {
     }
   }
 
-  enum : uint32_t { kHasCode = 1, kDeclares = 2 };
+  static constexpr uint32_t kHasCode = 1;
+  static constexpr uint32_t kDeclares = 2;
   static uint32_t Mark(uint64_t attribute) {
     if (attribute == kAtLowPc || attribute == kAtRanges) return kHasCode;
     return attribute == kAtDeclaration ? kDeclares : 0;
@@ -442,7 +443,8 @@ void AbbreviationTable::TakeEntry(const Abbreviation& entry, Cursor& cursor,
       case kIndirect: {
         const uint64_t actual = cursor.Uleb();
         form = actual > UINT16_MAX ? uint16_t{0} : static_cast<uint16_t>(actual);
-        value = form == +kFormFlagPresent ? uint64_t{1} : ReadValue(ActionOf(form, shape_), cursor);
+        value = form == uint16_t{kFormFlagPresent} ? uint64_t{1}
+                                                   : ReadValue(ActionOf(form, shape_), cursor);
         break;
       }
       default:

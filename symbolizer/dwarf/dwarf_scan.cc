@@ -7,7 +7,7 @@
 //   --threads N   threads of the build
 //   --write F     write the section to F
 //   --lookups N   time N lookups of addresses drawn from .text
-//   --cold N      name N addresses drawn from .text without building anything, and time it
+//   --cold N      time the naming of N addresses without an index; then compare with one
 //   --answer      answer addresses on standard input as llvm-symbolizer --inlines does
 #include <sys/resource.h>
 #include <time.h>
@@ -18,17 +18,17 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <deque>
 #include <fstream>
 #include <iostream>
 #include <random>
 #include <string>
 #include <thread>
-#include <unordered_map>
 #include <vector>
 
 #include "base/status.h"
 #include "symbolizer/dwarf/elf_input_for_test.h"
+#include "symbolizer/dwarf/lookup.h"
+#include "symbolizer/dwarf/names_for_test.h"
 #include "symbolizer/index/line_build.h"
 #include "symbolizer/index/line_table.h"
 
@@ -37,27 +37,26 @@ namespace {
 
 constexpr double kMega = 1e6;
 
-class Names final : public NameInterner {
+// The section in an unlinked file: not in private memory, as when an index is written.
+class FileSink final : public SectionSink {
  public:
-  Names() { Intern(""); }
-  uint32_t Intern(std::string_view name) override {
-    const auto [place, added] = ids_.try_emplace(name, static_cast<uint32_t>(names_.size()));
-    if (added) names_.push_back(name);
-    return place->second;
+  FileSink() : file_(std::tmpfile()) {}
+  ~FileSink() override { std::fclose(file_); }
+  absl::Status Append(std::span<const std::byte> bytes) override {
+    if (std::fwrite(bytes.data(), 1, bytes.size(), file_) != bytes.size()) {
+      return base::Unavailable("write");
+    }
+    return absl::OkStatus();
   }
-  uint32_t InternCopy(std::string_view name) override {
-    const auto found = ids_.find(name);
-    if (found != ids_.end()) return found->second;
-    copies_.emplace_back(name);
-    return Intern(copies_.back());
+  std::vector<std::byte> Read() {
+    std::vector<std::byte> bytes(static_cast<size_t>(std::ftell(file_)));
+    std::rewind(file_);
+    if (std::fread(bytes.data(), 1, bytes.size(), file_) != bytes.size()) bytes.clear();
+    return bytes;
   }
-  std::string_view NameOf(uint32_t id) const { return names_[id]; }
-  size_t size() const { return names_.size(); }
 
  private:
-  std::vector<std::string_view> names_;
-  std::unordered_map<std::string_view, uint32_t> ids_;
-  std::deque<std::string> copies_;
+  std::FILE* file_;
 };
 
 double CpuSeconds() {
@@ -115,7 +114,7 @@ struct Options {
 
 std::string Text(std::string_view name) { return name.empty() ? "??" : std::string(name); }
 
-void Answer(const LineTable& table, const Names& names) {
+void Answer(const LineTable& table, const NamesForTest& names) {
   std::string line;
   LineFrame frames[256];
   while (std::getline(std::cin, line)) {
@@ -154,6 +153,45 @@ void TimeLookups(const LineTable& table, const ElfInputForTest& text, uint64_t c
               static_cast<double>(total) / static_cast<double>(found));
 }
 
+// The same addresses as TimeLookups, without an index; compared with it when there is one.
+int Cold(const DwarfInput& input, const ElfInputForTest& text, uint64_t count) {
+  std::mt19937_64 random(20261122);
+  std::vector<uint64_t> addresses(count);
+  for (uint64_t& address : addresses) address = text.text_start() + random() % text.text_size();
+  std::sort(addresses.begin(), addresses.end());
+  std::vector<LookupAnswer> answers;
+  dwarf::UnitCounts counts;
+  MemoryWatch memory;
+  const double start = CpuSeconds();
+  const absl::Status status = LookupAddresses(input, addresses, &answers, &counts);
+  const double used = CpuSeconds() - start;
+  const uint64_t peak = memory.Stop();
+  if (!status.ok()) {
+    std::fprintf(stderr, "%s\n", base::ToString(status).c_str());
+    return 1;
+  }
+  NamesForTest names;
+  FileSink sink;
+  if (!BuildLines(input, {}, names, sink).ok()) return 1;
+  const std::vector<std::byte> section = sink.Read();
+  const auto table = LineTable::Parse(section, static_cast<uint32_t>(names.size()));
+  uint64_t different = 0;
+  LineFrame frames[256];
+  for (size_t i = 0; i < addresses.size(); ++i) {
+    const std::vector<LookupFrame>& cold = answers[i].frames;
+    const size_t length = table->Find(addresses[i], frames);
+    bool same = length == cold.size();
+    for (size_t k = 0; same && k < length; ++k) {
+      same = cold[k].function == names.NameOf(table->FunctionAt(frames[k].function).name) &&
+             cold[k].file == names.NameOf(frames[k].file) && cold[k].line == frames[k].line;
+    }
+    different += same ? 0 : 1;
+  }
+  std::printf("cold %lu: cpu %.3f s, %lu units read, private %.1f MB, %lu differ from the index\n",
+              count, used, counts.units, static_cast<double>(peak) / kMega, different);
+  return different == 0 ? 0 : 1;
+}
+
 int Run(const Options& options) {
   auto opened = ElfInputForTest::Open(options.files);
   if (!opened.ok()) {
@@ -171,12 +209,13 @@ int Run(const Options& options) {
     input.executable = text->input().executable;
   }
 
-  Names names;
-  std::vector<std::byte> section;
+  if (options.cold > 0) return Cold(input, *text, options.cold);
+  NamesForTest names;
+  FileSink sink;
   MemoryWatch memory;
   const double cpu = CpuSeconds();
   const double wall = WallSeconds();
-  const auto stats = BuildLines(input, {.threads = options.threads}, names, &section);
+  const auto stats = BuildLines(input, {.threads = options.threads}, names, sink);
   const double cpu_used = CpuSeconds() - cpu;
   const double wall_used = WallSeconds() - wall;
   const uint64_t peak = memory.Stop();
@@ -184,6 +223,7 @@ int Run(const Options& options) {
     std::fprintf(stderr, "%s\n", base::ToString(stats.status()).c_str());
     return 1;
   }
+  const std::vector<std::byte> section = sink.Read();
   const auto table = LineTable::Parse(section, static_cast<uint32_t>(names.size()));
   if (!table.ok()) {
     std::fprintf(stderr, "%s\n", base::ToString(table.status()).c_str());
@@ -194,8 +234,8 @@ int Run(const Options& options) {
     return 0;
   }
   const auto megabytes = [](uint64_t bytes) { return static_cast<double>(bytes) / kMega; };
-  LinesHeader header;
-  std::memcpy(&header, section.data(), sizeof(header));
+  LinesFooter footer;
+  std::memcpy(&footer, section.data() + section.size() - sizeof(footer), sizeof(footer));
   std::printf("units %lu (bad %lu, without dwo %lu)  functions %lu  inlined %lu  names %zu\n",
               stats->units, stats->units_bad, stats->units_without_dwo, stats->functions,
               stats->inlined, names.size());
@@ -211,9 +251,9 @@ int Run(const Options& options) {
       "section %.3f MB (%.2f %%)  rows %lu  cells %u %.3f MB  pages %.3f  blocks %u %.3f MB  "
       "functions %u %.3f MB\n",
       megabytes(section.size()), 100 * megabytes(section.size()) / megabytes(stats->dwarf_bytes),
-      stats->rows, header.cell_count, megabytes(header.cell_data_bytes + header.cell_count * 8),
-      megabytes(header.page_count * 4), header.block_count, megabytes(header.block_data_bytes),
-      header.function_count, megabytes(section.size() - header.functions));
+      stats->rows, footer.cell_count, megabytes(footer.cell_data_bytes + footer.cell_count * 8),
+      megabytes(footer.page_count * 4), footer.block_count, megabytes(footer.block_data_bytes),
+      footer.function_count, megabytes(footer.areas - footer.functions));
   if (!options.write.empty()) {
     std::ofstream(options.write, std::ios::binary)
         .write(reinterpret_cast<const char*>(section.data()),

@@ -10,29 +10,37 @@ uint32_t LineOf(uint64_t line) { return line > UINT32_MAX ? 0 : static_cast<uint
 
 }  // namespace
 
-FunctionCounts FunctionWalk::Read(const Unit& unit, const CodeFilter& filter,
-                                  ForeignUnits& foreign) {
+void FunctionWalk::Start(const Unit& unit, const CodeFilter& filter, ForeignUnits& foreign) {
   unit_ = &unit;
   filter_ = &filter;
   foreign_ = &foreign;
   counts_ = {};
+  open_.clear();
+  function_ranges_.clear();
+  cursor_ = Cursor(unit.file().sections().info, unit.first_child());
+  cursor_.LimitTo(unit.header().end);
+  depth_ = unit.has_children() ? 1 : 0;
+}
+
+bool FunctionWalk::Read() {
+  if (depth_ == 0 || cursor_.at_end()) return false;
   entries_.assign(1, CodeEntry());
   ranges_.clear();
   names_.assign(1, FunctionName());
   names_by_origin_.Clear();
-  open_.clear();
-  if (!unit.has_children()) return counts_;
 
-  const AbbreviationTable& table = unit.table();
-  Cursor cursor(unit.file().sections().info, unit.first_child());
-  cursor.LimitTo(unit.header().end);
+  const AbbreviationTable& table = unit_->table();
+  Cursor cursor = cursor_;
   Attributes attributes;
-  uint32_t depth = 1;  // of the entries that are being read; the unit's own has 0
+  uint32_t depth = depth_;
   while (!cursor.at_end()) {
     const uint64_t code = cursor.Uleb();
     if (code == 0) {
       if (--depth == 0) break;
-      if (!open_.empty() && open_.back().depth >= depth) open_.pop_back();
+      if (!open_.empty() && open_.back().depth >= depth) {
+        open_.pop_back();
+        if (open_.empty() && ranges_.size() >= kRangesPerPiece) break;
+      }
       continue;
     }
     const Abbreviation* abbreviation = table.Find(code);
@@ -62,8 +70,8 @@ FunctionCounts FunctionWalk::Read(const Unit& unit, const CodeFilter& filter,
         if (abbreviation->has_children && abbreviation->sibling_at != Abbreviation::kNoSibling) {
           const uint64_t start = cursor.position();
           cursor.Skip(abbreviation->sibling_at);
-          const uint64_t sibling = unit.header().offset + cursor.U32();
-          if (sibling > start && sibling <= unit.header().end) {
+          const uint64_t sibling = unit_->header().offset + cursor.U32();
+          if (sibling > start && sibling <= unit_->header().end) {
             cursor.JumpTo(sibling);
             continue;
           }
@@ -79,10 +87,14 @@ FunctionCounts FunctionWalk::Read(const Unit& unit, const CodeFilter& filter,
         open_.push_back({depth, entry});
       }
       ++depth;
+    } else if (open_.empty() && ranges_.size() >= kRangesPerPiece) {
+      break;
     }
   }
   counts_.damaged = !cursor.ok();
-  return counts_;
+  cursor_ = cursor;
+  depth_ = depth;
+  return true;
 }
 
 bool FunctionWalk::AddRanges(const Attributes& attributes, uint32_t entry) {
@@ -102,7 +114,11 @@ bool FunctionWalk::AddRanges(const Attributes& attributes, uint32_t entry) {
 
 uint32_t FunctionWalk::AddFunction(const Attributes& attributes) {
   const auto entry = static_cast<uint32_t>(entries_.size());
+  const size_t before = ranges_.size();
   if (!AddRanges(attributes, entry)) return 0;
+  for (size_t i = before; i < ranges_.size(); ++i) {
+    function_ranges_.push_back({ranges_[i].start, ranges_[i].end});
+  }
   ++counts_.functions;
   entries_.push_back({.name = NameOf(attributes)});
   return entry;

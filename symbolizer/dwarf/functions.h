@@ -16,7 +16,8 @@
 
 namespace firewatch::symbolizer::dwarf {
 
-// A function or an inlined call, as it stands in the unit. Number 0 is none.
+// A function or an inlined call, as it stands in the unit. Number 0 is none, 1 the unit itself,
+// whose ranges tell the code between functions from what is nobody's.
 struct CodeEntry {
   uint32_t name = 0;             // index in FunctionWalk::names
   uint32_t parent = 0;           // of an inlined call: the entry that it was inlined into
@@ -42,19 +43,27 @@ struct FunctionCounts {
   bool damaged = false;  // an entry could not be read: nothing behind it was
 };
 
-// Memory that is used again for each unit. One thread.
+// Goes through a unit in pieces, so that a unit of any size needs little memory, which is used
+// again for each. One thread.
 class FunctionWalk {
  public:
-  // Reads all entries of `unit` that `filter` lets through. What it found stays until the next
-  // call.
-  FunctionCounts Read(const Unit& unit, const CodeFilter& filter, ForeignUnits& foreign);
+  // All of it must outlive the last call of Read.
+  void Start(const Unit& unit, const CodeFilter& filter, ForeignUnits& foreign);
+  // Reads on, to the end of some function. What was found stays until the next call. False when
+  // nothing was left.
+  bool Read();
 
   std::span<const CodeEntry> entries() const { return entries_; }
-  std::span<const CodeRange> ranges() const { return ranges_; }
+  std::vector<CodeRange>& ranges() { return ranges_; }
   std::span<const FunctionName> names() const { return names_; }
+  const FunctionCounts& counts() const { return counts_; }  // since Start
+  // Ranges of all functions since Start, in no order.
+  std::vector<AddressRange>& function_ranges() { return function_ranges_; }
 
   // Inlined calls below this depth belong to the one at this depth.
   static constexpr uint32_t kMaxDepth = 200;
+  // Where a piece ends, at the end of the function.
+  static constexpr size_t kRangesPerPiece = 8192;
 
  private:
   struct Open {
@@ -75,8 +84,11 @@ class FunctionWalk {
   std::vector<CodeRange> ranges_;
   std::vector<FunctionName> names_;
   IndexMap names_by_origin_;
+  Cursor cursor_{{}};
+  uint32_t depth_ = 0;  // of the entries that are being read; the unit's own has 0
   std::vector<Open> open_;
   std::vector<AddressRange> found_;
+  std::vector<AddressRange> function_ranges_;
 };
 
 }  // namespace firewatch::symbolizer::dwarf

@@ -44,7 +44,8 @@ class Interned {
   std::span<const T> items() const { return items_; }
   // Gives the records away; the table is empty afterwards.
   std::vector<T> Take() {
-    std::vector<T> taken(items_.begin(), items_.end());  // no larger than needed
+    std::vector<T> taken = std::move(items_);
+    items_.clear();
     Clear();
     return taken;
   }

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <array>
-#include <queue>
 
 #include "symbolizer/dwarf/constants.h"
 
@@ -189,23 +188,21 @@ bool LineProgram::PathOf(uint64_t file, std::string_view comp_dir, std::string* 
   return true;
 }
 
-LineProgram::Counts LineProgram::Run(const CodeFilter& filter, std::vector<LineRow>* out) {
+LineProgram::Counts LineProgram::Run(const CodeFilter& filter, LineRows* out) {
   Counts counts;
-  if (!Execute(filter, true, &counts) && !counts.damaged) {
-    // Rows that go backwards: all rows are needed to sort them.
+  out->Clear();
+  if (!Execute(filter, Order::kAsTheyCome, out, &counts)) {
+    // Rows that go backwards. Once more, with each sequence in memory to be sorted.
     counts = Counts();
-    Execute(filter, false, &counts);
+    out->Clear();
+    Execute(filter, Order::kSort, out, &counts);
   }
-  out->clear();
-  Arrange(out);
+  out->Finish();
   return counts;
 }
 
-// The state machine. False when it stopped: damaged, or unsorted rows that were merged.
-bool LineProgram::Execute(const CodeFilter& filter, bool merge, Counts* counts) {
-  rows_.clear();
-  sequences_.clear();
-  sequence_start_ = 0;
+// The state machine. False when rows are to be taken as they come, and come in no order.
+bool LineProgram::Execute(const CodeFilter& filter, Order order, LineRows* out, Counts* counts) {
   // What each special opcode adds. Opcodes below the base are not special.
   std::array<uint32_t, 256> advance{};
   std::array<int32_t, 256> step{};
@@ -219,28 +216,28 @@ bool LineProgram::Execute(const CodeFilter& filter, bool merge, Counts* counts) 
   uint64_t address = 0;
   uint64_t file = 1;
   uint32_t line = 1;
-  unsorted_ = false;
-  uint64_t last_address = 0;
+  bool sorted = true;
+  // The first row tells whether the sequence is about code at all: what linkers make of code that
+  // they left out starts at a tombstone and is in no order.
+  enum : uint8_t { kStarts, kTaken, kNoCode } sequence = kStarts;
+  unsorted_.clear();
+  out->Begin();
   const auto emit = [&] {
-    const auto row_file = file >= LineRow::kEnd ? LineRow::kEnd - 1 : static_cast<uint32_t>(file);
-    if (rows_.size() > sequence_start_) {
-      LineRow& last = rows_.back();
-      if (address < last_address) unsorted_ = true;
-      if (merge) {
-        if (address == last.address) {
-          last.file = row_file;
-          last.line = line;
-          last_address = address;
-          return;
-        }
-        if (row_file == last.file && line == last.line) {
-          last_address = address;
-          return;
-        }
+    if (sequence != kTaken) {
+      if (sequence == kNoCode) return;
+      AddressRange first = {address, address + 1};
+      sequence = filter.IsCode(&first) ? kTaken : kNoCode;
+      if (sequence == kNoCode) {
+        ++counts->dropped;
+        return;
       }
     }
-    last_address = address;
-    rows_.push_back({address, row_file, line});
+    const uint32_t file32 = file > UINT32_MAX ? UINT32_MAX : static_cast<uint32_t>(file);
+    if (order == Order::kSort) {
+      unsorted_.push_back({address, unsorted_.size(), file32, line});
+    } else if (!out->Append(address, file32, line)) {
+      sorted = false;
+    }
   };
 
   Cursor cursor(program_);
@@ -248,7 +245,7 @@ bool LineProgram::Execute(const CodeFilter& filter, bool merge, Counts* counts) 
     const uint8_t opcode = cursor.U8();
     if (opcode >= opcode_base_) {
       address += advance[opcode];
-      line = static_cast<uint32_t>(static_cast<int32_t>(line) + step[opcode]);
+      line = static_cast<uint32_t>(static_cast<int64_t>(line) + step[opcode]);
       emit();
       continue;
     }
@@ -263,12 +260,12 @@ bool LineProgram::Execute(const CodeFilter& filter, bool merge, Counts* counts) 
         const uint64_t next = cursor.position() + length;
         switch (cursor.U8()) {
           case kLneEndSequence:
-            if (unsorted_ && merge) return false;
-            EndSequence(address, filter, counts);
-            unsorted_ = false;
+            if (!EndSequence(address, filter, order, out, counts)) return false;
             address = 0;
             file = 1;
             line = 1;
+            sequence = kStarts;
+            out->Begin();
             break;
           case kLneSetAddress:
             if (length == 9) {
@@ -280,7 +277,7 @@ bool LineProgram::Execute(const CodeFilter& filter, bool merge, Counts* counts) 
           case kLneDefineFile: {
             const std::string_view name = cursor.String();
             const uint64_t directory = cursor.Uleb();
-            if (merge) files_.push_back({name, directory});
+            if (order == Order::kAsTheyCome) files_.push_back({name, directory});
             break;
           }
           default:
@@ -318,94 +315,34 @@ bool LineProgram::Execute(const CodeFilter& filter, bool merge, Counts* counts) 
       default:  // set_isa, and what later versions may add
         for (unsigned i = 0; i < operand_counts_[opcode]; ++i) cursor.SkipLeb();
     }
-    if (rows_.size() > kMaxRows) {
-      cursor.Fail();
-    }
-    if (!cursor.ok()) break;
+    if (!sorted) return false;
   }
-  rows_.resize(sequence_start_);  // a sequence without end: nobody knows how far it goes
+  out->Abandon();  // a sequence without end: nobody knows how far it goes
   counts->damaged = !cursor.ok();
-  return cursor.ok();
+  return true;
 }
 
-void LineProgram::EndSequence(uint64_t address, const CodeFilter& filter, Counts* counts) {
-  const auto first = rows_.begin() + static_cast<std::ptrdiff_t>(sequence_start_);
-  if (unsorted_) {
-    std::stable_sort(first, rows_.end(),
-                     [](const LineRow& a, const LineRow& b) { return a.address < b.address; });
+// False when not all rows are below the end; in Order::kSort those are left out instead.
+bool LineProgram::EndSequence(uint64_t end, const CodeFilter& filter, Order order, LineRows* out,
+                              Counts* counts) {
+  std::sort(unsorted_.begin(), unsorted_.end(), [](const UnsortedRow& a, const UnsortedRow& b) {
+    return a.address != b.address ? a.address < b.address : a.number < b.number;
+  });
+  for (const UnsortedRow& row : unsorted_) {
+    if (row.address < end) out->Append(row.address, row.file, row.line);
   }
-  while (rows_.size() > sequence_start_ && rows_.back().address >= address) rows_.pop_back();
-  if (rows_.size() > sequence_start_) {
-    ++counts->sequences;
-    AddressRange range = {rows_[sequence_start_].address, address};
-    if (!filter.IsCode(&range)) {
-      ++counts->dropped;
-      rows_.resize(sequence_start_);
-    } else if (!filter.IsWanted(range.start, range.end)) {
-      rows_.resize(sequence_start_);
-    } else {
-      sequences_.push_back({sequence_start_, rows_.size(), address});
-    }
+  unsorted_.clear();
+  AddressRange range = {out->has_rows() ? out->first_address() : end, end};
+  if (range.start >= range.end) {
+    out->Abandon();
+    return true;
   }
-  sequence_start_ = rows_.size();
-}
-
-// Sequences one behind the other, gaps marked.
-void LineProgram::Arrange(std::vector<LineRow>* out) {
-  const auto start_of = [this](const Sequence& sequence) { return rows_[sequence.first].address; };
-  const auto earlier = [&](const Sequence& a, const Sequence& b) {
-    return start_of(a) < start_of(b);
-  };
-  if (!std::is_sorted(sequences_.begin(), sequences_.end(), earlier)) {
-    std::stable_sort(sequences_.begin(), sequences_.end(), earlier);
+  ++counts->sequences;
+  if (!filter.IsWanted(range.start, range.end)) {
+    out->Abandon();
+    return true;
   }
-  for (size_t i = 1; i < sequences_.size(); ++i) {
-    if (start_of(sequences_[i]) < sequences_[i - 1].end_address) {
-      ArrangeOverlaps(out);
-      return;
-    }
-  }
-  out->reserve(out->size() + rows_.size() + sequences_.size());
-  for (size_t i = 0; i < sequences_.size(); ++i) {
-    const Sequence& sequence = sequences_[i];
-    out->insert(out->end(), rows_.begin() + static_cast<std::ptrdiff_t>(sequence.first),
-                rows_.begin() + static_cast<std::ptrdiff_t>(sequence.end));
-    if (i + 1 == sequences_.size() || start_of(sequences_[i + 1]) != sequence.end_address) {
-      out->push_back({sequence.end_address, LineRow::kEnd, 0});
-    }
-  }
-}
-
-// A sweep over the sequences' starts and ends; between two of them one sequence speaks.
-void LineProgram::ArrangeOverlaps(std::vector<LineRow>* out) {
-  const auto ends_later = [this](size_t a, size_t b) {
-    return sequences_[a].end_address != sequences_[b].end_address
-               ? sequences_[a].end_address > sequences_[b].end_address
-               : a > b;
-  };
-  std::priority_queue<size_t, std::vector<size_t>, decltype(ends_later)> open(ends_later);
-  const auto start_of = [this](size_t i) { return rows_[sequences_[i].first].address; };
-  size_t next = 0;
-  uint64_t at = 0;
-  while (next < sequences_.size() || !open.empty()) {
-    if (open.empty()) at = std::max(at, start_of(next));
-    while (next < sequences_.size() && start_of(next) <= at) open.push(next++);
-    while (!open.empty() && sequences_[open.top()].end_address <= at) open.pop();
-    if (open.empty()) continue;
-    const Sequence& speaker = sequences_[open.top()];
-    uint64_t to = speaker.end_address;
-    if (next < sequences_.size()) to = std::min(to, start_of(next));
-    const auto last = rows_.begin() + static_cast<std::ptrdiff_t>(speaker.end);
-    auto row = std::upper_bound(
-        rows_.begin() + static_cast<std::ptrdiff_t>(speaker.first), last, at,
-        [](uint64_t address, const LineRow& candidate) { return address < candidate.address; });
-    --row;  // the speaker starts at or before `at`
-    if (!out->empty() && out->back().address == at) out->pop_back();  // the end before
-    out->push_back({at, row->file, row->line});
-    for (++row; row != last && row->address < to; ++row) out->push_back(*row);
-    out->push_back({to, LineRow::kEnd, 0});
-    at = to;
-  }
+  return out->End(end) || order == Order::kSort;
 }
 
 }  // namespace firewatch::symbolizer::dwarf

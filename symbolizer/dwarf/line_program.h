@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Line programs of .debug_line, versions 2 to 5: the table of files, and the rows as disjoint
-// segments of code that say the same.
+// Line programs of .debug_line, versions 2 to 5: the table of files, and the rows.
 //
 // What producers and linkers do to the order of rows is taken as it comes: sequences in any order,
 // rows that go backwards within one, sequences that overlap, have no rows or no end. Where two
@@ -18,16 +17,9 @@
 #include "symbolizer/dwarf/code_filter.h"
 #include "symbolizer/dwarf/cursor.h"
 #include "symbolizer/dwarf/input.h"
+#include "symbolizer/dwarf/line_rows.h"
 
 namespace firewatch::symbolizer::dwarf {
-
-struct LineRow {
-  uint64_t address;
-  uint32_t file;  // index in the program's table of files
-  uint32_t line;  // 0: code without a line
-
-  static constexpr uint32_t kEnd = UINT32_MAX;  // `file`: no sequence goes on from here
-};
 
 class LineProgram {
  public:
@@ -40,33 +32,31 @@ class LineProgram {
   bool PathOf(uint64_t file, std::string_view comp_dir, std::string* path) const;
 
   struct Counts {
-    uint64_t sequences = 0;
-    uint64_t dropped = 0;  // are no code, not counting those that are empty
-    bool damaged = false;  // stopped before the end of the program
+    uint64_t sequences = 0;  // of code
+    uint64_t dropped = 0;    // are no code
+    bool damaged = false;    // stopped before the end of the program
   };
-  // Sets `*out` to the segments of the whole program, ascending, each row up to the next; the last
-  // one is a kEnd. Ends early, with `damaged`, at more than kMaxRows.
-  Counts Run(const CodeFilter& filter, std::vector<LineRow>* out);
-
-  static constexpr size_t kMaxRows = size_t{1} << 26;
+  // Sets `*out` to the rows of all sequences that `filter` lets through.
+  Counts Run(const CodeFilter& filter, LineRows* out);
 
  private:
   struct File {
     std::string_view name;
     uint64_t directory;
   };
-  struct Sequence {
-    size_t first;  // rows
-    size_t end;
-    uint64_t end_address;
-  };
-
   void ReadTables(Cursor& cursor);
   bool ReadTables5(Cursor& cursor, const DwarfSections& sections);
-  void EndSequence(uint64_t address, const CodeFilter& filter, Counts* counts);
-  bool Execute(const CodeFilter& filter, bool merge, Counts* counts);
-  void Arrange(std::vector<LineRow>* out);
-  void ArrangeOverlaps(std::vector<LineRow>* out);
+  // One row that is not yet in order.
+  struct UnsortedRow {
+    uint64_t address;
+    size_t number;
+    uint32_t file;
+    uint32_t line;
+  };
+  enum class Order { kAsTheyCome, kSort };
+  bool Execute(const CodeFilter& filter, Order order, LineRows* out, Counts* counts);
+  bool EndSequence(uint64_t end, const CodeFilter& filter, Order order, LineRows* out,
+                   Counts* counts);
 
   std::span<const std::byte> program_;
   uint16_t version_ = 0;
@@ -79,11 +69,7 @@ class LineProgram {
   uint8_t operand_counts_[256] = {};
   std::vector<std::string_view> directories_;
   std::vector<File> files_;
-  // Of a run.
-  std::vector<LineRow> rows_;
-  std::vector<Sequence> sequences_;
-  size_t sequence_start_ = 0;
-  bool unsorted_ = false;
+  std::vector<UnsortedRow> unsorted_;  // of a sequence, for Order::kSort
 };
 
 }  // namespace firewatch::symbolizer::dwarf

@@ -2,7 +2,6 @@
 #include "symbolizer/dwarf/unit_lines.h"
 
 #include <algorithm>
-#include <queue>
 #include <utility>
 
 namespace firewatch::symbolizer::dwarf {
@@ -26,8 +25,7 @@ void UnitCounts::Add(const UnitCounts& other) {
 }
 
 void UnitReader::Read(const InfoFile& file, uint64_t offset, const CodeFilter& filter,
-                      UnitLines* out, UnitCounts* counts) {
-  *out = UnitLines();
+                      const TakePiece& take, UnitCounts* counts) {
   foreign_.Trim();
   ++counts->units;
   Unit unit;
@@ -36,21 +34,9 @@ void UnitReader::Read(const InfoFile& file, uint64_t offset, const CodeFilter& f
     return;
   }
   comp_dir_ = unit.comp_dir();
+  ReadLines(unit, filter, counts);
 
-  // 1.
-  line_rows_.clear();
-  program_ = LineProgram();
-  if (unit.line_program()) {
-    if (program_.Open(file.sections(), *unit.line_program(), unit.header().shape.address_size)) {
-      const LineProgram::Counts lines = program_.Run(filter, &line_rows_);
-      counts->sequences_dropped += lines.dropped;
-      counts->line_programs_bad += lines.damaged ? 1 : 0;
-    } else {
-      ++counts->line_programs_bad;
-    }
-  }
-
-  // 2. The entries of a split unit are elsewhere.
+  // The entries of a split unit are elsewhere.
   const Unit* with_entries = &unit;
   SplitUnits::Opened split;
   if (unit.dwo_id() != 0 || !unit.dwo_name().empty()) {
@@ -61,54 +47,44 @@ void UnitReader::Read(const InfoFile& file, uint64_t offset, const CodeFilter& f
       ++counts->units_without_dwo;
     }
   }
-  const FunctionCounts functions = walk_.Read(*with_entries, filter, foreign_);
+  walk_.Start(*with_entries, filter, foreign_);
+  while (walk_.Read()) {
+    UnitLines piece;
+    StartPiece(&piece);
+    Flatten(&piece);
+    FinishPiece(&piece, take);
+  }
+  UnitLines rest;
+  StartPiece(&rest);
+  AddCodeOutsideFunctions(unit, filter, &rest);
+  FinishPiece(&rest, take);
+
+  const FunctionCounts& functions = walk_.counts();
   counts->functions += functions.functions;
   counts->inlined += functions.inlined;
   counts->ranges_dropped += functions.ranges_dropped;
   counts->names_missing += functions.names_missing;
   counts->units_bad += functions.damaged ? 1 : 0;
-
-  // 3 and 4.
-  Flatten();
-  Join(out);
   // What was opened for this split unit goes with it.
   if (split.unit != nullptr) foreign_.Clear();
 }
 
-void UnitReader::Flatten() {
-  ranges_.assign(walk_.ranges().begin(), walk_.ranges().end());
-  std::sort(ranges_.begin(), ranges_.end(), [](const CodeRange& a, const CodeRange& b) {
-    return a.start != b.start ? a.start < b.start : a.entry < b.entry;
-  });
-  segments_.clear();
-  const auto say = [this](uint64_t start, uint32_t entry) {
-    if (!segments_.empty() && segments_.back().start == start) segments_.pop_back();
-    const uint32_t before = segments_.empty() ? 0 : segments_.back().entry;
-    if (entry != before) segments_.push_back({start, entry});
-  };
-  // Of the ranges that are open, the one of the last entry speaks. Those that ended below it are
-  // removed when they come to the top.
-  const auto speaks_later = [](const CodeRange* a, const CodeRange* b) {
-    return a->entry < b->entry;
-  };
-  std::priority_queue<const CodeRange*, std::vector<const CodeRange*>, decltype(speaks_later)> open(
-      speaks_later);
-  const CodeRange* next = ranges_.data();
-  const CodeRange* const end = next + ranges_.size();
-  while (next != end || !open.empty()) {
-    if (open.empty() || (next != end && next->start < open.top()->end)) {
-      const uint64_t start = next->start;
-      for (; next != end && next->start == start; ++next) open.push(next);
-      say(start, open.top()->entry);
-      continue;
-    }
-    const uint64_t at = open.top()->end;
-    while (!open.empty() && open.top()->end <= at) open.pop();
-    say(at, open.empty() ? 0 : open.top()->entry);
+void UnitReader::ReadLines(const Unit& unit, const CodeFilter& filter, UnitCounts* counts) {
+  line_rows_.Clear();
+  program_ = LineProgram();
+  file_of_index_.clear();
+  if (!unit.line_program()) return;
+  if (!program_.Open(unit.file().sections(), *unit.line_program(),
+                     unit.header().shape.address_size)) {
+    ++counts->line_programs_bad;
+    return;
   }
+  const LineProgram::Counts lines = program_.Run(filter, &line_rows_);
+  counts->sequences_dropped += lines.dropped;
+  counts->line_programs_bad += lines.damaged ? 1 : 0;
 }
 
-void UnitReader::Join(UnitLines* out) {
+void UnitReader::StartPiece(UnitLines* out) {
   node_of_entry_.assign(walk_.entries().size(), kUnset);
   function_of_name_.assign(walk_.names().size(), kUnset);
   file_of_index_.clear();
@@ -118,30 +94,107 @@ void UnitReader::Join(UnitLines* out) {
   chains_.Clear();
   chains_.Add({});
   out->files.emplace_back();
+  line_reader_ = LineRows::Reader(line_rows_);
+}
 
-  const LineRow* line = line_rows_.data();
-  const LineRow* const line_end = line + line_rows_.size();
-  const Segment* segment = segments_.data();
-  const Segment* const segment_end = segment + segments_.size();
-  uint32_t entry = 0;
-  const LineRow* current = nullptr;
-  while (line != line_end || segment != segment_end) {
-    uint64_t at = UINT64_MAX;
-    if (line != line_end) at = line->address;
-    if (segment != segment_end) at = std::min(at, segment->start);
-    while (line != line_end && line->address == at) {
-      current = line->file == LineRow::kEnd ? nullptr : line;
-      ++line;
-    }
-    while (segment != segment_end && segment->start == at) {
-      entry = segment->entry;
-      ++segment;
-    }
-    AddRow(at, entry, current, out);
-  }
+void UnitReader::FinishPiece(UnitLines* out, const TakePiece& take) {
+  if (out->rows.empty()) return;
   out->functions = functions_.Take();
   out->nodes = nodes_.Take();
   out->chains = chains_.Take();
+  take(std::move(*out));
+}
+
+// A sweep over the starts and ends of ranges. Of those that are open, the one of the last entry
+// speaks; those that ended below it are removed when they come to the top.
+void UnitReader::Flatten(UnitLines* out) {
+  std::vector<CodeRange>& ranges = walk_.ranges();
+  std::sort(ranges.begin(), ranges.end(), [](const CodeRange& a, const CodeRange& b) {
+    return a.start != b.start ? a.start < b.start : a.entry < b.entry;
+  });
+  std::vector<const CodeRange*>& open = open_ranges_;
+  open.clear();
+  const auto speaks_later = [](const CodeRange* a, const CodeRange* b) {
+    return a->entry < b->entry;
+  };
+  const CodeRange* next = ranges.data();
+  const CodeRange* const end = next + ranges.size();
+  uint64_t at = 0;
+  while (next != end || !open.empty()) {
+    if (open.empty()) {
+      at = next->start;
+    } else {
+      const CodeRange& speaker = *open.front();
+      const uint64_t to = next == end ? speaker.end : std::min(speaker.end, next->start);
+      if (at < to) AddRows(at, to, speaker.entry, out);
+      at = to;
+    }
+    while (!open.empty() && open.front()->end <= at) {
+      std::pop_heap(open.begin(), open.end(), speaks_later);
+      open.pop_back();
+    }
+    for (; next != end && next->start == at; ++next) {
+      open.push_back(next);
+      std::push_heap(open.begin(), open.end(), speaks_later);
+    }
+    if (open.empty()) AddRow(at, 0, nullptr, out);
+  }
+}
+
+// Some code has a line but no function, as what is written in assembler. Padding behind a function
+// has a line in many programs, too, but is no code of the unit, which says what its ranges are.
+void UnitReader::AddCodeOutsideFunctions(const Unit& unit, const CodeFilter& filter,
+                                         UnitLines* out) {
+  const auto by_start = [](const AddressRange& a, const AddressRange& b) {
+    return a.start < b.start;
+  };
+  unit_ranges_.clear();
+  unit.RangesOf(unit.attributes(), &unit_ranges_);
+  std::sort(unit_ranges_.begin(), unit_ranges_.end(), by_start);
+  if (unit_ranges_.empty()) unit_ranges_.push_back({0, UINT64_MAX});
+  std::vector<AddressRange>& functions = walk_.function_ranges();
+  std::sort(functions.begin(), functions.end(), by_start);
+
+  auto function = functions.begin();
+  uint64_t at = 0;
+  for (const AddressRange& range : unit_ranges_) {
+    at = std::max(at, range.start);
+    while (at < range.end) {
+      while (function != functions.end() && function->end <= at) ++function;
+      const uint64_t to = function == functions.end()
+                              ? range.end
+                              : std::min(range.end, std::max(at, function->start));
+      if (at < to && filter.IsWanted(at, to)) {
+        AddRows(at, to, 0, out);
+        AddRow(to, 0, nullptr, out);
+      }
+      at = to;
+      // Functions may overlap; this one covers the code up to its end.
+      if (function != functions.end() && function->start <= at) at = std::max(at, function->end);
+    }
+  }
+}
+
+// The rows of [start, end), all of one entry; `start` never goes back within a piece.
+void UnitReader::AddRows(uint64_t start, uint64_t end, uint32_t entry, UnitLines* out) {
+  // On to the row that ends behind `start`: it is one of the next few, or far away.
+  constexpr int kMaxSteps = 4;
+  bool more = line_reader_.valid();
+  for (int steps = 0; more && line_reader_.row().end <= start; ++steps) {
+    more = steps < kMaxSteps && line_reader_.Next();
+  }
+  if (!more) more = line_reader_.Seek(start);
+  for (uint64_t at = start; at < end;) {
+    const LineRow* row = more ? &line_reader_.row() : nullptr;
+    if (row == nullptr || row->start > at) {
+      AddRow(at, entry, nullptr, out);
+      at = row == nullptr ? end : std::min(end, row->start);
+      continue;
+    }
+    AddRow(at, entry, row, out);
+    at = std::min(end, row->end);
+    if (row->end <= at) more = line_reader_.Next();
+  }
 }
 
 void UnitReader::AddRow(uint64_t address, uint32_t entry, const LineRow* line, UnitLines* out) {
@@ -152,6 +205,10 @@ void UnitReader::AddRow(uint64_t address, uint32_t entry, const LineRow* line, U
     chain.line = line->line;
   }
   const uint32_t id = chains_.Add(chain);
+  if (!out->rows.empty() && out->rows.back().address == address) {
+    // The end of what came before.
+    out->rows.pop_back();
+  }
   const uint32_t before = out->rows.empty() ? 0 : out->rows.back().chain;
   if (id != before) out->rows.push_back({address, id});
 }

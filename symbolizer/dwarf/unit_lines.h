@@ -8,11 +8,13 @@
 //   3. flatten the ranges: where several cover an address, the entry that comes last speaks; that
 //      is the innermost one when they nest, and LLVM's choice when they do not
 //   4. join 1 and 3, so that a row begins where either changes; rows that say the same become one.
-//      Code without a line keeps its chain, code outside of all functions its line.
+//      Code without a line keeps its chain, code of the unit outside of all functions its line.
+// 2 to 4 are done piece by piece, some thousand ranges at a time.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -27,8 +29,8 @@
 
 namespace firewatch::symbolizer::dwarf {
 
-// Numbers refer to the vectors beside; 0 is "none" for files, nodes and chains, whose first element
-// says nothing.
+// A piece of a unit. Numbers refer to the vectors beside; 0 is "none" for files, nodes and chains,
+// whose first element says nothing.
 struct UnitLines {
   struct Function {
     std::string_view name;  // in a mapped section
@@ -90,24 +92,26 @@ struct UnitCounts {
   void Add(const UnitCounts& other);
 };
 
+// Takes the pieces of a unit as they come.
+using TakePiece = std::function<void(UnitLines piece)>;
+
 // Memory that is used again for each unit. One thread.
 class UnitReader {
  public:
   // `split` must outlive the reader.
   explicit UnitReader(SplitUnits& split) : split_(split) {}
 
-  // Sets `*out` to the lines of the unit at `offset`. What is damaged is left out and counted.
-  void Read(const InfoFile& file, uint64_t offset, const CodeFilter& filter, UnitLines* out,
+  // Reads the unit at `offset`. What is damaged is left out and counted.
+  void Read(const InfoFile& file, uint64_t offset, const CodeFilter& filter, const TakePiece& take,
             UnitCounts* counts);
 
  private:
-  // A range of code and the entry (of the walk) that speaks there; 0: none.
-  struct Segment {
-    uint64_t start;
-    uint32_t entry;
-  };
-  void Flatten();
-  void Join(UnitLines* out);
+  void ReadLines(const Unit& unit, const CodeFilter& filter, UnitCounts* counts);
+  void StartPiece(UnitLines* out);
+  void FinishPiece(UnitLines* out, const TakePiece& take);
+  void Flatten(UnitLines* out);
+  void AddCodeOutsideFunctions(const Unit& unit, const CodeFilter& filter, UnitLines* out);
+  void AddRows(uint64_t start, uint64_t end, uint32_t entry, UnitLines* out);
   void AddRow(uint64_t address, uint32_t entry, const LineRow* line, UnitLines* out);
   uint32_t NodeOf(uint32_t entry, UnitLines* out);
   uint32_t FunctionOf(uint32_t name, UnitLines* out);
@@ -118,9 +122,10 @@ class UnitReader {
   ForeignUnits foreign_;
   FunctionWalk walk_;
   LineProgram program_;
-  std::vector<LineRow> line_rows_;
-  std::vector<CodeRange> ranges_;
-  std::vector<Segment> segments_;
+  LineRows line_rows_;
+  LineRows::Reader line_reader_{line_rows_};
+  std::vector<const CodeRange*> open_ranges_;
+  std::vector<AddressRange> unit_ranges_;
   std::string_view comp_dir_;
   std::string path_;
   // From what was read to numbers in UnitLines; UINT32_MAX: not yet there.

@@ -6,10 +6,14 @@
 #include <algorithm>
 
 #include "base/status.h"
+#include "symbolizer/elf/go_pclntab.h"
 #include "symbolizer/elf/plt_symbols.h"
 
 namespace firewatch::symbolizer {
 namespace {
+
+// Behind the symbols that cgo's C code may have in .dynsym.
+constexpr uint8_t kGoRank = 8;
 
 bool IsCode(const ElfSection& section, const FunctionSymbolOptions& options) {
   return (section.type != SHT_NOBITS || options.debug_file) &&
@@ -62,18 +66,32 @@ void Add(const ElfReader& elf, const ElfSymbol& symbol, const std::vector<char>&
                   .sized = symbol.size != 0});
 }
 
+// A table that makes no sense names nothing; the file may have other symbols.
+void AddGoFunctions(const ElfReader& elf, FunctionSymbols* result) {
+  auto pclntab = ReadGoPclntab(elf);
+  if (!pclntab.ok()) return;
+  result->has_table = true;
+  result->strings.push_back(std::move(pclntab->table));
+  for (const GoFunction& function : pclntab->functions) {
+    result->symbols.push_back(
+        {.start = function.start, .end = function.end, .name = function.name, .rank = kGoRank});
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<FunctionSymbols> ReadFunctionSymbols(const ElfReader& elf,
                                                     const FunctionSymbolOptions& options) {
   FunctionSymbols result;
-  result.strings.reserve(2);  // names point into the elements
+  result.strings.reserve(3);  // names point into the elements
+  bool has_symtab = false;
   for (const uint32_t type : {uint32_t{SHT_SYMTAB}, uint32_t{SHT_DYNSYM}}) {
     const auto& sections = elf.sections();
     const auto table = std::find_if(sections.begin(), sections.end(),
                                     [&](const ElfSection& s) { return s.type == type; });
     if (table == sections.end()) continue;
     result.has_table = true;
+    has_symtab = has_symtab || type == SHT_SYMTAB;
     ASSIGN_OR_RETURN(auto strings, elf.ReadStringsOf(*table));
     result.strings.push_back(std::move(strings));
     const std::vector<char>& names = result.strings.back();
@@ -81,7 +99,10 @@ absl::StatusOr<FunctionSymbols> ReadFunctionSymbols(const ElfReader& elf,
       Add(elf, symbol, names, options, &result.symbols);
     }));
   }
-  if (!options.debug_file) AddPltSymbols(elf, &result);
+  if (options.debug_file) return result;
+  AddPltSymbols(elf, &result);
+  result.is_go = GoPclntabSection(elf) != nullptr;
+  if (result.is_go && !has_symtab) AddGoFunctions(elf, &result);
   return result;
 }
 

@@ -27,7 +27,7 @@ struct FunctionSymbols {
   std::vector<InputSymbol> symbols;  // names point into the two below
   std::vector<std::vector<char>> strings;
   std::deque<std::string> made_names;  // not in the file as they are: PLT slots
-  bool has_table = false;              // there is a .symtab or a .dynsym
+  bool has_table = false;              // there is a .symtab, a .dynsym or a pclntab
   bool is_go = false;                  // has a pclntab: dots in names are Go's own
 };
 

@@ -27,7 +27,7 @@ using dwarf::UnitLines;
 using dwarf::UnitReader;
 
 constexpr int kMaxThreads = 64;
-constexpr size_t kUnitsAheadPerThread = 4;
+constexpr size_t kUnitsAheadPerThread = 3;
 
 uint64_t BytesOf(const DwarfSections& s) {
   return s.info.size() + s.abbrev.size() + s.str.size() + s.line.size() + s.line_str.size() +
@@ -52,10 +52,14 @@ class Build {
       }
       const size_t index = next_to_read_++;
       lock.unlock();
-      UnitLines lines;
-      reader.Read(file_, file_.unit_offsets()[index], filter_, &lines, &counts);
+      std::vector<UnitLines> pieces;
+      const auto take = [&](UnitLines piece) {
+        pieces.push_back(std::move(piece));
+        AddEarly(index, &pieces);
+      };
+      reader.Read(file_, file_.unit_offsets()[index], filter_, take, &counts);
       lock.lock();
-      done_.emplace(index, std::move(lines));
+      done_.emplace(index, std::move(pieces));
       if (!adding_) AddDone(lock);
     }
     counts_.Add(counts);
@@ -65,18 +69,36 @@ class Build {
   const UnitCounts& counts() const { return counts_; }
 
  private:
+  // The pieces of a unit that is next go into the table before it is read to its end.
+  void AddEarly(size_t unit, std::vector<UnitLines>* pieces) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    if (adding_ || next_to_add_ != unit) return;
+    adding_ = true;
+    lock.unlock();
+    absl::Status status = AddPieces(unit, pieces);
+    lock.lock();
+    adding_ = false;
+    if (status_.ok()) status_ = std::move(status);
+  }
+  // By the one thread that has set adding_.
+  absl::Status AddPieces(size_t unit, std::vector<UnitLines>* pieces) {
+    for (const UnitLines& piece : *pieces) RETURN_IF_ERROR(writer_.Add(unit, piece));
+    pieces->clear();
+    return absl::OkStatus();
+  }
   // Adds the units that are next, one after the other, without the lock.
   void AddDone(std::unique_lock<std::mutex>& lock) {
     adding_ = true;
     while (status_.ok()) {
       const auto next = done_.find(next_to_add_);
       if (next == done_.end()) break;
-      const UnitLines lines = std::move(next->second);
+      std::vector<UnitLines> pieces = std::move(next->second);
       done_.erase(next);
+      const size_t unit = next_to_add_;
       lock.unlock();
-      absl::Status status = writer_.Add(lines);
+      absl::Status status = AddPieces(unit, &pieces);
       lock.lock();
-      if (!status.ok()) status_ = std::move(status);
+      if (status_.ok()) status_ = std::move(status);
       ++next_to_add_;
       moved_.notify_all();
     }
@@ -95,7 +117,7 @@ class Build {
   size_t next_to_read_ = 0;
   size_t next_to_add_ = 0;
   bool adding_ = false;
-  std::map<size_t, UnitLines> done_;
+  std::map<size_t, std::vector<UnitLines>> done_;
   UnitCounts counts_;
   absl::Status status_;
 };
@@ -103,7 +125,7 @@ class Build {
 }  // namespace
 
 absl::StatusOr<LineBuildStats> BuildLines(const DwarfInput& input, const LineBuildOptions& options,
-                                          NameInterner& names, std::vector<std::byte>* section) {
+                                          NameInterner& names, SectionSink& section) {
   if (input.main.info.empty()) return base::NotFound("no .debug_info");
   std::optional<InfoFile> alt;
   if (!input.alt.empty()) alt.emplace(input.alt, nullptr);
@@ -111,7 +133,7 @@ absl::StatusOr<LineBuildStats> BuildLines(const DwarfInput& input, const LineBui
   LineBuildStats stats;
   stats.dwarf_bytes = BytesOf(input.main) + BytesOf(input.alt) + BytesOf(input.dwp);
 
-  LineTableWriter writer(names);
+  LineTableWriter writer(names, section);
   const int threads = std::clamp(options.threads, 1, kMaxThreads);
   Build build(file, input, kUnitsAheadPerThread * static_cast<size_t>(threads), writer);
   std::vector<std::thread> others;
@@ -125,7 +147,7 @@ absl::StatusOr<LineBuildStats> BuildLines(const DwarfInput& input, const LineBui
     return base::DataLoss("none of {} units can be read", stats.units_bad);
   }
   const uint64_t max_rows = std::min(options.max_rows, (uint64_t{4} << 20) + stats.dwarf_bytes);
-  RETURN_IF_ERROR(writer.Finish(max_rows, section));
+  RETURN_IF_ERROR(writer.Finish(max_rows));
   stats.rows = writer.row_count();
   stats.overlaps = writer.overlaps();
   return stats;

@@ -3,14 +3,13 @@
 // index (line_table_writer.h; read back by line_table.h).
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
-#include <vector>
 
 #include "absl/status/statusor.h"
 #include "symbolizer/dwarf/input.h"
 #include "symbolizer/dwarf/unit_lines.h"
 #include "symbolizer/index/name_interner.h"
+#include "symbolizer/index/section_sink.h"
 
 namespace firewatch::symbolizer {
 
@@ -29,8 +28,10 @@ struct LineBuildStats : dwarf::UnitCounts {
 
 // Fails with NotFound when the input has no .debug_info, DataLoss when not one of its units can be
 // read, ResourceExhausted at a limit. A damaged unit is skipped and counted. The bytes of the
-// section and the order of names are the same for any number of threads.
+// section and the order of names are the same for any number of threads. The section goes into the
+// sink piece by piece while units are read, so that it is not in memory as a whole; on failure what
+// went there is worthless.
 absl::StatusOr<LineBuildStats> BuildLines(const DwarfInput& input, const LineBuildOptions& options,
-                                          NameInterner& names, std::vector<std::byte>* section);
+                                          NameInterner& names, SectionSink& section);
 
 }  // namespace firewatch::symbolizer

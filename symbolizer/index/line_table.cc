@@ -70,42 +70,39 @@ absl::StatusOr<LineTable> LineTable::Parse(std::span<const std::byte> section,
                                            uint32_t name_count) {
   LineTable table;
   const uint64_t size = section.size();
-  if (size < sizeof(LinesHeader)) return DataLoss("lines: {} bytes are no header", size);
-  LinesHeader& header = table.header_;
-  std::memcpy(&header, section.data(), sizeof(header));
-  if (header.version != kLinesVersion) {
-    return DataLoss("lines: version {}, not {}", header.version, kLinesVersion);
+  if (size < sizeof(LinesFooter)) return DataLoss("lines: {} bytes are no footer", size);
+  LinesFooter& footer = table.footer_;
+  std::memcpy(&footer, section.data() + size - sizeof(footer), sizeof(footer));
+  if (footer.version != kLinesVersion) {
+    return DataLoss("lines: version {}, not {}", footer.version, kLinesVersion);
   }
   const unsigned function_bits =
-      unsigned{header.function_name_bits} + header.function_file_bits + header.function_line_bits;
-  if (header.function_name_bits > 32 || header.function_file_bits > 32 ||
-      header.function_line_bits > 32) {
+      unsigned{footer.function_name_bits} + footer.function_file_bits + footer.function_line_bits;
+  if (footer.function_name_bits > 32 || footer.function_file_bits > 32 ||
+      footer.function_line_bits > 32) {
     return DataLoss("lines: functions of {} bits", function_bits);
   }
-  const auto padded_fits = [size](uint64_t offset, uint64_t bytes) {
-    return Fits(offset, bytes, size) && Fits(offset + bytes, kLinePadding, size);
-  };
-  if (!Fits(header.areas, uint64_t{header.area_count} * sizeof(LineArea), size) ||
-      !Fits(header.pages, (uint64_t{header.page_count} + 1) * sizeof(uint32_t), size) ||
-      !Fits(header.cells, uint64_t{header.cell_count} * sizeof(LineCell), size) ||
-      !Fits(header.blocks, uint64_t{header.block_count} * sizeof(LineBlock), size) ||
-      !padded_fits(header.cell_data, header.cell_data_bytes) ||
-      !padded_fits(header.block_data, header.block_data_bytes) ||
-      !padded_fits(header.functions,
-                   BytesOfBits(uint64_t{header.function_count} * function_bits))) {
+  const uint64_t end = size - sizeof(LinesFooter);
+  if (!Fits(footer.areas, uint64_t{footer.area_count} * sizeof(LineArea), size) ||
+      !Fits(footer.pages, (uint64_t{footer.page_count} + 1) * sizeof(uint32_t), size) ||
+      !Fits(footer.cells, uint64_t{footer.cell_count} * sizeof(LineCell), size) ||
+      !Fits(footer.blocks, uint64_t{footer.block_count} * sizeof(LineBlock), size) ||
+      !Fits(footer.cell_data, footer.cell_data_bytes, end) ||
+      !Fits(0, footer.block_data_bytes, end) ||
+      !Fits(footer.functions, BytesOfBits(uint64_t{footer.function_count} * function_bits), end)) {
     return DataLoss("lines: a table leaves the section of {} bytes", size);
   }
   table.data_ = section.data();
   table.name_count_ = name_count;
-  for (uint32_t i = 0; i < header.area_count; ++i) {
-    const auto area = LoadAt<LineArea>(table.data_ + header.areas, i);
-    if (!Fits(area.first_page, area.page_count, header.page_count)) {
+  for (uint32_t i = 0; i < footer.area_count; ++i) {
+    const auto area = LoadAt<LineArea>(table.data_ + footer.areas, i);
+    if (!Fits(area.first_page, area.page_count, footer.page_count)) {
       return DataLoss("lines: area {} leaves the table of pages", i);
     }
   }
-  for (uint32_t i = 0; i < header.block_count; ++i) {
-    const auto block = LoadAt<LineBlock>(table.data_ + header.blocks, i);
-    if (!WidthsAreSound(block) || !Fits(block.data, BlockBytes(block), header.block_data_bytes)) {
+  for (uint32_t i = 0; i < footer.block_count; ++i) {
+    const auto block = LoadAt<LineBlock>(table.data_ + footer.blocks, i);
+    if (!WidthsAreSound(block) || !Fits(block.data, BlockBytes(block), footer.block_data_bytes)) {
       return DataLoss("lines: block {} leaves the section", i);
     }
   }
@@ -116,27 +113,27 @@ absl::StatusOr<LineTable> LineTable::Parse(std::span<const std::byte> section,
 bool LineTable::FindChain(uint64_t vaddr, LineBlock* block, uint32_t* chain) const {
   // The last area that starts at or before the address. There are few.
   uint32_t low = 0;
-  uint32_t high = header_.area_count;
+  uint32_t high = footer_.area_count;
   while (low < high) {
     const uint32_t middle = low + (high - low) / 2;
-    if (LoadAt<LineArea>(data_ + header_.areas, middle).start <= vaddr) {
+    if (LoadAt<LineArea>(data_ + footer_.areas, middle).start <= vaddr) {
       low = middle + 1;
     } else {
       high = middle;
     }
   }
   if (low == 0) return false;
-  const auto area = LoadAt<LineArea>(data_ + header_.areas, low - 1);
+  const auto area = LoadAt<LineArea>(data_ + footer_.areas, low - 1);
   const uint64_t page_in_area = (vaddr - area.start) >> kLinePageShift;
   if (page_in_area >= area.page_count) return false;
   const uint64_t page = area.first_page + page_in_area;
-  const std::byte* const pages = data_ + header_.pages;
+  const std::byte* const pages = data_ + footer_.pages;
   const auto offset = static_cast<uint8_t>((vaddr - area.start) & (kLinePageBytes - 1));
 
   uint32_t first_cell = LoadAt<uint32_t>(pages, page);
   uint32_t end_cell = LoadAt<uint32_t>(pages, page + 1);
-  if (first_cell >= end_cell || end_cell > header_.cell_count) return false;
-  const std::byte* const cells = data_ + header_.cells;
+  if (first_cell >= end_cell || end_cell > footer_.cell_count) return false;
+  const std::byte* const cells = data_ + footer_.cells;
   auto cell = LoadAt<LineCell>(cells, first_cell);
   if (cell.start > offset) return false;
   while (end_cell - first_cell > 1) {  // more than one is rare, many are rarer
@@ -149,18 +146,18 @@ bool LineTable::FindChain(uint64_t vaddr, LineBlock* block, uint32_t* chain) con
       end_cell = middle;
     }
   }
-  if (cell.block >= header_.block_count ||
-      !Fits(cell.data, sizeof(LineCellHead), header_.cell_data_bytes)) {
+  if (cell.block >= footer_.block_count ||
+      !Fits(cell.data, sizeof(LineCellHead), footer_.cell_data_bytes)) {
     return false;
   }
-  const std::byte* const data = data_ + header_.cell_data + cell.data;
+  const std::byte* const data = data_ + footer_.cell_data + cell.data;
   LineCellHead head;
   std::memcpy(&head, data, sizeof(head));
   const unsigned count = head.count_minus_1 + 1u;
   const std::byte* const starts = data + sizeof(head);
   if (head.bits > 32 ||
       !Fits(cell.data, sizeof(head) + count + BytesOfBits(uint64_t{count} * head.bits),
-            header_.cell_data_bytes)) {
+            footer_.cell_data_bytes)) {
     return false;
   }
   const unsigned row = LastNotAbove(starts, count, offset);
@@ -169,7 +166,7 @@ bool LineTable::FindChain(uint64_t vaddr, LineBlock* block, uint32_t* chain) con
   if (number == 0) return false;
   uint32_t first_chain;
   std::memcpy(&first_chain, head.first_chain, sizeof(first_chain));
-  std::memcpy(block, data_ + header_.blocks + uint64_t{cell.block} * sizeof(LineBlock),
+  std::memcpy(block, data_ + footer_.blocks + uint64_t{cell.block} * sizeof(LineBlock),
               sizeof(*block));
   const uint64_t id = uint64_t{first_chain} + number - 1;
   if (id >= block->chain_count) return false;
@@ -179,8 +176,8 @@ bool LineTable::FindChain(uint64_t vaddr, LineBlock* block, uint32_t* chain) con
 
 uint32_t LineTable::FileName(const LineBlock& block, uint32_t file) const {
   if (file >= block.file_count) return 0;
-  const uint32_t name = LoadBits(data_ + header_.block_data + block.data,
-                                 uint64_t{file} * block.file_name_bits, block.file_name_bits);
+  const uint32_t name =
+      LoadBits(data_ + block.data, uint64_t{file} * block.file_name_bits, block.file_name_bits);
   return name < name_count_ ? name : 0;
 }
 
@@ -188,7 +185,7 @@ size_t LineTable::Find(uint64_t vaddr, std::span<LineFrame> out) const {
   LineBlock block;
   uint32_t chain;
   if (out.empty() || !FindChain(vaddr, &block, &chain)) return 0;
-  const std::byte* const nodes = data_ + header_.block_data + block.data + FilesBytes(block);
+  const std::byte* const nodes = data_ + block.data + FilesBytes(block);
   const std::byte* const chains = nodes + NodesBytes(block);
   uint64_t bit = uint64_t{chain} * ChainBits(block);
   uint32_t node = LoadBits(chains, bit, block.chain_node_bits);
@@ -211,7 +208,7 @@ size_t LineTable::Find(uint64_t vaddr, std::span<LineFrame> out) const {
     bit += block.node_parent_bits;
     const bool inlined = parent != 0 && parent < node;
     LineFrame& frame = out[std::min(count, out.size() - 1)];
-    frame = {function < header_.function_count ? function : kNoFunction, FileName(block, file),
+    frame = {function < footer_.function_count ? function : kNoFunction, FileName(block, file),
              line, inlined};
     count = std::min(count + 1, out.size());
     if (!inlined) break;
@@ -224,17 +221,17 @@ size_t LineTable::Find(uint64_t vaddr, std::span<LineFrame> out) const {
 }
 
 LineTable::Function LineTable::FunctionAt(uint32_t id) const {
-  if (id >= header_.function_count) return {};
-  const unsigned bits = unsigned{header_.function_name_bits} + header_.function_file_bits +
-                        header_.function_line_bits;
-  const std::byte* const functions = data_ + header_.functions;
+  if (id >= footer_.function_count) return {};
+  const unsigned bits = unsigned{footer_.function_name_bits} + footer_.function_file_bits +
+                        footer_.function_line_bits;
+  const std::byte* const functions = data_ + footer_.functions;
   uint64_t bit = uint64_t{id} * bits;
   Function function;
-  function.name = LoadBits(functions, bit, header_.function_name_bits);
-  bit += header_.function_name_bits;
-  function.file = LoadBits(functions, bit, header_.function_file_bits);
-  bit += header_.function_file_bits;
-  function.line = LoadBits(functions, bit, header_.function_line_bits);
+  function.name = LoadBits(functions, bit, footer_.function_name_bits);
+  bit += footer_.function_name_bits;
+  function.file = LoadBits(functions, bit, footer_.function_file_bits);
+  bit += footer_.function_file_bits;
+  function.line = LoadBits(functions, bit, footer_.function_line_bits);
   if (function.name >= name_count_) function.name = 0;
   if (function.file >= name_count_) function.file = 0;
   return function;

@@ -47,20 +47,20 @@ class LineTable {
   // last place, the physical function.
   size_t Find(uint64_t vaddr, std::span<LineFrame> out) const;
 
-  uint32_t function_count() const { return header_.function_count; }
+  uint32_t function_count() const { return footer_.function_count; }
   // All zero for an id that Find did not give.
   Function FunctionAt(uint32_t id) const;
 
   // Rows as they are stored (a row that reaches into further pages counts once in each).
-  uint64_t row_count() const { return header_.row_count; }
-  uint32_t block_count() const { return header_.block_count; }
+  uint64_t row_count() const { return footer_.row_count; }
+  uint32_t block_count() const { return footer_.block_count; }
 
  private:
   bool FindChain(uint64_t vaddr, LineBlock* block, uint32_t* chain) const;
   uint32_t FileName(const LineBlock& block, uint32_t file) const;
 
   const std::byte* data_ = nullptr;
-  LinesHeader header_ = {};
+  LinesFooter footer_ = {};
   uint32_t name_count_ = 0;
 };
 

@@ -27,7 +27,8 @@ inline constexpr uint32_t kLinesVersion = 1;
 inline constexpr unsigned kLinePageShift = 8;
 inline constexpr uint64_t kLinePageBytes = uint64_t{1} << kLinePageShift;
 
-struct LinesHeader {
+// At the end of the section: it is known last, and the section is written front to back.
+struct LinesFooter {
   uint32_t version;
   uint32_t function_count;
   uint64_t row_count;
@@ -35,21 +36,20 @@ struct LinesHeader {
   uint32_t page_count;  // the table of pages has one more, the number of cells
   uint32_t cell_count;
   uint32_t block_count;
+  uint64_t block_data_bytes;  // which starts at 0
+  uint64_t cell_data;
+  uint64_t cell_data_bytes;
+  uint64_t functions;
   uint64_t areas;
   uint64_t pages;
   uint64_t cells;
   uint64_t blocks;
-  uint64_t cell_data;
-  uint64_t cell_data_bytes;  // of cells, without the padding
-  uint64_t block_data;
-  uint64_t block_data_bytes;
-  uint64_t functions;
   uint8_t function_name_bits;
   uint8_t function_file_bits;
   uint8_t function_line_bits;
   uint8_t padding[5];
 };
-static_assert(sizeof(LinesHeader) == 112);
+static_assert(sizeof(LinesFooter) == 104);
 
 // Ascending, disjoint.
 struct LineArea {
@@ -97,9 +97,9 @@ struct LineBlock {
 };
 static_assert(sizeof(LineBlock) == 32);
 
-// Cell data, block data and functions end with this many bytes of zeros more, so that a load of 64
-// bits may start at any of their bytes.
-inline constexpr uint64_t kLinePadding = 8;
+// A load of 64 bits may start at any byte of packed numbers, and all of them stand before the
+// footer, which is longer than that.
+static_assert(sizeof(LinesFooter) >= sizeof(uint64_t));
 
 // `bits` is at most 32. The 8 bytes at bit_offset / 8 must be readable.
 inline uint32_t LoadBits(const std::byte* bytes, uint64_t bit_offset, unsigned bits) {

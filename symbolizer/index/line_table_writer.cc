@@ -2,7 +2,9 @@
 #include "symbolizer/index/line_table_writer.h"
 
 #include <algorithm>
+#include <cstring>
 #include <queue>
+#include <string>
 #include <utility>
 
 #include "base/check.h"
@@ -40,21 +42,15 @@ uint64_t TakeUleb(const uint8_t** at) {
   }
 }
 
-template <typename T>
-uint64_t Append(const std::vector<T>& table, std::vector<std::byte>* section) {
-  section->resize((section->size() + 7) / 8 * 8);
-  const uint64_t offset = section->size();
-  const std::span<const std::byte> bytes = std::as_bytes(std::span<const T>(table));
-  section->insert(section->end(), bytes.begin(), bytes.end());
-  return offset;
-}
+// What is kept back before it goes into the sink.
+constexpr size_t kPieceBytes = size_t{64} << 10;
 
 }  // namespace
 
 // Cuts rows, which come in order of address, into cells.
 class LineTableWriter::CellWriter {
  public:
-  explicit CellWriter(uint64_t max_rows) : max_rows_(max_rows) {}
+  CellWriter(uint64_t max_rows, Output& out) : max_rows_(max_rows), out_(out) {}
 
   // From row.address on, row.chain. A row must be followed by another one sooner or later.
   absl::Status Add(const Row& row) {
@@ -70,14 +66,16 @@ class LineTableWriter::CellWriter {
   }
   absl::Status Finish() {
     if (started_ && current_.chain != 0) return base::Internal("lines: the last row has no end");
+    // Where the code ends within its last page, the page says so.
+    RETURN_IF_ERROR(Extend(current_.address));
     CloseCell();
-    return absl::OkStatus();
+    return WritePiece(0);
   }
 
   std::vector<LineArea> areas;
   std::vector<uint32_t> pages;
   std::vector<LineCell> cells;
-  std::vector<std::byte> data;
+  uint64_t data_bytes = 0;
   uint64_t rows = 0;
 
  private:
@@ -93,13 +91,20 @@ class LineTableWriter::CellWriter {
          at = ((at >> kLinePageShift) + 1) << kLinePageShift) {
       if (!open_ || at >> kLinePageShift != page_ || current_.block != block_) {
         CloseCell();
+        RETURN_IF_ERROR(WritePiece(kPieceBytes));
         OpenCell(at);
       }
       Put(at, current_.chain);
-      if (rows > max_rows_ || data.size() > UINT32_MAX - (1u << 16)) {
+      if (rows > max_rows_ || data_bytes > UINT32_MAX - kPieceBytes) {
         return ResourceExhausted("lines: more than {} rows", rows);
       }
     }
+    return absl::OkStatus();
+  }
+  absl::Status WritePiece(size_t minimum) {
+    if (data_.size() < minimum) return absl::OkStatus();
+    RETURN_IF_ERROR(out_.Append(data_));
+    data_.clear();
     return absl::OkStatus();
   }
   void Put(uint64_t address, uint32_t chain) {
@@ -135,22 +140,26 @@ class LineTableWriter::CellWriter {
       first = std::min(first, chain);
       last = std::max(last, chain);
     }
-    cells.push_back({static_cast<uint32_t>(data.size()), starts_.front(), block_ & 0xffffff});
+    cells.push_back({static_cast<uint32_t>(data_bytes), starts_.front(), block_ & 0xffffff});
+    const size_t before = data_.size();
     LineCellHead head = {.count_minus_1 = static_cast<uint8_t>(starts_.size() - 1),
                          .bits = BitsFor(uint64_t{last} - first + 1)};
     std::memcpy(head.first_chain, &first, sizeof(first));
     const auto* head_bytes = reinterpret_cast<const std::byte*>(&head);
-    data.insert(data.end(), head_bytes, head_bytes + sizeof(head));
+    data_.insert(data_.end(), head_bytes, head_bytes + sizeof(head));
     const std::span<const std::byte> starts = std::as_bytes(std::span<const uint8_t>(starts_));
-    data.insert(data.end(), starts.begin(), starts.end());
-    BitWriter writer(&data);
+    data_.insert(data_.end(), starts.begin(), starts.end());
+    BitWriter writer(&data_);
     for (const uint32_t chain : chains_) writer.Put(chain == 0 ? 0 : chain - first + 1, head.bits);
     writer.Align();
+    data_bytes += data_.size() - before;
     starts_.clear();
     chains_.clear();
   }
 
   uint64_t max_rows_;
+  Output& out_;
+  std::vector<std::byte> data_;
   Row current_ = {};
   bool started_ = false;
   bool open_ = false;  // a cell of page_ and block_ is under way
@@ -160,7 +169,23 @@ class LineTableWriter::CellWriter {
   std::vector<uint32_t> chains_;
 };
 
-LineTableWriter::LineTableWriter(NameInterner& names) : names_(names) {}
+absl::Status LineTableWriter::Output::Append(std::span<const std::byte> bytes) {
+  size_ += bytes.size();
+  return sink_.Append(bytes);
+}
+
+absl::Status LineTableWriter::Output::Align() {
+  constexpr std::byte kZeros[8] = {};
+  const auto over = static_cast<size_t>(size_ % 8);
+  return over == 0 ? absl::OkStatus() : Append(std::span(kZeros).first(8 - over));
+}
+
+uint32_t LineTableWriter::NameOf(std::string_view name) {
+  if (name.empty()) return 0;
+  const uint32_t pointer = pointers_.Add({name.data()});
+  if (pointer == name_of_pointer_.size()) name_of_pointer_.push_back(names_.Intern(name));
+  return name_of_pointer_[pointer];
+}
 
 uint32_t LineTableWriter::FileInBlock(uint32_t name) {
   if (name == 0) return 0;
@@ -170,55 +195,45 @@ uint32_t LineTableWriter::FileInBlock(uint32_t name) {
   return file;
 }
 
-absl::Status LineTableWriter::Add(const UnitLines& unit) {
-  if (unit.rows.empty()) return absl::OkStatus();
+absl::Status LineTableWriter::Add(uint64_t unit, const UnitLines& piece) {
+  if (piece.rows.empty()) return absl::OkStatus();
   // Names and functions get numbers of the whole file.
-  std::vector<uint32_t> file_names(unit.files.size());
-  for (size_t i = 0; i < unit.files.size(); ++i) file_names[i] = names_.InternCopy(unit.files[i]);
+  file_names_.clear();
+  for (const std::string& path : piece.files) file_names_.push_back(names_.InternCopy(path));
   scratch_.clear();
-  for (const UnitLines::Function& said : unit.functions) {
-    uint32_t name = 0;
-    if (!said.name.empty()) {
-      // Two sections never overlap, so the address of a string names it.
-      const auto [id, found] =
-          name_of_pointer_.FindOrAdd(reinterpret_cast<uintptr_t>(said.name.data()), 0);
-      name = id;
-      if (!found) {
-        name = names_.Intern(said.name);
-        name_of_pointer_.Set(reinterpret_cast<uintptr_t>(said.name.data()), name);
-      }
-    }
-    scratch_.push_back(functions_.Add({name, file_names[said.file], said.line}));
+  for (const UnitLines::Function& said : piece.functions) {
+    scratch_.push_back(functions_.Add({NameOf(said.name), file_names_[said.file], said.line}));
   }
 
   const auto node_base = static_cast<uint32_t>(block_.nodes.size() - 1);
   const auto chain_base = static_cast<uint32_t>(block_.chains.size() - 1);
-  if (unit.nodes.size() > UINT32_MAX / 2 || unit.chains.size() > UINT32_MAX / 2) {
-    return ResourceExhausted("lines: a unit of {} calls", unit.nodes.size());
+  if (piece.nodes.size() > UINT32_MAX / 2 || piece.chains.size() > UINT32_MAX / 2) {
+    return ResourceExhausted("lines: {} calls at once", piece.nodes.size());
   }
-  for (size_t i = 1; i < unit.nodes.size(); ++i) {
-    const UnitLines::Node& node = unit.nodes[i];
+  for (size_t i = 1; i < piece.nodes.size(); ++i) {
+    const UnitLines::Node& node = piece.nodes[i];
     block_.nodes.push_back({.function = scratch_[node.function],
                             .parent = node.parent == 0 ? 0 : node.parent + node_base,
-                            .call_file = FileInBlock(file_names[node.call_file]),
+                            .call_file = FileInBlock(file_names_[node.call_file]),
                             .call_line = node.call_line});
   }
-  for (size_t i = 1; i < unit.chains.size(); ++i) {
-    const UnitLines::Chain& chain = unit.chains[i];
+  for (size_t i = 1; i < piece.chains.size(); ++i) {
+    const UnitLines::Chain& chain = piece.chains[i];
     block_.chains.push_back({.node = chain.node == 0 ? 0 : chain.node + node_base,
-                             .file = FileInBlock(file_names[chain.file]),
+                             .file = FileInBlock(file_names_[chain.file]),
                              .line = chain.line});
   }
-  UnitRows rows = {.block = static_cast<uint32_t>(blocks_.size()), .first_chain = chain_base};
-  EncodeRows(unit, &rows);
-  units_.push_back(std::move(rows));
+  PieceRows rows = {
+      .unit = unit, .block = static_cast<uint32_t>(blocks_.size()), .first_chain = chain_base};
+  EncodeRows(piece, &rows);
+  pieces_.push_back(std::move(rows));
   return block_.chains.size() >= kChainsPerBlock ? FlushBlock() : absl::OkStatus();
 }
 
 absl::Status LineTableWriter::FlushBlock() {
   if (block_.chains.size() <= 1) return absl::OkStatus();
   if (blocks_.size() >= kMaxBlocks) return ResourceExhausted("lines: {} blocks", blocks_.size());
-  LineBlock block = {.data = block_data_bytes_,
+  LineBlock block = {.data = out_.size(),
                      .file_count = static_cast<uint32_t>(block_.files.size()),
                      .node_count = static_cast<uint32_t>(block_.nodes.size()),
                      .chain_count = static_cast<uint32_t>(block_.chains.size())};
@@ -246,8 +261,8 @@ absl::Status LineTableWriter::FlushBlock() {
   block.chain_file_bits = BitsFor(chain.file);
   block.chain_line_bits = BitsFor(chain.line);
 
-  std::vector<std::byte> data;
-  BitWriter writer(&data);
+  packed_.clear();
+  BitWriter writer(&packed_);
   for (const uint32_t file : block_.files) writer.Put(file, block.file_name_bits);
   writer.Align();
   for (const UnitLines::Node& each : block_.nodes) {
@@ -263,10 +278,10 @@ absl::Status LineTableWriter::FlushBlock() {
     writer.Put(each.line, block.chain_line_bits);
   }
   writer.Align();
-  data.shrink_to_fit();
-  block_data_bytes_ += data.size();
-  block_data_.push_back(std::move(data));
+  RETURN_IF_ERROR(out_.Append(packed_));
   blocks_.push_back(block);
+  first_chains_.push_back(has_function_.size());
+  for (const UnitLines::Chain& each : block_.chains) has_function_.push_back(each.node != 0);
   block_.files.assign(1, 0);
   block_.file_of_name.Clear();
   block_.nodes.assign(1, {});
@@ -276,19 +291,19 @@ absl::Status LineTableWriter::FlushBlock() {
 
 // Per row: the difference of addresses, then that of chains as a zigzag number, with 1 (which would
 // be no difference) standing for "nothing is known" and 0 for the end of the run.
-void LineTableWriter::EncodeRows(const UnitLines& unit, UnitRows* rows) {
+void LineTableWriter::EncodeRows(const UnitLines& piece, PieceRows* rows) {
   enum : uint64_t { kEndOfRun = 0, kNothing = 1, kDifferences = 2 };
   std::vector<uint8_t>& bytes = scratch_bytes_;
   bytes.clear();
   bool in_run = false;
   uint64_t address = 0;
   uint32_t chain = 0;
-  for (size_t i = 0; i < unit.rows.size(); ++i) {
-    const UnitLines::Row& row = unit.rows[i];
+  for (size_t i = 0; i < piece.rows.size(); ++i) {
+    const UnitLines::Row& row = piece.rows[i];
     if (row.chain == 0) {
       CHECK(in_run);  // two rows never say the same, and the first says something
       const bool ends =
-          i + 1 == unit.rows.size() || unit.rows[i + 1].address - row.address > kMaxGapInRun;
+          i + 1 == piece.rows.size() || piece.rows[i + 1].address - row.address > kMaxGapInRun;
       PutUleb(row.address - address, &bytes);
       PutUleb(ends ? kEndOfRun : kNothing, &bytes);
       address = row.address;
@@ -300,7 +315,7 @@ void LineTableWriter::EncodeRows(const UnitLines& unit, UnitRows* rows) {
     }
     if (!in_run) {
       runs_.push_back({.start = row.address,
-                       .unit = static_cast<uint32_t>(units_.size()),
+                       .piece = static_cast<uint32_t>(pieces_.size()),
                        .offset = static_cast<uint32_t>(bytes.size())});
       in_run = true;
       address = row.address;
@@ -319,52 +334,36 @@ void LineTableWriter::EncodeRows(const UnitLines& unit, UnitRows* rows) {
 }
 
 void LineTableWriter::DecodeRun(const Run& run, std::vector<Row>* rows) const {
-  const UnitRows& unit = units_[run.unit];
-  const uint8_t* at = unit.bytes.data() + run.offset;
+  const PieceRows& piece = pieces_[run.piece];
+  const uint8_t* at = piece.bytes.data() + run.offset;
   uint64_t address = run.start;
   int64_t chain = 0;
   for (;;) {
     address += TakeUleb(&at);
     const uint64_t code = TakeUleb(&at);
     if (code < 2) {
-      rows->push_back({address, unit.block, 0});
+      rows->push_back({address, piece.block, 0});
       if (code == 0) return;
       continue;
     }
     const uint64_t zigzag = code - 2;
     chain += (zigzag & 1) != 0 ? -static_cast<int64_t>((zigzag + 1) / 2)
                                : static_cast<int64_t>(zigzag / 2);
-    rows->push_back({address, unit.block, static_cast<uint32_t>(chain) + unit.first_chain});
+    rows->push_back({address, piece.block, static_cast<uint32_t>(chain) + piece.first_chain});
   }
-}
-
-bool LineTableWriter::HasFunction(uint32_t block, uint32_t chain) const {
-  const LineBlock& b = blocks_[block];
-  const uint64_t node_bits =
-      uint64_t{b.node_function_bits} + b.node_parent_bits + b.node_file_bits + b.node_line_bits;
-  const uint64_t chain_bits = uint64_t{b.chain_node_bits} + b.chain_file_bits + b.chain_line_bits;
-  const uint64_t chains = BytesOfBits(uint64_t{b.file_count} * b.file_name_bits) +
-                          BytesOfBits(b.node_count * node_bits);
-  // The bytes of a block have no padding here.
-  const std::vector<std::byte>& data = block_data_[block];
-  std::byte word[16] = {};
-  const uint64_t bit = chain * chain_bits;
-  const uint64_t first = chains + bit / 8;
-  for (uint64_t i = 0; i < 8 && first + i < data.size(); ++i) {
-    word[i] = data[static_cast<size_t>(first + i)];
-  }
-  return LoadBits(word, bit % 8, b.chain_node_bits) != 0;
 }
 
 // Runs of several units that overlap. Who knows the function speaks before who knows the line alone
-// (as where identical functions were folded into one), then the earlier unit.
+// (as where identical functions were folded into one), then the earlier unit, and of a
+// unit what came last.
 void LineTableWriter::MergeRuns(size_t first, size_t end, std::vector<Row>* rows) {
   struct Claim {
     uint64_t start;
     uint64_t end;
     Row row;
     bool has_function;
-    uint32_t unit;
+    uint64_t unit;
+    uint32_t piece;
   };
   std::vector<Claim> claims;
   std::vector<Row> decoded;
@@ -374,14 +373,17 @@ void LineTableWriter::MergeRuns(size_t first, size_t end, std::vector<Row>* rows
     for (size_t k = 0; k + 1 < decoded.size(); ++k) {
       if (decoded[k].chain == 0) continue;
       claims.push_back({decoded[k].address, decoded[k + 1].address, decoded[k],
-                        HasFunction(decoded[k].block, decoded[k].chain), runs_[i].unit});
+                        has_function_[first_chains_[decoded[k].block] + decoded[k].chain],
+                        pieces_[runs_[i].piece].unit, runs_[i].piece});
     }
   }
-  std::stable_sort(claims.begin(), claims.end(),
-                   [](const Claim& a, const Claim& b) { return a.start < b.start; });
+  std::sort(claims.begin(), claims.end(), [](const Claim& a, const Claim& b) {
+    return a.start != b.start ? a.start < b.start : a.piece < b.piece;
+  });
   const auto yields = [](const Claim* a, const Claim* b) {
     if (a->has_function != b->has_function) return b->has_function;
-    return a->unit > b->unit;
+    if (a->unit != b->unit) return a->unit > b->unit;
+    return a->piece < b->piece;
   };
   std::priority_queue<const Claim*, std::vector<const Claim*>, decltype(yields)> open(yields);
   const auto say = [rows](uint64_t at, const Claim* claim) {
@@ -406,12 +408,18 @@ void LineTableWriter::MergeRuns(size_t first, size_t end, std::vector<Row>* rows
   }
 }
 
-absl::Status LineTableWriter::Finish(uint64_t max_rows, std::vector<std::byte>* section) {
+absl::Status LineTableWriter::Finish(uint64_t max_rows) {
   RETURN_IF_ERROR(FlushBlock());
+  block_ = {};
+  LinesFooter footer = {.version = kLinesVersion,
+                        .function_count = static_cast<uint32_t>(functions_.size()),
+                        .block_count = static_cast<uint32_t>(blocks_.size()),
+                        .block_data_bytes = out_.size(),
+                        .cell_data = out_.size()};
   std::sort(runs_.begin(), runs_.end(), [](const Run& a, const Run& b) {
-    return a.start != b.start ? a.start < b.start : a.unit < b.unit;
+    return a.start != b.start ? a.start < b.start : a.piece < b.piece;
   });
-  CellWriter cells(max_rows);
+  CellWriter cells(max_rows, out_);
   std::vector<Row> rows;
   for (size_t i = 0; i < runs_.size();) {
     uint64_t end_address = runs_[i].end;
@@ -430,68 +438,48 @@ absl::Status LineTableWriter::Finish(uint64_t max_rows, std::vector<std::byte>* 
   }
   RETURN_IF_ERROR(cells.Finish());
   row_count_ = cells.rows;
-  runs_ = {};
-  units_ = {};
-  Assemble(cells, section);
-  return absl::OkStatus();
+  cells.pages.push_back(static_cast<uint32_t>(cells.cells.size()));
+  footer.row_count = cells.rows;
+  footer.cell_data_bytes = cells.data_bytes;
+  footer.area_count = static_cast<uint32_t>(cells.areas.size());
+  footer.page_count = static_cast<uint32_t>(cells.pages.size() - 1);
+  footer.cell_count = static_cast<uint32_t>(cells.cells.size());
+  RETURN_IF_ERROR(WriteFunctions(&footer));
+  RETURN_IF_ERROR(WriteTable<LineArea>(cells.areas, &footer.areas));
+  RETURN_IF_ERROR(WriteTable<uint32_t>(cells.pages, &footer.pages));
+  RETURN_IF_ERROR(WriteTable<LineCell>(cells.cells, &footer.cells));
+  RETURN_IF_ERROR(WriteTable<LineBlock>(blocks_, &footer.blocks));
+  uint64_t end;
+  return WriteTable<LinesFooter>(std::span(&footer, 1), &end);
 }
 
-void LineTableWriter::Assemble(CellWriter& cells, std::vector<std::byte>* section) {
+template <typename T>
+absl::Status LineTableWriter::WriteTable(std::span<const T> table, uint64_t* offset) {
+  RETURN_IF_ERROR(out_.Align());
+  *offset = out_.size();
+  return out_.Append(std::as_bytes(table));
+}
+
+absl::Status LineTableWriter::WriteFunctions(LinesFooter* footer) {
   Function largest = {};
   for (const Function& function : functions_.items()) {
     largest.name = std::max(largest.name, function.name);
     largest.file = std::max(largest.file, function.file);
     largest.line = std::max(largest.line, function.line);
   }
-  LinesHeader header = {.version = kLinesVersion,
-                        .function_count = static_cast<uint32_t>(functions_.size()),
-                        .row_count = row_count_,
-                        .area_count = static_cast<uint32_t>(cells.areas.size()),
-                        .page_count = static_cast<uint32_t>(cells.pages.size()),
-                        .cell_count = static_cast<uint32_t>(cells.cells.size()),
-                        .block_count = static_cast<uint32_t>(blocks_.size())};
-  header.function_name_bits = BitsFor(largest.name);
-  header.function_file_bits = BitsFor(largest.file);
-  header.function_line_bits = BitsFor(largest.line);
-  cells.pages.push_back(header.cell_count);
-
-  const uint64_t function_bits =
-      uint64_t{header.function_name_bits} + header.function_file_bits + header.function_line_bits;
-  const auto bytes_of = [](const auto& table) { return table.size() * sizeof(table[0]) + 8; };
-  section->clear();
-  section->reserve(sizeof(header) + bytes_of(cells.areas) + bytes_of(cells.pages) +
-                   bytes_of(cells.cells) + bytes_of(blocks_) + bytes_of(cells.data) +
-                   block_data_bytes_ + BytesOfBits(functions_.size() * function_bits) + 64);
-  section->resize(sizeof(header));
-  header.areas = Append(cells.areas, section);
-  header.pages = Append(cells.pages, section);
-  header.cells = Append(cells.cells, section);
-  header.blocks = Append(blocks_, section);
-  cells.areas = {};
-  cells.pages = {};
-  cells.cells = {};
-  header.cell_data_bytes = cells.data.size();
-  header.cell_data = Append(cells.data, section);
-  section->resize(section->size() + kLinePadding);
-  cells.data = {};
-  header.block_data = section->size();
-  header.block_data_bytes = block_data_bytes_;
-  for (std::vector<std::byte>& data : block_data_) {
-    section->insert(section->end(), data.begin(), data.end());
-    data = {};
+  footer->function_name_bits = BitsFor(largest.name);
+  footer->function_file_bits = BitsFor(largest.file);
+  footer->function_line_bits = BitsFor(largest.line);
+  footer->functions = out_.size();
+  packed_.clear();
+  BitWriter writer(&packed_);
+  for (const Function& function : functions_.items()) {
+    writer.Put(function.name, footer->function_name_bits);
+    writer.Put(function.file, footer->function_file_bits);
+    writer.Put(function.line, footer->function_line_bits);
   }
-  section->resize(section->size() + kLinePadding);
-  header.functions = section->size();
-  {
-    BitWriter writer(section);
-    for (const Function& function : functions_.items()) {
-      writer.Put(function.name, header.function_name_bits);
-      writer.Put(function.file, header.function_file_bits);
-      writer.Put(function.line, header.function_line_bits);
-    }
-  }
-  section->resize(section->size() + kLinePadding);
-  std::memcpy(section->data(), &header, sizeof(header));
+  writer.Align();
+  return out_.Append(packed_);
 }
 
 }  // namespace firewatch::symbolizer

@@ -6,7 +6,8 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
+#include <span>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -15,22 +16,23 @@
 #include "symbolizer/index/bit_writer.h"
 #include "symbolizer/index/line_table_format.h"
 #include "symbolizer/index/name_interner.h"
+#include "symbolizer/index/section_sink.h"
 
 namespace firewatch::symbolizer {
 
 // One thread at a time.
 class LineTableWriter {
  public:
-  // `names` must outlive the writer.
-  explicit LineTableWriter(NameInterner& names);
+  // Both must outlive the writer.
+  LineTableWriter(NameInterner& names, SectionSink& sink) : names_(names), out_(sink) {}
 
-  // The bytes depend on the order of units. ResourceExhausted when what was added is more than the
-  // section can hold; then nothing more must be added.
-  absl::Status Add(const dwarf::UnitLines& unit);
+  // A piece of the unit of this number; units in ascending order. ResourceExhausted when what was
+  // added is more than the section can hold; then nothing more must be added.
+  absl::Status Add(uint64_t unit, const dwarf::UnitLines& piece);
 
-  // Sets `*section`. At most `max_rows` rows, as they are stored: a row that reaches into further
-  // pages counts once in each. The writer is used up afterwards.
-  absl::Status Finish(uint64_t max_rows, std::vector<std::byte>* section);
+  // Writes the rest of the section. At most `max_rows` rows, as they are stored: a row that reaches
+  // into further pages counts once in each. The writer is used up afterwards.
+  absl::Status Finish(uint64_t max_rows);
 
   // After Finish.
   uint64_t row_count() const { return row_count_; }
@@ -59,12 +61,13 @@ class LineTableWriter {
   struct Run {
     uint64_t start;
     uint64_t end;
-    uint32_t unit;
-    uint32_t offset;  // in the unit's rows
+    uint32_t piece;
+    uint32_t offset;  // in the piece's rows
   };
-  // The rows of a unit: differences of addresses and chains, as LEB128 (EncodeRows).
-  struct UnitRows {
+  // The rows of a piece: differences of addresses and chains, as LEB128 (EncodeRows).
+  struct PieceRows {
     std::vector<uint8_t> bytes;
+    uint64_t unit;
     uint32_t block;
     uint32_t first_chain;  // what is added to its chains to get those of the block
   };
@@ -73,28 +76,53 @@ class LineTableWriter {
     uint32_t block;
     uint32_t chain;  // of the block; 0: nothing
   };
+  struct Pointer {
+    const char* start;
+
+    bool operator==(const Pointer&) const = default;
+    uint64_t Hash() const { return dwarf::MixHash(0, reinterpret_cast<uintptr_t>(start)); }
+  };
+  // Counts what goes into the sink.
+  class Output {
+   public:
+    explicit Output(SectionSink& sink) : sink_(sink) {}
+    absl::Status Append(std::span<const std::byte> bytes);
+    absl::Status Align();  // to 8 bytes
+    uint64_t size() const { return size_; }
+
+   private:
+    SectionSink& sink_;
+    uint64_t size_ = 0;
+  };
   class CellWriter;
 
+  uint32_t NameOf(std::string_view name);
   uint32_t FileInBlock(uint32_t name);
   absl::Status FlushBlock();
-  void EncodeRows(const dwarf::UnitLines& unit, UnitRows* rows);
+  void EncodeRows(const dwarf::UnitLines& piece, PieceRows* rows);
   // Appends the rows of a run, and an end.
   void DecodeRun(const Run& run, std::vector<Row>* rows) const;
   void MergeRuns(size_t first, size_t end, std::vector<Row>* rows);
-  bool HasFunction(uint32_t block, uint32_t chain) const;
-  void Assemble(CellWriter& cells, std::vector<std::byte>* section);
+  absl::Status WriteFunctions(LinesFooter* footer);
+  template <typename T>
+  absl::Status WriteTable(std::span<const T> table, uint64_t* offset);
 
   NameInterner& names_;
-  dwarf::IndexMap name_of_pointer_;  // strings of a merged section are known by where they are
+  Output out_;
+  // Strings of a section are known by where they are: most are merged, and reading them is slow.
+  dwarf::Interned<Pointer> pointers_;
+  std::vector<uint32_t> name_of_pointer_;
   dwarf::Interned<Function> functions_;
   Block block_;
   std::vector<LineBlock> blocks_;
-  std::vector<std::vector<std::byte>> block_data_;
-  uint64_t block_data_bytes_ = 0;
-  std::vector<UnitRows> units_;
+  std::vector<bool> has_function_;      // by chain; those of a block are one behind the other
+  std::vector<uint64_t> first_chains_;  // of each block, in has_function_
+  std::vector<PieceRows> pieces_;
   std::vector<Run> runs_;
   std::vector<uint32_t> scratch_;
+  std::vector<uint32_t> file_names_;
   std::vector<uint8_t> scratch_bytes_;
+  std::vector<std::byte> packed_;
   uint64_t row_count_ = 0;
   uint64_t overlaps_ = 0;
 };

@@ -20,6 +20,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/statusor.h"
 #include "base/hash.h"
+#include "symbolizer/index/name_interner.h"
 
 namespace firewatch::symbolizer {
 
@@ -31,7 +32,7 @@ inline constexpr size_t kMaxDisplayBytes = size_t{16} << 10;
 
 // Ids in order of first Intern: the same calls in the same order give the same ids and the same
 // bytes. Id 0 is "". One thread at a time. Memory: about 30 bytes per name.
-class NameTableBuilder {
+class NameTableBuilder final : public NameInterner {
  public:
   NameTableBuilder();
   // The tables of ids point into this object.
@@ -41,9 +42,9 @@ class NameTableBuilder {
   // The id of a linkage name, a plain name or a path. The bytes must stay as they are until the
   // table is written (mapped sections do): nothing is copied. Mangled names are demangled when the
   // table is written.
-  uint32_t Intern(std::string_view name);
+  uint32_t Intern(std::string_view name) override;
   // The same for bytes that go away: copied when they are new.
-  uint32_t InternCopy(std::string_view name);
+  uint32_t InternCopy(std::string_view name) override;
 
   // Names given out, "" included.
   size_t size() const { return names_.size(); }

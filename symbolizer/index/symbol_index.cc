@@ -71,12 +71,12 @@ struct Sections {
 
 absl::StatusOr<Sections> ReadSections(std::span<const std::byte> bytes, uint16_t count) {
   Sections sections;
-  uint32_t last_kind = 0;
   uint64_t end = sizeof(IndexHeader) + count * sizeof(IndexSectionEntry) + sizeof(uint64_t);
   for (uint16_t i = 0; i < count; ++i) {
     const auto entry = Load<IndexSectionEntry>(bytes.data() + sizeof(IndexHeader), i);
-    if (entry.kind <= last_kind || entry.offset % kAlignment != 0 || entry.offset < end ||
-        entry.offset - end >= kAlignment || entry.offset > bytes.size() ||
+    const bool known = entry.kind < std::size(sections.by_kind);
+    if ((known && sections.by_kind[entry.kind].present) || entry.offset % kAlignment != 0 ||
+        entry.offset < end || entry.offset - end >= kAlignment || entry.offset > bytes.size() ||
         entry.size > bytes.size() - entry.offset) {
       return base::DataLoss("symbol index: section {} is out of place", i);
     }
@@ -87,11 +87,10 @@ absl::StatusOr<Sections> ReadSections(std::span<const std::byte> bytes, uint16_t
     if (base::Hash64(AsText(section)) != entry.xxh3) {
       return base::DataLoss("symbol index: checksum of section {}", i);
     }
-    if (entry.kind < std::size(sections.by_kind)) {
+    if (known) {
       sections.by_kind[entry.kind] = {
           .bytes = section, .version = entry.version, .xxh3 = entry.xxh3, .present = true};
     }
-    last_kind = entry.kind;
     end = entry.offset + entry.size;
   }
   if (bytes.size() - end >= kAlignment || !IsZero(bytes.subspan(end))) {
@@ -133,12 +132,12 @@ absl::StatusOr<SymbolIndex> SymbolIndex::Parse(std::span<const std::byte> bytes)
   RETURN_IF_ERROR(index.ParseSymbols(symbols.bytes));
   const auto& lines = sections[IndexSectionKind::kLines];
   if (lines.present != index.has_lines()) {
-    return base::DataLoss("symbol index: state of lines contradicts the section");
+    return base::DataLoss("symbol index: lines are {}, but the header says otherwise",
+                          lines.present ? "there" : "missing");
   }
-  if (lines.present) {
-    RETURN_IF_ERROR(CheckVersion(lines, kLinesVersion, "lines"));
-    ASSIGN_OR_RETURN(index.lines_, LineTable::Parse(lines.bytes, index.names_.count()));
-  }
+  if (!lines.present) return index;
+  RETURN_IF_ERROR(CheckVersion(lines, kLinesVersion, "lines"));
+  ASSIGN_OR_RETURN(index.lines_, LineTable::Parse(lines.bytes, index.names_.count()));
   return index;
 }
 
@@ -371,39 +370,42 @@ std::optional<uint64_t> SymbolIndex::VaddrOf(uint64_t file_offset) const {
   return std::nullopt;
 }
 
-IndexFrame SymbolIndex::PhysicalFrame(uint32_t range) const {
-  if (range == range_count_) return {};
-  return {.name = NameOf(range),
-          .flags = static_cast<uint8_t>(Load<uint8_t>(flags_, range) & ~kContinued)};
-}
-
-// Inlined functions and lines are the debug information's; the physical function has the name that
-// the symbol table gives it, where there is one.
 size_t SymbolIndex::FindAddress(uint64_t vaddr, std::span<IndexFrame> out) const {
   if (out.empty()) return 0;
   const uint32_t range = RangeOf(vaddr);
-  IndexFrame physical = PhysicalFrame(range);
-  std::array<LineFrame, kMaxIndexFrames> chain;
-  const size_t frames =
-      has_lines() ? lines_.Find(vaddr, std::span(chain).first(std::min(chain.size(), out.size())))
-                  : 0;
-  for (size_t i = 0; i < frames; ++i) {
-    LineTable::Function function{};
-    if (chain[i].function != kNoFunction) function = lines_.FunctionAt(chain[i].function);
-    out[i] = {.name = function.name,
-              .file = chain[i].file,
-              .line = chain[i].line,
-              .start_line = function.line,
-              .flags = static_cast<uint8_t>(chain[i].inlined ? kInlined : 0)};
+  const bool has_symbol = range != range_count_;
+  IndexFrame physical;
+  if (has_symbol) {
+    physical.name = NameOf(range);
+    physical.flags = static_cast<uint8_t>(Load<uint8_t>(flags_, range) & ~kContinued);
   }
-  if (frames == 0) {
+  if (!has_lines()) {
     out[0] = physical;
-    return physical.name == 0 ? 0 : 1;
+    return has_symbol ? 1 : 0;
   }
-  IndexFrame& last = out[frames - 1];
-  if (physical.name != 0) last.name = physical.name;
-  last.flags = physical.flags;
-  return last.name == 0 ? 0 : frames;
+
+  LineFrame lines[kMaxIndexFrames];
+  size_t depth = lines_.Find(vaddr, std::span(lines).first(std::min(out.size(), std::size(lines))));
+  if (depth == 0) {
+    out[0] = physical;
+    return has_symbol ? 1 : 0;
+  }
+  // A line of padding, or of code that neither a symbol nor a function is known for.
+  if (!has_symbol && depth == 1 && lines[0].function == kNoFunction) return 0;
+  for (size_t i = 0; i < depth; ++i) {
+    const LineFrame& line = lines[i];
+    const auto function =
+        line.function == kNoFunction ? LineTable::Function{} : lines_.FunctionAt(line.function);
+    const bool from_symbol = has_symbol && i + 1 == depth;
+    out[i] = {.name = from_symbol ? physical.name : function.name,
+              .file = line.file,
+              .line = line.line,
+              .start_line = function.line,
+              .flags = from_symbol    ? physical.flags
+                       : line.inlined ? uint8_t{kInlined}
+                                      : uint8_t{0}};
+  }
+  return depth;
 }
 
 size_t SymbolIndex::FindOffset(uint64_t file_offset, std::span<IndexFrame> out) const {

@@ -36,10 +36,11 @@ enum SymbolFlag : uint8_t {
   kContinued = 128,  // symbols only: not the first range of its function
 };
 
-// Innermost first; the last one is the physical function.
+// Innermost first; the last one is the physical function. Its name is the symbol table's linkage
+// name, because that is what the linker kept (suffixes, variants of constructors, the name chosen
+// among aliases); the debug information's where no symbol covers it, and for inlined frames.
 struct IndexFrame {
-  uint32_t name = 0;        // id. The symbol table's linkage name for the physical frame, the debug
-                            // information's for inlined ones, and where no symbol covers it
+  uint32_t name = 0;        // id; 0 when the debug information has lost it
   uint32_t file = 0;        // id of the path; 0: unknown
   uint32_t line = 0;        // 0: unknown
   uint32_t start_line = 0;  // where the function is declared; 0: unknown
@@ -55,7 +56,7 @@ struct IndexSymbol {
   uint8_t flags = 0;
 };
 
-// Frames of one address; deeper chains lose frames between the innermost ones and the physical one.
+// Frames of one address. Deeper chains lose frames between the innermost ones and the physical one.
 inline constexpr size_t kMaxIndexFrames = 128;
 
 // A view: copies are cheap. Immutable, any thread.
@@ -67,8 +68,10 @@ class SymbolIndex {
   // about 1 ms per 10 MB.
   static absl::StatusOr<SymbolIndex> Parse(std::span<const std::byte> bytes);
 
-  // The chain at `vaddr`, as many frames as `out` holds; 0: no name, gaps are gaps. For a return
-  // address ask for the byte before it.
+  // The chain at `vaddr`, as many frames as `out` holds (a longer one keeps the innermost frames
+  // and the physical one); 0: no name. Gaps are gaps, also where the debug information has a line
+  // for the padding between functions: lines() knows that. For a return address ask for the byte
+  // before it.
   size_t FindAddress(uint64_t vaddr, std::span<IndexFrame> out) const;
   // The same by file offset, through VaddrOf.
   size_t FindOffset(uint64_t file_offset, std::span<IndexFrame> out) const;
@@ -79,6 +82,9 @@ class SymbolIndex {
   std::optional<IndexSymbol> SymbolAt(uint64_t vaddr) const;
   // The other names of the code at `vaddr`, best first; returns how many were put into `out`.
   size_t AliasesOf(uint64_t vaddr, std::span<uint32_t> out) const;
+
+  // What the debug information alone says; empty without lines.
+  const LineTable& lines() const { return lines_; }
 
   // Names by id, for NameReader or NameCache. Id 0 is "".
   const NameTable& names() const { return names_; }
@@ -114,11 +120,9 @@ class SymbolIndex {
   uint64_t StartOf(uint32_t range) const;
   uint32_t NameOf(uint32_t range) const;
 
-  IndexFrame PhysicalFrame(uint32_t range) const;
-
   std::span<const std::byte> segments_;
-  LineTable lines_;
   NameTable names_;
+  LineTable lines_;
 
   // Columns of the symbols section.
   uint32_t range_count_ = 0;

@@ -19,6 +19,7 @@
 #include "base/unique_fd.h"
 #include "symbolizer/index/index_format.h"
 #include "symbolizer/index/index_writer.h"
+#include "symbolizer/index/line_table_writer.h"
 
 namespace firewatch::symbolizer {
 namespace {
@@ -84,7 +85,7 @@ void FixSums(std::string* bytes) {
   Poke(bytes, EntryOf(count), base::Hash64(std::string_view(*bytes).substr(0, EntryOf(count))));
 }
 
-// Where a section of a good file lies; sections stand in order of kind.
+// Where a section of a good file lies that has no lines.
 size_t OffsetOf(const std::string& bytes, IndexSectionKind kind) {
   return Peek<IndexSectionEntry>(bytes, EntryOf(static_cast<size_t>(kind) - 1)).offset;
 }
@@ -242,6 +243,130 @@ TEST(SymbolIndexTest, AliasesAreKeptAndFoldedBodiesMarked) {
   EXPECT_THAT(aliases(0x45), ElementsAre());
   uint32_t one[1];
   EXPECT_EQ(index->AliasesOf(0x10, one), 1U);
+}
+
+// Lines for TwoFunctions(): foo with one inlined call, a function that no symbol covers, padding.
+dwarf::UnitLines LinesOfTwoFunctions() {
+  dwarf::UnitLines unit;
+  unit.files = {"", "/src/a.cc", "/src/b.h"};
+  unit.functions = {{},
+                    {.name = "_Z3fooi_in_dwarf", .file = 1, .line = 10},
+                    {.name = "_Z7inlinedv", .file = 2, .line = 20},
+                    {.name = "_Z8unlistedv", .file = 1, .line = 50}};
+  unit.nodes = {{},
+                {.function = 1},
+                {.function = 2, .parent = 1, .call_file = 1, .call_line = 12},
+                {.function = 3}};
+  unit.chains = {{},
+                 {.node = 2, .file = 2, .line = 21},
+                 {.node = 1, .file = 1, .line = 13},
+                 {.node = 3, .file = 1, .line = 51},
+                 {.file = 1, .line = 14}};
+  unit.rows = {{.address = 0x1064, .chain = 1}, {.address = 0x1070, .chain = 2},
+               {.address = 0x1078, .chain = 4}, {.address = 0x1080, .chain = 3},
+               {.address = 0x1090, .chain = 0}, {.address = 0x10c8, .chain = 4},
+               {.address = 0x10cc, .chain = 0}};
+  return unit;
+}
+
+std::string ReadAll(int fd) {
+  struct stat info{};
+  ::fstat(fd, &info);
+  std::string bytes(static_cast<size_t>(info.st_size), '\0');
+  EXPECT_EQ(::pread(fd, bytes.data(), bytes.size(), 0), info.st_size);
+  return bytes;
+}
+
+std::string WriteWithLines(bool in_memory = false) {
+  IndexWriter writer(TwoFunctions());
+  const base::UniqueFd fd(::memfd_create("index", MFD_CLOEXEC));
+  VectorSink memory;
+  SectionSink& sink = in_memory ? memory : writer.LinesInto(fd.get());
+  LineTableWriter lines(writer.names(), sink);
+  EXPECT_TRUE(lines.Add(0, LinesOfTwoFunctions()).ok());
+  EXPECT_TRUE(lines.Finish(1000).ok());
+  if (in_memory) {
+    writer.SetLines(kLinesVersion, memory.bytes());
+  } else {
+    writer.SetLinesWritten(kLinesVersion);
+  }
+  const auto report = writer.Write(fd.get());
+  EXPECT_TRUE(report.ok()) << report.status();
+  EXPECT_GT(report->lines_bytes, 100U);
+  return ReadAll(fd.get());
+}
+
+// "display file:line start flags" of every frame, innermost first.
+std::vector<std::string> Chain(const SymbolIndex& index, uint64_t address, size_t room = 8) {
+  IndexFrame frames[8];
+  const size_t depth = index.FindAddress(address, std::span(frames).first(room));
+  std::vector<std::string> out;
+  for (size_t i = 0; i < depth; ++i) {
+    out.push_back(fmt::format("{} {}:{} {} {}", index.DisplayName(frames[i].name),
+                              index.LinkageName(frames[i].file), frames[i].line,
+                              frames[i].start_line, frames[i].flags));
+  }
+  return out;
+}
+
+TEST(SymbolIndexTest, PhysicalFrameHasTheSymbolsNameInlinedOnesTheDebugInformations) {
+  const std::string bytes = WriteWithLines();
+  const auto index = Parse(bytes);
+  ASSERT_TRUE(index.ok()) << index.status();
+  ASSERT_TRUE(index->has_lines());
+  EXPECT_THAT(Chain(*index, 0x1064),
+              ElementsAre("inlined() /src/b.h:21 20 1", "foo(int) /src/a.cc:12 10 0"));
+  EXPECT_THAT(Chain(*index, 0x1064, 1), ElementsAre("foo(int) /src/a.cc:12 10 0"));
+  EXPECT_THAT(Chain(*index, 0x1077), ElementsAre("foo(int) /src/a.cc:13 10 0"));
+  EXPECT_THAT(Chain(*index, 0x1080), ElementsAre("unlisted() /src/a.cc:51 50 0"))
+      << "no symbol covers it";
+  EXPECT_THAT(Chain(*index, 0x10c9), ElementsAre("bar /src/a.cc:14 0 0")) << "assembly";
+  EXPECT_THAT(Chain(*index, 0x10d0), ElementsAre("bar :0 0 0")) << "no line";
+}
+
+TEST(SymbolIndexTest, PaddingWithALineStaysUnknown) {
+  const std::string bytes = WriteWithLines();
+  const auto index = Parse(bytes);
+  ASSERT_TRUE(index.ok());
+  EXPECT_THAT(Chain(*index, 0x1079), ElementsAre());
+  LineFrame line[1];
+  EXPECT_EQ(index->lines().Find(0x1079, line), 1U);
+}
+
+TEST(SymbolIndexTest, LinesMustBeWhatTheHeaderSays) {
+  const std::string good = WriteWithLines();
+  for (const LinesState state : {LinesState::kNotTried, LinesState::kNoDebugInfo}) {
+    std::string bytes = good;
+    Poke(&bytes, offsetof(IndexHeader, lines_state), state);
+    FixSums(&bytes);
+    EXPECT_THAT(Reason(bytes), HasSubstr("lines are there"));
+  }
+  std::string bytes = Write(TwoFunctions());
+  Poke(&bytes, offsetof(IndexHeader, lines_state), LinesState::kPresent);
+  FixSums(&bytes);
+  EXPECT_THAT(Reason(bytes), HasSubstr("lines are missing"));
+  bytes = good;
+  Poke(&bytes, EntryOf(0) + 4, uint32_t{77});
+  FixSums(&bytes);
+  EXPECT_THAT(Reason(bytes), HasSubstr("lines version 77"));
+}
+
+TEST(SymbolIndexTest, LinesFromMemoryGiveTheSameBytes) {
+  EXPECT_TRUE(WriteWithLines(true) == WriteWithLines(false));
+}
+
+TEST(SymbolIndexTest, ReasonForNoLinesIsKeptAndHalfASectionIsNot) {
+  IndexWriter writer(TwoFunctions());
+  const base::UniqueFd fd(::memfd_create("index", MFD_CLOEXEC));
+  EXPECT_TRUE(writer.LinesInto(fd.get()).Append(std::vector<std::byte>(5000)).ok());
+  writer.SetNoLines(LinesState::kOverBudget);
+  ASSERT_TRUE(writer.Write(fd.get()).ok());
+  const std::string bytes = ReadAll(fd.get());
+  EXPECT_LT(bytes.size(), 1000U);
+  const auto index = Parse(bytes);
+  ASSERT_TRUE(index.ok()) << index.status();
+  EXPECT_FALSE(index->has_lines());
+  EXPECT_EQ(index->lines_state(), LinesState::kOverBudget);
 }
 
 TEST(SymbolIndexTest, EqualInputInAnyOrderAndAnyThreadsGivesEqualBytes) {
