@@ -560,10 +560,10 @@ void SymbolizerImpl::UseSlot(uint32_t id, uint32_t number) {
   const SymbolIndex& index = slot.mapped.index;
   record.slot = number;
   record.size_bytes = index.file_bytes();
-  if (index.lines_state() != LinesState::kNotTried) {
-    slot.no_lines = ReasonOf(index.lines_state());
-  } else if (!options_.lines) {
+  if (!options_.lines) {
     slot.no_lines = NameReason::kLinesOff;
+  } else if (index.lines_state() != LinesState::kNotTried) {
+    slot.no_lines = ReasonOf(index.lines_state());
   } else if (IsVdso(record.identity.path)) {
     slot.no_lines = NameReason::kNoDebugInfo;
   } else {
@@ -732,7 +732,12 @@ NameReason SymbolizerImpl::Lookup(FileId file, uint64_t file_offset,
   std::array<IndexFrame, kMaxIndexFrames> found;
   const size_t count = slot->mapped.index.FindOffset(file_offset, found);
   (count != 0 ? lookups_.hit : lookups_.miss).Add();
-  for (size_t i = 0; i < count; ++i) frames->push_back(FrameOf(*slot, found[i]));
+  // Switched off, lines that the index has from before are not shown either.
+  for (size_t i = options_.lines || count == 0 ? 0 : count - 1; i < count; ++i) {
+    IndexFrame& frame = found[i];
+    if (!options_.lines) frame.file = frame.line = frame.start_line = 0;
+    frames->push_back(FrameOf(*slot, frame));
+  }
   return count == 0 ? ReasonOfGap(*slot) : NameReason::kNone;
 }
 

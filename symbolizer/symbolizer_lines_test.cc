@@ -163,6 +163,16 @@ TEST_F(SymbolizerLinesTest, LinesCanBeSwitchedOff) {
   EXPECT_EQ(symbolizer_->Info(file_).no_lines, NameReason::kLinesOff);
 }
 
+TEST_F(SymbolizerLinesTest, SwitchedOffLinesOfTheCacheAreNotShown) {
+  Load(CopyOf("libinlined.so"));
+  WaitForLines();
+  options_.lines = false;
+  Restart();
+  Ask();
+  EXPECT_THAT(Frames(), ElementsAre("PhysicalOuter"));
+  EXPECT_EQ(symbolizer_->Info(file_).no_lines, NameReason::kLinesOff);
+}
+
 TEST_F(SymbolizerLinesTest, StrippedFileIsNamedByItsDebugFile) {
   fs::create_directory(directory_ + "/.debug");
   fs::rename(CopyOf("libinlined.debug"), directory_ + "/.debug/libinlined.debug");

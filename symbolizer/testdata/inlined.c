@@ -15,7 +15,7 @@ static inline __attribute__((always_inline)) int InlinedMiddle(int x) {
   return leaf + 1;
 }
 
-__attribute__((noinline)) int PhysicalOuter(int x) {
+__attribute__((noinline, visibility("hidden"))) int PhysicalOuter(int x) {
   const int middle = InlinedMiddle(x);
   return middle ^ 5;
 }
