@@ -5,8 +5,11 @@
 #include <stdlib.h>
 
 #include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <string>
+#include <thread>
 
 #include "base/clock.h"
 #include "base/metrics.h"
@@ -15,6 +18,7 @@
 #include "server/store/embedded/embedded_store.h"
 #include "server/store/test_windows.h"
 #include "server/test_program.h"
+#include "symbolizer/elf/elf_reader.h"
 #include "transport/http_client.h"
 
 namespace firewatch::server {
@@ -169,6 +173,57 @@ TEST_F(ServerTest, StopsOnEitherSignal) {
     server->Signal(signal);
     EXPECT_EQ(server->Wait(), 0) << server->Err();
   }
+}
+
+// A real file through the real helper, and bytes that are meant to hurt it.
+TEST_F(ServerTest, TakesDebugInformationThroughItsSandboxedHelper) {
+  const auto server = StartOnAnyPort();
+  const std::string url = UrlOf(*server);
+  ASSERT_NE(url, "") << server->Err();
+  std::stringstream bytes;
+  bytes << std::ifstream("/bin/sh").rdbuf();
+  const std::string elf = bytes.str();
+  const symbolizer::SpanByteSource source(std::as_bytes(std::span(elf)));
+  const auto reader = symbolizer::ElfReader::Open(source);
+  if (!reader.ok() || reader->build_id().empty()) GTEST_SKIP() << "/bin/sh has no build id here";
+  const std::string id = reader->build_id().ToHex();
+  const auto put = [&](const std::string& to, const std::string& body) {
+    size_t sent = 0;
+    return transport::HttpPut(
+        url + "api/v1/debuginfo/" + to + "?kind=executable",
+        [&](char* buffer, size_t capacity) -> absl::StatusOr<size_t> {
+          const size_t count = std::min(capacity, body.size() - sent);
+          body.copy(buffer, count, sent);
+          sent += count;
+          return count;
+        },
+        "application/octet-stream");
+  };
+  EXPECT_EQ(put("0102030405", elf)->status, 422);
+  EXPECT_THAT(put("0102030405", elf)->body, HasSubstr("has build id " + id));
+  EXPECT_EQ(put(id,
+                "\x7f"
+                "ELF" +
+                    std::string(100'000, '\xff'))
+                ->status,
+            422);
+  EXPECT_EQ(put(id, elf.substr(0, 1000))->status, 422);
+  EXPECT_THAT(GetJson(url + "api/v1/debuginfo")["binaries"], IsEmpty());
+
+  ASSERT_EQ(put(id, elf)->status, 201);
+  std::string state = "building";
+  for (int i = 0; i < 600 && state == "building"; ++i) {
+    state = GetJson(url + "api/v1/debuginfo/" + id).value("state", "");
+    if (state == "building") std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  }
+  // Stripped, as a distribution ships it: dynamic symbols at most.
+  EXPECT_TRUE(state == "ready" || state == "no_symbols") << state;
+  const json list = GetJson(url + "api/v1/debuginfo");
+  EXPECT_EQ(list["binaries"].size(), 1u);
+  EXPECT_EQ(list["bytes"], elf.size());
+  EXPECT_EQ(transport::HttpDelete(url + "api/v1/debuginfo/" + id)->status, 204);
+  EXPECT_EQ(transport::HttpDelete(url + "api/v1/debuginfo/" + id)->status, 404);
+  EXPECT_EQ(transport::HttpGet(url + "healthz")->body, "ok");
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include "base/status.h"
 #include "profile/pprof_codec.h"
 #include "server/api/fake_store.h"
+#include "server/debuginfo/fake_names.h"
 #include "transport/url.h"
 
 namespace firewatch::server {
@@ -68,7 +69,8 @@ class ApiTest : public ::testing::Test {
                                                     return std::vector<NodeStatus>{node};
                                                   },
                                               .version = "1.2.3",
-                                              .max_nodes = max_nodes_},
+                                              .max_nodes = max_nodes_,
+                                              .debuginfo = debuginfo_},
                                    metrics_, page_,
                                    HealthOptions{.cache = std::chrono::milliseconds(0)});
     }
@@ -103,6 +105,7 @@ class ApiTest : public ::testing::Test {
   base::MetricsRegistry metrics_;
   std::span<const web::Asset> page_ = kPage;
   uint32_t max_nodes_ = 0;
+  DebugInfo* debuginfo_ = nullptr;
   std::unique_ptr<Api> api_;
 };
 
@@ -347,6 +350,63 @@ TEST_F(ApiTest, ErrorsOfTheStoreKeepTheirClass) {
   store_.merge_error = base::Unavailable("compacting");
   EXPECT_EQ(ErrorOf("/api/v1/top", 503), "compacting");
   EXPECT_EQ(Get("/pprof/profile").body, "compacting\n");
+}
+
+TEST_F(ApiTest, DebugInformationIsListedAndDeleted) {
+  EXPECT_THAT(ErrorOf("/api/v1/debuginfo", 404), HasSubstr("keeps no debug information"));
+  api_.reset();
+  DebugInfoFixture kept;
+  debuginfo_ = kept.debuginfo.get();
+  const auto id = symbolizer::BuildId::FromHex("aabbccdd");
+  auto file = kept.files->Receive();
+  ASSERT_TRUE(file.ok() && (*file)->Write("\x7f" "ELFaabbccdd").ok());
+  ASSERT_TRUE(debuginfo_->Accept(**file, id, FileKind::kDebug, FileSource::kUpload).ok());
+  kept.source.Set(id, NamesState::kOverBudget, nullptr, "took too long");
+  const json list = GetJson("/api/v1/debuginfo");
+  EXPECT_EQ(list["bytes"], 12);
+  EXPECT_EQ(list["binaries"][0]["build_id"], "aabbccdd");
+  EXPECT_EQ(list["binaries"][0]["state"], "over_budget");
+  EXPECT_EQ(list["binaries"][0]["reason"], "took too long");
+  EXPECT_EQ(list["binaries"][0]["files"][0]["kind"], "debug");
+  EXPECT_EQ(GetJson("/api/v1/debuginfo/AABBCCDD")["files"].size(), 1u);
+  EXPECT_EQ(GetJson("/api/v1/debuginfo/01")["state"], "unknown");
+  EXPECT_NE(ErrorOf("/api/v1/debuginfo/xyz"), "");
+  EXPECT_NE(ErrorOf("/api/v1/debuginfo/"), "");
+  const auto method = [&](const std::string& path, const std::string& name) {
+    return Get(path, {.method = name, .path = {}, .query = {}, .headers = {}, .body = {}});
+  };
+  EXPECT_EQ(method("/api/v1/debuginfo/aabbccdd", "POST").status, 405);
+  EXPECT_EQ(method("/api/v1/debuginfo", "DELETE").status, 405);
+  EXPECT_EQ(method("/api/v1/debuginfo/aabbccdd", "DELETE").status, 204);
+  EXPECT_EQ(method("/api/v1/debuginfo/aabbccdd", "DELETE").status, 404);
+}
+
+TEST_F(ApiTest, UnnamedSaysWhatLacksNames) {
+  EXPECT_THAT(GetJson("/api/v1/unnamed")["binaries"], IsEmpty());
+  EXPECT_EQ(GetJson("/api/v1/unnamed?type=samples")["all_frames"], 3 + 2 + 2);
+  EXPECT_EQ(GetJson("/api/v1/unnamed?type=samples")["frames"], 0);
+  profile::ProfileBuilder builder({{"samples", "count"}, {"cpu", "nanoseconds"}});
+  const auto mapping = builder.AddMapping({.file = builder.AddString("/usr/bin/app"),
+                                           .build_id = builder.AddString("aabb"),
+                                           .memory_limit = 1 << 20});
+  const auto bare = builder.AddLocation(
+      {.mapping = mapping, .address = 0x10, .kind = profile::LocationKind::kNative});
+  const int64_t values[] = {2, 200};
+  builder.AddSample(builder.AddStack(std::span(&bare, 1)), {}, values);
+  WindowBatch batch;
+  batch.window.from_ms = kNow - 50 * kSecond;
+  batch.series.push_back({profile::LabelSet({{"service", "bare"}}), builder.Finish()});
+  bool duplicate = false;
+  ASSERT_TRUE(store_.Append(batch, &duplicate).ok());
+  const json unnamed = GetJson("/api/v1/unnamed?type=samples");
+  EXPECT_EQ(unnamed["frames"], 2);
+  EXPECT_EQ(unnamed["binaries"][0]["path"], "/usr/bin/app");
+  EXPECT_EQ(unnamed["binaries"][0]["reason"], "unknown");
+  EXPECT_EQ(unnamed["binaries"][0]["advice"], "firewatch debuginfo upload /usr/bin/app");
+  EXPECT_NE(ErrorOf("/api/v1/unnamed?step=1"), "");
+  const json tree = GetJson("/api/v1/profile?query={service=\"bare\"}");
+  EXPECT_EQ(tree["nodes"]["flags"][1], 4 | 15 << 4);
+  EXPECT_EQ(tree["nodes"]["source"].size(), 2u);
 }
 
 TEST_F(ApiTest, UnknownPathsAre404AndOtherMethods405) {

@@ -83,6 +83,9 @@ class IngestServiceTest : public testing::Test {
     options.limits.max_profiles = 5;
     options.limits.max_decompressed_bytes = size_t{1} << 20;
     options.server_version = "1.2.3";
+    options.on_binaries = [this](const auto& binaries) {
+      for (const ingest::BinaryInfo& one : binaries) told_.push_back(one.path());
+    };
     service_.emplace(options, store_, clock_, metrics_);
   }
 
@@ -118,6 +121,7 @@ class IngestServiceTest : public testing::Test {
   FakeStore store_;
   std::optional<IngestService> service_;
   bool last_duplicate_ = false;
+  std::vector<std::string> told_;
 };
 
 TEST_F(IngestServiceTest, GoodWindowReachesTheStoreWhole) {
@@ -137,6 +141,32 @@ TEST_F(IngestServiceTest, GoodWindowReachesTheStoreWhole) {
   EXPECT_EQ(batch.series[0].labels.Get("service"), "web");
   EXPECT_THAT(DescribeSamples(batch.series[0].profile),
               ElementsAre("main|_Zmain|world.cc:42 {} 1 10000000"));
+}
+
+TEST_F(IngestServiceTest, WhatAWindowTellsOfItsBinariesIsPassedOn) {
+  ingest::UploadWindowRequest request = GoodRequest();
+  request.add_binaries()->set_path("/usr/bin/app");
+  ingest::BareFrames& bare = *request.add_bare_frames();
+  bare.set_reason(ingest::NAME_REASON_STRIPPED);
+  bare.set_count(5);
+  request.add_bare_frames()->set_reason(static_cast<ingest::NameReason>(99));
+  EXPECT_TRUE(Upload(request).ok());
+  EXPECT_THAT(told_, ElementsAre("/usr/bin/app"));
+  EXPECT_THAT(metrics_.Expose(),
+              HasSubstr("firewatch_ingest_bare_frames_total{reason=\"stripped\"} 5\n"));
+  // A retry tells it again (the server may have died in between), and counts nothing twice.
+  store_.next_duplicate = true;
+  EXPECT_TRUE(Upload(request).ok());
+  EXPECT_EQ(told_.size(), 2u);
+  EXPECT_THAT(metrics_.Expose(),
+              HasSubstr("firewatch_ingest_bare_frames_total{reason=\"stripped\"} 5\n"));
+  // What a refused window says is not believed, nor a list that is too long.
+  request.set_node("");
+  EXPECT_FALSE(Upload(request).ok());
+  request.set_node("node-1");
+  for (int i = 0; i < 5'000; ++i) request.add_binaries()->set_path("/a");
+  EXPECT_TRUE(Upload(request).ok());
+  EXPECT_EQ(told_.size(), 2u);
 }
 
 TEST_F(IngestServiceTest, WindowWithoutProfilesIsWelcome) {
