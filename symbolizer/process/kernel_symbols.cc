@@ -161,8 +161,12 @@ void KernelSymbols::Read() {
 
 // To sort the list takes some 15 MB, once: not of this process, whose memory is bounded.
 absl::Status KernelSymbols::BuildIndex() {
+  // Before the symbols: what changes in between is then seen as a change.
+  const std::string modules = ReadAll(proc_root_ + "/modules");
+  modules_hash_ = base::Hash64(modules);
+  next_modules_look_ns_ = clock_.MonotonicNs() + kFirstInterval;
   ASSIGN_OR_RETURN(const base::UniqueFd scratch, cache_.NewScratch());
-  RETURN_IF_ERROR(InChild([&] { return WriteIndex(scratch.get()); }));
+  RETURN_IF_ERROR(InChild([&] { return WriteIndex(modules, scratch.get()); }));
   const std::string key = "kernel-" + FirstLine(proc_root_ + "/sys/kernel/random/boot_id");
   ASSIGN_OR_RETURN(MappedIndex index, cache_.Adopt(key, BuildId(), scratch.get()));
   retired_.push_back({.index = std::exchange(current_, std::move(index)),
@@ -170,7 +174,7 @@ absl::Status KernelSymbols::BuildIndex() {
   return absl::OkStatus();
 }
 
-absl::Status KernelSymbols::WriteIndex(int fd) const {
+absl::Status KernelSymbols::WriteIndex(const std::string& modules, int fd) const {
   auto parser = std::make_unique<KallsymsParser>();
   const auto hidden_early = [&] {
     return parser->lines() >= kHiddenAfterLines && parser->addresses_hidden();
@@ -185,9 +189,6 @@ absl::Status KernelSymbols::WriteIndex(int fd) const {
         "addresses in {}/kallsyms are hidden: kernel.kptr_restrict is {}, or CAP_SYSLOG is missing",
         proc_root_, FirstLine(proc_root_ + "/sys/kernel/kptr_restrict"));
   }
-  const std::string modules = ReadAll(proc_root_ + "/modules");
-  modules_hash_ = base::Hash64(modules);
-  next_modules_look_ns_ = clock_.MonotonicNs() + kFirstInterval;
   IndexSource source = parser->MakeSource(ParseModules(modules));
   if (source.symbols.empty()) return base::NotFound("{}/kallsyms has no symbols", proc_root_);
   return WriteSymbolIndex(std::move(source), fd).status();

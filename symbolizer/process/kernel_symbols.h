@@ -42,7 +42,7 @@ class KernelSymbols {
  private:
   void Read();
   absl::Status BuildIndex();
-  absl::Status WriteIndex(int fd) const;
+  absl::Status WriteIndex(const std::string& modules, int fd) const;
   // True when modules came or went since the symbols were read.
   bool ModulesChanged();
 
