@@ -251,13 +251,15 @@ void HelperQueue::OnDeath(std::string why, base::Counter& counter,
   counter.Add();
   const std::string end = helper_->End();
   EndHelper();
+  const bool over_budget = &counter == &timeouts_ || end == "killed by SIGXCPU";
   if (why.empty()) why = end;
   if (in_flight_.empty()) return;
   spdlog::info("symbol helper: {}; the next file gets a new one", why);
   results->push_back({.job = std::move(in_flight_.front().job),
                       .answer = {},
                       .failure = fmt::format("the symbol helper was lost on it: {}", why),
-                      .helper_died = true});
+                      .helper_died = true,
+                      .over_budget = over_budget});
   in_flight_.pop_front();
   while (!in_flight_.empty()) {
     HelperJob& job = in_flight_.back().job;

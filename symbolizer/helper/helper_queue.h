@@ -45,6 +45,7 @@ struct HelperResult {
   // Not "": no answer. `helper_died`: of this file; else there is no helper to be had.
   std::string failure;
   bool helper_died = false;
+  bool over_budget = false;  // it died of a limit of time
 };
 
 struct HelperQueueOptions {

@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "symbolizer/index_service.h"
+
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <array>
+#include <atomic>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+#include "base/metrics.h"
+#include "base/status.h"
+#include "symbolizer/elf/elf_builder_for_test.h"
+#include "symbolizer/elf/function_symbols.h"
+#include "symbolizer/testing/tools_for_test.h"
+
+namespace firewatch::symbolizer {
+namespace {
+
+using testing::HasSubstr;
+
+constexpr int kWaitMs = 60'000;
+constexpr char kSource[] =
+    "__attribute__((noinline)) int Function(int x) { return x + 1; }\n"
+    "int main(int argc, char** argv) { (void)argv; return Function(argc); }\n";
+
+class IndexServiceTest : public testing::Test {
+ protected:
+  void SetUp() override { Restart(); }
+
+  void Restart() {
+    service_.reset();
+    options_.cache_directory = folder_.At("cache");
+    auto created = IndexService::Create(options_, metrics_);
+    ASSERT_TRUE(created.ok()) << base::ToString(created.status());
+    service_ = *std::move(created);
+  }
+
+  // One function "named" of 64 bytes at offset 0x200, address 0x1200.
+  void WriteElf(std::string_view name, std::string_view build_id, bool symbols = true) {
+    ElfBuilder builder;
+    builder.Load(0, 0x1000, 0x1000, 0x1000).BuildIdNote(build_id);
+    const uint16_t text = builder.Text(0x1200, 0x200, 0x100);
+    if (symbols) builder.Symbol("named", 0x1200, 0x40, text);
+    folder_.Write(name, builder.Build(0x1000));
+  }
+  absl::Status Offer(std::string_view id, std::string_view elf, std::string_view debug = "",
+                     bool replace = false) {
+    OfferedFiles files;
+    if (!elf.empty()) files.elf = folder_.Open(elf);
+    if (!debug.empty()) files.debug = folder_.Open(debug);
+    return service_->Offer(BuildId::FromHex(id), std::move(files), replace);
+  }
+  IndexState StateOf(std::string_view id) {
+    IndexState state = IndexState::kFailed;
+    handle_ = service_->Find(BuildId::FromHex(id), &state, &reason_);
+    EXPECT_EQ(handle_ != nullptr, state == IndexState::kReady);
+    return state;
+  }
+  std::string NameAt(uint64_t file_offset, std::span<const ElfSegment> known = {}) {
+    std::array<IndexFrame, kMaxIndexFrames> frames;
+    const size_t count = handle_->FindOffset(file_offset, known, frames);
+    return count == 0 ? "" : handle_->index().DisplayName(frames[count - 1].name);
+  }
+  // Value of a line of /metrics.
+  std::string Metric(const std::string& name) {
+    const std::string page = metrics_.Expose();
+    const size_t at = page.find("\n" + name + " ");
+    if (at == std::string::npos) return "absent";
+    const size_t start = at + name.size() + 2;
+    return page.substr(start, page.find('\n', start) - start);
+  }
+
+  ToolFolder folder_;
+  base::MetricsRegistry metrics_;
+  IndexServiceOptions options_;
+  std::unique_ptr<IndexService> service_;
+  std::shared_ptr<const ServedIndex> handle_;
+  std::string reason_;
+};
+
+TEST_F(IndexServiceTest, UnknownUntilOfferedThenReady) {
+  EXPECT_EQ(StateOf("abcd"), IndexState::kUnknown);
+  WriteElf("elf", "\xab\xcd");
+  ASSERT_TRUE(Offer("abcd", "elf").ok());
+  ASSERT_TRUE(service_->WaitIdle(kWaitMs));
+  ASSERT_EQ(StateOf("abcd"), IndexState::kReady) << reason_;
+  EXPECT_EQ(NameAt(0x200), "named");
+  EXPECT_EQ(NameAt(0x23f), "named");
+  EXPECT_EQ(NameAt(0x240), "");
+  EXPECT_EQ(handle_->index().lines_state(), LinesState::kNoDebugInfo);
+  EXPECT_EQ(Metric("firewatch_index_builds_total{result=\"ready\"}"), "1");
+}
+
+TEST_F(IndexServiceTest, IndexOutlivesTheServiceInItsDirectory) {
+  WriteElf("elf", "\xab\xcd");
+  ASSERT_TRUE(Offer("abcd", "elf").ok());
+  ASSERT_TRUE(service_->WaitIdle(kWaitMs));
+  Restart();
+  ASSERT_EQ(StateOf("abcd"), IndexState::kReady);
+  EXPECT_EQ(NameAt(0x200), "named");
+}
+
+TEST_F(IndexServiceTest, DamagedIndexFileIsUnknownAgain) {
+  WriteElf("elf", "\xab\xcd");
+  ASSERT_TRUE(Offer("abcd", "elf").ok());
+  ASSERT_TRUE(service_->WaitIdle(kWaitMs));
+  service_.reset();
+  std::string bytes = folder_.Read("cache/abcd.fwsym");
+  bytes[bytes.size() / 2] = static_cast<char>(bytes[bytes.size() / 2] ^ 0x20);
+  folder_.Write("cache/abcd.fwsym", bytes);
+  Restart();
+  EXPECT_EQ(StateOf("abcd"), IndexState::kUnknown);
+}
+
+TEST_F(IndexServiceTest, FileOfAnotherBuildIsAMismatch) {
+  WriteElf("elf", "\x11\x22");
+  ASSERT_TRUE(Offer("abcd", "elf").ok());
+  ASSERT_TRUE(service_->WaitIdle(kWaitMs));
+  EXPECT_EQ(StateOf("abcd"), IndexState::kMismatch);
+  EXPECT_EQ(reason_, "the file has 1122, abcd was expected");
+}
+
+TEST_F(IndexServiceTest, TextAndStrippedFilesHaveTheirReason) {
+  folder_.Write("text", "#!/bin/sh\n");
+  ASSERT_TRUE(Offer("aa01", "text").ok());
+  WriteElf("stripped", "\xaa\x02", false);
+  ASSERT_TRUE(Offer("aa02", "stripped").ok());
+  ASSERT_TRUE(service_->WaitIdle(kWaitMs));
+  EXPECT_EQ(StateOf("aa01"), IndexState::kRefused);
+  EXPECT_THAT(reason_, HasSubstr("not an ELF file"));
+  EXPECT_EQ(StateOf("aa02"), IndexState::kNoSymbols);
+}
+
+TEST_F(IndexServiceTest, BadOfferDoesNotTakeAGoodIndexAway) {
+  WriteElf("elf", "\xab\xcd");
+  ASSERT_TRUE(Offer("abcd", "elf").ok());
+  ASSERT_TRUE(service_->WaitIdle(kWaitMs));
+  folder_.Write("text", "no ELF");
+  ASSERT_TRUE(Offer("abcd", "text").ok());
+  ASSERT_TRUE(service_->WaitIdle(kWaitMs));
+  ASSERT_EQ(StateOf("abcd"), IndexState::kReady);
+  EXPECT_EQ(NameAt(0x200), "named");
+}
+
+TEST_F(IndexServiceTest, DebugFileLaterGivesLinesAndHandlesKeepWhatTheyHad) {
+  SKIP_WITHOUT_TOOL("gcc");
+  SKIP_WITHOUT_TOOL("objcopy");
+  folder_.Write("a.c", kSource);
+  folder_.Run("gcc -O1 -g -Wl,--build-id=0xabcdef -o whole a.c");
+  folder_.Run("objcopy --only-keep-debug whole x.debug && objcopy --strip-debug whole plain");
+  ASSERT_TRUE(Offer("abcdef", "plain").ok());
+  ASSERT_TRUE(service_->WaitIdle(kWaitMs));
+  ASSERT_EQ(StateOf("abcdef"), IndexState::kReady);
+  const auto before = handle_;
+  EXPECT_FALSE(before->index().has_lines());
+
+  ASSERT_TRUE(Offer("abcdef", "plain", "x.debug").ok());
+  ASSERT_TRUE(service_->WaitIdle(kWaitMs));
+  ASSERT_EQ(StateOf("abcdef"), IndexState::kReady);
+  EXPECT_TRUE(handle_->index().has_lines()) << reason_;
+  EXPECT_FALSE(before->index().has_lines());
+  EXPECT_EQ(Offer("abcdef", "plain", "x.debug").code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_TRUE(Offer("abcdef", "plain", "x.debug", true).ok());
+}
+
+TEST_F(IndexServiceTest, DebugFileAloneNeedsTheSegmentsOfTheProgram) {
+  SKIP_WITHOUT_TOOL("gcc");
+  SKIP_WITHOUT_TOOL("objcopy");
+  folder_.Write("a.c", kSource);
+  folder_.Run("gcc -O1 -g -Wl,--build-id=0xabcdef -o whole a.c");
+  folder_.Run("objcopy --only-keep-debug whole x.debug");
+  ASSERT_TRUE(Offer("abcdef", "", "x.debug").ok());
+  ASSERT_TRUE(service_->WaitIdle(kWaitMs));
+  ASSERT_EQ(StateOf("abcdef"), IndexState::kReady) << reason_;
+
+  const base::UniqueFd fd = folder_.Open("whole");
+  const FdByteSource source(fd.get());
+  const auto elf = ElfReader::Open(source);
+  ASSERT_TRUE(elf.ok());
+  const auto functions = ReadFunctionSymbols(*elf);
+  ASSERT_TRUE(functions.ok());
+  for (const InputSymbol& symbol : functions->symbols) {
+    if (symbol.name != "Function") continue;
+    const auto offset = elf->FileOffsetOf(symbol.start);
+    ASSERT_TRUE(offset.has_value());
+    EXPECT_EQ(NameAt(*offset), "") << "nobody knows where the file lies in memory";
+    EXPECT_EQ(NameAt(*offset, elf->segments()), "Function");
+  }
+}
+
+TEST_F(IndexServiceTest, FullQueueRefusesAndCounts) {
+  options_.max_waiting = 1;
+  options_.helper_path = "/bin/true";  // nothing is ever built; each try takes seconds
+  Restart();
+  WriteElf("elf", "\xab\xcd");
+  int refused = 0;
+  for (const char* id : {"aa01", "aa02", "aa03", "aa04"}) {
+    const absl::Status offered = Offer(id, "elf");
+    if (offered.code() == absl::StatusCode::kResourceExhausted) ++refused;
+  }
+  EXPECT_GE(refused, 2);
+  EXPECT_EQ(Metric("firewatch_index_offers_refused_total"), std::to_string(refused));
+  EXPECT_EQ(StateOf("aa01"), IndexState::kBuilding);
+  EXPECT_EQ(Offer("aa01", "elf").code(), absl::StatusCode::kAlreadyExists);
+}
+
+TEST_F(IndexServiceTest, MissingHelperIsAFailureThatMayPass) {
+  options_.helper_path = "/bin/true";
+  Restart();
+  WriteElf("elf", "\xab\xcd");
+  ASSERT_TRUE(Offer("abcd", "elf").ok());
+  ASSERT_TRUE(service_->WaitIdle(kWaitMs));
+  EXPECT_EQ(StateOf("abcd"), IndexState::kFailed);
+  EXPECT_THAT(reason_, HasSubstr("symbol helper"));
+  options_.helper_path = "";
+  Restart();
+  ASSERT_TRUE(Offer("abcd", "elf").ok());
+  ASSERT_TRUE(service_->WaitIdle(kWaitMs));
+  EXPECT_EQ(StateOf("abcd"), IndexState::kReady);
+}
+
+TEST_F(IndexServiceTest, LeastRecentlyUsedAreUnmappedAndComeBack) {
+  options_.max_mapped = 4;
+  Restart();
+  std::vector<std::string> ids;
+  for (int i = 0; i < 10; ++i) {
+    const char raw[] = {'\x33', static_cast<char>(i)};
+    WriteElf("elf", std::string_view(raw, 2));
+    ids.push_back(fmt::format("33{:02x}", i));
+    ASSERT_TRUE(Offer(ids.back(), "elf").ok());
+    ASSERT_TRUE(service_->WaitIdle(kWaitMs));
+  }
+  EXPECT_LE(std::stoi(Metric("firewatch_index_mapped")), 4);
+  for (const std::string& id : ids) {
+    ASSERT_EQ(StateOf(id), IndexState::kReady) << id;
+    EXPECT_EQ(NameAt(0x200), "named");
+  }
+  EXPECT_LE(std::stoi(Metric("firewatch_index_mapped")), 4);
+}
+
+TEST_F(IndexServiceTest, ManyThreadsAskWhileIndexesAreReplaced) {
+  WriteElf("elf", "\xab\xcd");
+  ASSERT_TRUE(Offer("abcd", "elf").ok());
+  ASSERT_TRUE(service_->WaitIdle(kWaitMs));
+  std::atomic<bool> stop{false};
+  std::atomic<uint64_t> wrong{0};
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 3; ++i) {
+    threads.emplace_back([&] {
+      const BuildId id = BuildId::FromHex("abcd");
+      while (!stop) {
+        const auto handle = service_->Find(id, nullptr, nullptr);
+        std::array<IndexFrame, 8> frames;
+        if (handle == nullptr || handle->FindOffset(0x210, {}, frames) != 1) ++wrong;
+      }
+    });
+  }
+  for (int i = 0; i < 5; ++i) {
+    ASSERT_TRUE(Offer("abcd", "elf", "", true).ok());
+    ASSERT_TRUE(service_->WaitIdle(kWaitMs));
+  }
+  stop = true;
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(wrong, 0U);
+}
+
+TEST(VaddrBySegmentsTest, ExecutableSegmentsFirstAndNothingOutside) {
+  const std::vector<ElfSegment> segments = {
+      {.file_offset = 0, .file_size = 0x100, .vaddr = 0x400000, .executable = false},
+      {.file_offset = 0x80, .file_size = 0x100, .vaddr = 0x800080, .executable = true}};
+  EXPECT_EQ(VaddrBySegments(segments, 0x10), 0x400010U);
+  EXPECT_EQ(VaddrBySegments(segments, 0x80), 0x800080U);
+  EXPECT_EQ(VaddrBySegments(segments, 0x180), std::nullopt);
+  EXPECT_EQ(VaddrBySegments({}, 0), std::nullopt);
+}
+
+}  // namespace
+}  // namespace firewatch::symbolizer
