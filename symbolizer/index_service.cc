@@ -351,6 +351,7 @@ Outcome IndexServiceImpl::Publish(const BuildId& id, const HelperResult& result)
   Outcome outcome = {.reason = answer.reason};
   if (answer.status != HelperStatus::kOk) {
     if (answer.status == HelperStatus::kRefused) outcome.state = IndexState::kRefused;
+    if (answer.status == HelperStatus::kOverBudget) outcome.state = IndexState::kOverBudget;
     return outcome;
   }
   BuildId found;

@@ -118,10 +118,11 @@ class NamesTest(FirewatchTest):
         require_root()
         require_tool("unshare")
         server = self.start_server()
-        agent = self.start_agent(server, hz=HZ, window="500ms")
         inside = self.own(Program(self.folder, "jit", [
             "unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c",
-            f"mount -t tmpfs none /tmp && {binary('workload_jit')} --seconds 5 && true"]))
+            f"mount -t tmpfs none /tmp && {binary('workload_jit')} --seconds 15 && true"]))
+        agent = self.start_agent(server, hz=HZ, window="500ms",
+                                 arguments=("--pid", str(inside.pid)))
         code = inside.wait(60)
         if code != 0 and "cpu_us" not in inside.log():
             self.skipTest(f"no namespaces here: {inside.log()}")
@@ -130,7 +131,7 @@ class NamesTest(FirewatchTest):
         total = profile.total("samples", lambda frames: "call_jitted" in frames)
         named = profile.total("samples", lambda frames: any(f.startswith("jitted_") for f in frames))
         self.note(f"{named} of {total}")
-        self.assertGreater(total, 500)
+        self.assertGreater(total, 100)
         self.assertGreaterEqual(named / total, 0.98)
 
     def test_node_by_perf_map(self):
