@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <deque>
 #include <new>
 #include <span>
 #include <string>
@@ -12,40 +11,15 @@
 #include <vector>
 
 #include "base/status.h"
-#include "symbolizer/elf/function_symbols.h"
 #include "symbolizer/index/index_writer.h"
 #include "symbolizer/index/line_build.h"
 #include "symbolizer/index/line_table_format.h"
 #include "symbolizer/index/name_interner.h"
 #include "symbolizer/index/section_sink.h"
+#include "symbolizer/object_symbols.h"
 
 namespace firewatch::symbolizer {
 namespace {
-
-// A deque: names point into its elements.
-using SymbolTables = std::deque<FunctionSymbols>;
-
-// What cannot be read of a further file is missing, no more.
-void AddFurther(const ElfFile* file, SymbolTables* tables) {
-  if (file == nullptr) return;
-  auto functions = ReadFunctionSymbols(file->reader(), {.debug_file = true});
-  if (functions.ok()) tables->push_back(*std::move(functions));
-}
-
-absl::StatusOr<SymbolTables> ReadTables(ObjectFiles& files) {
-  SymbolTables tables;
-  const bool alone = files.elf() == nullptr;
-  const ElfFile& first = alone ? *files.debug() : *files.elf();
-  // A file that is called a debug file may be a whole program all the same.
-  const bool no_code = alone && files.facts().executable_segments.empty();
-  ASSIGN_OR_RETURN(auto functions, ReadFunctionSymbols(first.reader(), {.debug_file = no_code}));
-  tables.push_back(std::move(functions));
-  // .gnu_debugdata is a part of the debug file's table, and both are parts of a whole one.
-  if (alone || files.facts().has_symtab) return tables;
-  AddFurther(files.debug(), &tables);
-  if (tables.size() == 1) AddFurther(files.mini_debug(), &tables);
-  return tables;
-}
 
 IndexSource SourceOf(const ObjectFiles& files, SymbolTables& tables) {
   IndexSource source;
@@ -58,15 +32,11 @@ IndexSource SourceOf(const ObjectFiles& files, SymbolTables& tables) {
                                .vaddr = segment.vaddr,
                                .file_size = segment.file_size});
   }
-  for (FunctionSymbols& table : tables) {
+  for (const FunctionSymbols& table : tables) {
     source.has_table |= table.has_table;
     source.keep_suffixes |= table.is_go;
-    if (source.symbols.empty()) {
-      source.symbols = std::move(table.symbols);
-    } else {
-      source.symbols.insert(source.symbols.end(), table.symbols.begin(), table.symbols.end());
-    }
   }
+  source.symbols = TakeSymbols(tables);
   return source;
 }
 
@@ -145,7 +115,7 @@ absl::StatusOr<IndexBuildReport> Build(ObjectFiles& files, const IndexBuildOptio
                                        LinesState no_lines, int out_fd, bool* again) {
   IndexBuildReport report;
   report.lines = no_lines;
-  ASSIGN_OR_RETURN(SymbolTables tables, ReadTables(files));
+  ASSIGN_OR_RETURN(SymbolTables tables, ReadSymbolTables(files));
   IndexWriter writer(SourceOf(files, tables));
   std::span<const std::byte> section;
   if (options.lines) {

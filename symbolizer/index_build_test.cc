@@ -17,6 +17,7 @@
 #include "base/status.h"
 #include "symbolizer/elf/function_symbols.h"
 #include "symbolizer/index/symbol_index.h"
+#include "symbolizer/object_symbols.h"
 #include "symbolizer/testing/tools_for_test.h"
 
 namespace firewatch::symbolizer {
@@ -35,6 +36,8 @@ constexpr char kSource[] =
     "}\n"                                                                     // 7
     "__attribute__((noinline)) int Outer(int x) { return Middle(x) + 1; }\n"  // 8
     "int main(int argc, char** argv) { (void)argv; return Outer(argc); }\n";  // 9
+
+constexpr char kChain[] = "Inner a.c:3 < Middle a.c:6";
 
 struct Names {
   const char* elf = nullptr;
@@ -109,8 +112,8 @@ class IndexBuildTest : public testing::Test {
         const std::string file = index_.LinkageName(frames[i].file);
         chain += " " + file.substr(file.rfind('/') + 1) + ":" + std::to_string(frames[i].line);
       }
-      if (address == start) best = chain;
-      if (count > 1) return chain;
+      if (chain == kChain) return chain;
+      if (address == start || (count > 1 && best.find('<') == std::string::npos)) best = chain;
     }
     return best;
   }
@@ -129,8 +132,6 @@ class IndexBuildTest : public testing::Test {
   base::MappedFile mapped_;
   SymbolIndex index_;
 };
-
-constexpr char kChain[] = "Inner a.c:3 < Middle a.c:6";
 
 TEST_F(IndexBuildTest, WholeFileHasNamesAndLines) {
   MakePair();
@@ -352,6 +353,25 @@ TEST_F(IndexBuildTest, DamagedSectionsAreSaidAndSymbolsStay) {
   Build({.elf = "damaged"});
   EXPECT_EQ(report_.lines, LinesState::kDamaged) << report_.lines_reason;
   EXPECT_EQ(ChainAt(AddressOf("whole", "Middle")), "Middle");
+}
+
+TEST_F(IndexBuildTest, SymbolsAloneNameWhatTheIndexNames) {
+  MakePair("-gz=zlib");
+  Build({.elf = "stripped", .debug = "x.debug"}, {}, 1, false);
+  const auto symbols = ObjectSymbols::Read(*files_);
+  ASSERT_TRUE(symbols.ok());
+  EXPECT_EQ(files_->inflated_bytes(), 0U);
+  const uint64_t middle = AddressOf("whole", "Middle");
+  int named = 0;
+  for (uint64_t address = middle - 0x400; address < middle + 0x400; ++address) {
+    const auto expected = index_.SymbolAt(address);
+    const auto found = symbols->At(address);
+    ASSERT_EQ(found.has_value(), expected.has_value()) << address;
+    if (!found) continue;
+    ++named;
+    EXPECT_EQ(found->name, index_.LinkageName(expected->name)) << address;
+  }
+  EXPECT_GT(named, 10);
 }
 
 TEST_F(IndexBuildTest, TextIsNoElfFile) {

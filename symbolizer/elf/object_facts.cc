@@ -70,7 +70,11 @@ absl::StatusOr<ObjectFacts> ReadObjectFacts(const ElfFile& elf) {
   facts.may_be_split = facts.has_dwarf && elf.Has(".debug_addr");
   ReadLinks(elf, &facts);
   for (const ElfSegment& segment : reader.segments()) {
-    if (segment.executable && segment.file_size > 0) facts.executable_segments.push_back(segment);
+    if (!segment.executable || segment.file_size == 0) continue;
+    ElfSegment bounded = segment;  // a stranger's numbers: their sums must not wrap around
+    bounded.file_size =
+        std::min({segment.file_size, UINT64_MAX - segment.file_offset, UINT64_MAX - segment.vaddr});
+    facts.executable_segments.push_back(bounded);
   }
   return facts;
 }
