@@ -152,10 +152,12 @@ uint8_t BareReasons::ReasonOfFile(MappingId mapping) {
   }
   if (!known && record != nullptr) {
     // Now every frame of it has a name: this one was met before they were read.
-    known = record->reason == ingest::NAME_REASON_NONE ? ingest::NAME_REASON_PENDING
-                                                       : static_cast<uint8_t>(record->reason);
+    known = static_cast<uint8_t>(
+        record->reason == ingest::NAME_REASON_NONE ? ingest::NAME_REASON_PENDING : record->reason);
   }
-  if (!known) known = build_id.empty() ? ingest::NAME_REASON_NO_BUILD_ID : kReasonUnknown;
+  if (!known) {
+    known = build_id.empty() ? uint8_t{ingest::NAME_REASON_NO_BUILD_ID} : kReasonUnknown;
+  }
   return *known;
 }
 

@@ -46,7 +46,7 @@ async function pretend(page: Page, change: (status: Record<string, any>) => void
     const series = await (await route.fetch({ maxRetries: 3 })).json();
     await route.fulfill({ json: { ...series, total: 0, groups: [] } });
   });
-  const empty = Buffer.from([0x46, 0x57, 0x46, 0x54, 1, 1, 2, 5, ...Buffer.from('total'), 0, 0, 0, 0, 0, 0, 1]);
+  const empty = Buffer.from([0x46, 0x57, 0x46, 0x54, 2, 1, 2, 5, ...Buffer.from('total'), 0, 0, 0, 0, 0, 0, 1, 1, 0]);
   await page.route('**/api/v1/profile?*', (route) =>
     route.fulfill({ body: empty, contentType: 'application/octet-stream', headers: { 'X-Firewatch-Unit': 'nanoseconds' } }));
 }
