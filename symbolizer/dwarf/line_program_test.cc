@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "symbolizer/dwarf/line_program.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <map>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "symbolizer/dwarf/dwarf_builder_for_test.h"
+
+namespace firewatch::symbolizer::dwarf {
+namespace {
+
+using testing::ElementsAre;
+using testing::IsEmpty;
+
+// "start-end file:line" of every row.
+std::vector<std::string> RowsOf(const LineRows& rows) {
+  std::vector<std::string> out;
+  LineRows::Reader reader(rows);
+  for (bool more = reader.Seek(0); more; more = reader.Next()) {
+    char text[80];
+    std::snprintf(text, sizeof(text), "%lx-%lx %u:%u", reader.row().start, reader.row().end,
+                  reader.row().file, reader.row().line);
+    out.push_back(text);
+  }
+  return out;
+}
+
+struct Ran {
+  LineProgram::Counts counts;
+  std::vector<std::string> rows;
+};
+
+Ran RunOps(const LineOps& ops, std::vector<AddressRange> executable = {}) {
+  const SectionBytes bytes = LineProgram4(ops);
+  DwarfSections sections;
+  sections.line = bytes.bytes();
+  LineProgram program;
+  EXPECT_TRUE(program.Open(sections, 0, 8));
+  LineRows rows;
+  const CodeFilter filter(executable);
+  Ran ran;
+  ran.counts = program.Run(filter, &rows);
+  ran.rows = RowsOf(rows);
+  return ran;
+}
+
+TEST(LineProgramTest, RowsReachToTheNextAndNeighboursThatSayTheSameAreOne) {
+  const Ran ran =
+      RunOps(LineOps().SetAddress(0x1000).Row(9, 0).Row(0, 4).Row(5, 4).File(2).Row(0, 8).End(4));
+  EXPECT_THAT(ran.rows, ElementsAre("1000-1008 1:10", "1008-1010 1:15", "1010-1014 2:15"));
+  EXPECT_EQ(ran.counts.sequences, 1u);
+  EXPECT_FALSE(ran.counts.damaged);
+}
+
+TEST(LineProgramTest, TheLastRowAtAnAddressCounts) {
+  const Ran ran = RunOps(LineOps().SetAddress(0x1000).Row(1, 0).Row(1, 0).Row(1, 0).End(4));
+  EXPECT_THAT(ran.rows, ElementsAre("1000-1004 1:4"));
+}
+
+TEST(LineProgramTest, ARowAtTheEndIsNone) {
+  const Ran ran = RunOps(LineOps().SetAddress(0x1000).Row(1, 0).Row(1, 4).End(0));
+  EXPECT_THAT(ran.rows, ElementsAre("1000-1004 1:2"));
+}
+
+TEST(LineProgramTest, LineZeroIsKept) {
+  const Ran ran = RunOps(LineOps().SetAddress(0x1000).Row(4, 0).Row(-5, 4).Row(7, 4).End(4));
+  EXPECT_THAT(ran.rows, ElementsAre("1000-1004 1:5", "1004-1008 1:0", "1008-100c 1:7"));
+}
+
+TEST(LineProgramTest, SequencesComeInAnyOrder) {
+  const Ran ran = RunOps(LineOps()
+                             .SetAddress(0x3000)
+                             .Row(2, 0)
+                             .End(4)
+                             .SetAddress(0x1000)
+                             .Row(0, 0)
+                             .End(4)
+                             .SetAddress(0x2000)
+                             .Row(1, 0)
+                             .End(4));
+  EXPECT_THAT(ran.rows, ElementsAre("1000-1004 1:1", "2000-2004 1:2", "3000-3004 1:3"));
+}
+
+TEST(LineProgramTest, OfOverlappingSequencesTheOneThatEndsFirstSpeaks) {
+  const Ran ran = RunOps(LineOps()
+                             .SetAddress(0x1000)
+                             .Row(0, 0)
+                             .Row(1, 0x20)
+                             .End(0x20)
+                             .SetAddress(0x1010)
+                             .Row(9, 0)
+                             .End(0x20));
+  EXPECT_THAT(ran.rows, ElementsAre("1000-1010 1:1", "1010-1030 1:10", "1030-1040 1:2"));
+}
+
+TEST(LineProgramTest, TwoSequencesOfTheSameCodeAreOne) {
+  const Ran ran = RunOps(
+      LineOps().SetAddress(0x1000).Row(0, 0).End(0x20).SetAddress(0x1000).Row(9, 0).End(0x20));
+  EXPECT_THAT(ran.rows, ElementsAre("1000-1020 1:1"));
+}
+
+TEST(LineProgramTest, RowsThatGoBackwardsAreSorted) {
+  LineOps ops;
+  ops.SetAddress(0x1010).Row(0, 0).Row(1, 4).SetAddress(0x1000).Row(1, 0).SetAddress(0x1020);
+  const Ran ran = RunOps(ops.End(0));
+  EXPECT_THAT(ran.rows, ElementsAre("1000-1010 1:3", "1010-1014 1:1", "1014-1020 1:2"));
+}
+
+TEST(LineProgramTest, ARowThatWasPassedOverCountsWhenRowsGoBackwards) {
+  // 0x1000 line 1, again line 1 at 0x1008, then line 2 back at 0x1004.
+  LineOps ops;
+  ops.SetAddress(0x1000).Row(0, 0).Row(0, 8).SetAddress(0x1004).Row(1, 0).SetAddress(0x1010);
+  const Ran ran = RunOps(ops.End(0));
+  EXPECT_THAT(ran.rows, ElementsAre("1000-1004 1:1", "1004-1008 1:2", "1008-1010 1:1"));
+}
+
+TEST(LineProgramTest, SequencesWithoutRowsOrSizeAreNone) {
+  const Ran ran = RunOps(LineOps().SetAddress(0x1000).End(4).SetAddress(0x2000).Row(1, 0).End(0));
+  EXPECT_THAT(ran.rows, IsEmpty());
+  EXPECT_EQ(ran.counts.dropped, 0u);
+}
+
+TEST(LineProgramTest, ASequenceWithoutEndIsNone) {
+  const Ran ran =
+      RunOps(LineOps().SetAddress(0x2000).Row(1, 0).End(4).SetAddress(0x1000).Row(1, 0));
+  EXPECT_THAT(ran.rows, ElementsAre("2000-2004 1:2"));
+  EXPECT_FALSE(ran.counts.damaged);
+}
+
+TEST(LineProgramTest, ASequenceThatEndsBeforeItsRowsKeepsThoseBelow) {
+  LineOps ops;
+  ops.SetAddress(0x1000).Row(0, 0).Row(1, 0x10).Row(1, 0x10).SetAddress(0x1008);
+  EXPECT_THAT(RunOps(ops.End(0)).rows, ElementsAre("1000-1008 1:1"));
+}
+
+TEST(LineProgramTest, TombstonesAreDroppedAndCounted) {
+  LineOps ops;
+  for (const uint64_t start : {uint64_t{0}, uint64_t{1}, UINT64_MAX - 2, UINT64_MAX - 1}) {
+    ops.SetAddress(start).Row(1, 0).Row(1, 0).End(1);
+  }
+  ops.SetAddress(0).Row(1, 0).Row(1, 8).SetAddress(0).Row(1, 0).End(4);  // two functions in one
+  ops.SetAddress(0x1000).Row(1, 0).End(4);
+  const Ran ran = RunOps(ops);
+  EXPECT_THAT(ran.rows, testing::Contains("1000-1004 1:2"));
+  EXPECT_GE(ran.counts.dropped, 4u);
+  const Ran inside = RunOps(ops, {{0x1000, 0x2000}});
+  EXPECT_THAT(inside.rows, ElementsAre("1000-1004 1:2"));
+  EXPECT_EQ(inside.counts.dropped, 5u);
+}
+
+TEST(LineProgramTest, UnknownOpcodesArePassedOver) {
+  LineOps ops;
+  ops.SetAddress(0x1000);
+  ops.raw().U8(0).Uleb(4).U8(0x80).U8(1).U8(2).U8(3);  // of a vendor
+  ops.raw().U8(kLnsSetIsa).Uleb(300);
+  ops.raw().U8(kLnsSetColumn).Uleb(7).U8(kLnsNegateStmt).U8(kLnsConstAddPc);
+  ops.Row(1, 0);
+  EXPECT_THAT(RunOps(ops.End(1)).rows, ElementsAre("1011-1012 1:2"));
+}
+
+TEST(LineProgramTest, DamageEndsTheProgramButKeepsWhatCameBefore) {
+  LineOps ops;
+  ops.SetAddress(0x1000).Row(1, 0).End(4);
+  ops.raw().U8(0).Uleb(200).U8(kLneSetAddress);
+  const Ran ran = RunOps(ops);
+  EXPECT_THAT(ran.rows, ElementsAre("1000-1004 1:2"));
+  EXPECT_TRUE(ran.counts.damaged);
+}
+
+std::string PathIn(const SectionBytes& bytes, uint64_t file) {
+  DwarfSections sections;
+  sections.line = bytes.bytes();
+  LineProgram program;
+  EXPECT_TRUE(program.Open(sections, 0, 8));
+  std::string path;
+  return program.PathOf(file, "/comp", &path) ? path : "none";
+}
+
+TEST(LineProgramTest, PathsAreJoinedAsTheVersionsSay) {
+  for (const uint16_t version : {uint16_t{2}, uint16_t{3}, uint16_t{4}}) {
+    const SectionBytes bytes = LineProgram4(LineOps(), version);
+    EXPECT_EQ(PathIn(bytes, 0), "none");
+    EXPECT_EQ(PathIn(bytes, 1), "/comp/a.c");
+    EXPECT_EQ(PathIn(bytes, 2), "/comp/sub/b.h");
+    EXPECT_EQ(PathIn(bytes, 3), "/abs/c.h");
+    EXPECT_EQ(PathIn(bytes, 4), "/d.h");
+    EXPECT_EQ(PathIn(bytes, 5), "none");
+  }
+  const SectionBytes bytes = LineProgram5(LineOps());
+  EXPECT_EQ(PathIn(bytes, 0), "/comp/a.c");
+  EXPECT_EQ(PathIn(bytes, 1), "/comp/sub/b.h");
+  EXPECT_EQ(PathIn(bytes, 2), "/abs/c.h");
+  EXPECT_EQ(PathIn(bytes, 3), "none");
+}
+
+TEST(LineProgramTest, AnyCutIsAnErrorOrLess) {
+  const LineOps ops = LineOps().SetAddress(0x1000).Row(1, 0).Row(5, 4).End(4);
+  for (const SectionBytes& whole : {LineProgram4(ops), LineProgram5(ops)}) {
+    for (size_t size = 0; size < whole.size(); ++size) {
+      // Of its own, so that a read beyond is seen.
+      const std::vector<std::byte> cut(whole.bytes().begin(),
+                                       whole.bytes().begin() + static_cast<std::ptrdiff_t>(size));
+      DwarfSections sections;
+      sections.line = cut;
+      LineProgram program;
+      EXPECT_FALSE(program.Open(sections, 0, 8));  // the length leads out
+    }
+  }
+}
+
+// Random sequences that do not overlap, against a map from every address.
+TEST(LineRowsTest, SeekFindsWhatEveryAddressHas) {
+  std::mt19937 random(7);
+  LineRows rows;
+  std::map<uint64_t, std::pair<uint32_t, uint32_t>> expected;
+  uint64_t address = 0x1000;
+  for (int sequence = 0; sequence < 20; ++sequence) {
+    address += random() % 20;
+    rows.Begin();
+    const unsigned count = 1 + random() % 300;
+    for (unsigned i = 0; i < count; ++i) {
+      const uint32_t file = random() % 3;
+      const uint32_t line = random() % 5 == 0 ? 0 : random() % 100000;
+      ASSERT_TRUE(rows.Append(address, file, line));
+      for (const uint64_t next = address + 1 + random() % 9; address < next; ++address) {
+        expected[address] = {file, line};
+      }
+    }
+    ASSERT_TRUE(rows.End(address));
+  }
+  rows.Finish();
+  for (uint64_t at = 0xff0; at < address + 10; ++at) {
+    LineRows::Reader reader(rows);
+    const bool found = reader.Seek(at) && reader.row().start <= at;
+    const auto truth = expected.find(at);
+    ASSERT_EQ(found, truth != expected.end()) << at;
+    if (found) {
+      EXPECT_LT(at, reader.row().end);
+      EXPECT_EQ(reader.row().file, truth->second.first);
+      EXPECT_EQ(reader.row().line, truth->second.second);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace firewatch::symbolizer::dwarf
