@@ -18,18 +18,17 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <deque>
 #include <fstream>
 #include <iostream>
 #include <random>
 #include <string>
 #include <thread>
-#include <unordered_map>
 #include <vector>
 
 #include "base/status.h"
 #include "symbolizer/dwarf/elf_input_for_test.h"
 #include "symbolizer/dwarf/lookup.h"
+#include "symbolizer/dwarf/names_for_test.h"
 #include "symbolizer/index/line_build.h"
 #include "symbolizer/index/line_table.h"
 
@@ -58,29 +57,6 @@ class FileSink final : public SectionSink {
 
  private:
   std::FILE* file_;
-};
-
-class Names final : public NameInterner {
- public:
-  Names() { Intern(""); }
-  uint32_t Intern(std::string_view name) override {
-    const auto [place, added] = ids_.try_emplace(name, static_cast<uint32_t>(names_.size()));
-    if (added) names_.push_back(name);
-    return place->second;
-  }
-  uint32_t InternCopy(std::string_view name) override {
-    const auto found = ids_.find(name);
-    if (found != ids_.end()) return found->second;
-    copies_.emplace_back(name);
-    return Intern(copies_.back());
-  }
-  std::string_view NameOf(uint32_t id) const { return names_[id]; }
-  size_t size() const { return names_.size(); }
-
- private:
-  std::vector<std::string_view> names_;
-  std::unordered_map<std::string_view, uint32_t> ids_;
-  std::deque<std::string> copies_;
 };
 
 double CpuSeconds() {
@@ -138,7 +114,7 @@ struct Options {
 
 std::string Text(std::string_view name) { return name.empty() ? "??" : std::string(name); }
 
-void Answer(const LineTable& table, const Names& names) {
+void Answer(const LineTable& table, const NamesForTest& names) {
   std::string line;
   LineFrame frames[256];
   while (std::getline(std::cin, line)) {
@@ -194,7 +170,7 @@ int Cold(const DwarfInput& input, const ElfInputForTest& text, uint64_t count) {
     std::fprintf(stderr, "%s\n", base::ToString(status).c_str());
     return 1;
   }
-  Names names;
+  NamesForTest names;
   FileSink sink;
   if (!BuildLines(input, {}, names, sink).ok()) return 1;
   const std::vector<std::byte> section = sink.Read();
@@ -234,7 +210,7 @@ int Run(const Options& options) {
   }
 
   if (options.cold > 0) return Cold(input, *text, options.cold);
-  Names names;
+  NamesForTest names;
   FileSink sink;
   MemoryWatch memory;
   const double cpu = CpuSeconds();

@@ -121,6 +121,26 @@ TEST_F(NamesTest, TwoExecutableSegmentsWithDifferentDistances) {
   EXPECT_EQ(At(0x345 + 0x80), "-");
 }
 
+TEST_F(NamesTest, DebugFileHasSymbolsOfSectionsWithoutBytes) {
+  ElfBuilder builder;
+  builder.Load(0, 0x11000, 0, 0x1000);
+  builder.Section(SHT_NOBITS, SHF_ALLOC | SHF_EXECINSTR, 0x11200, 0x200, 0x100);
+  builder.Symbol("function", 0x11210, 0x10, 1).Symbol("greedy", 0x112f0, 0x100, 1);
+  const std::string bytes = builder.Build();
+  const SpanByteSource source(AsBytes(bytes));
+  const auto elf = ElfReader::Open(source);
+  ASSERT_TRUE(elf.ok()) << elf.status();
+  EXPECT_TRUE(ExecutableSegments(*elf).empty());
+  const auto as_program = ReadFunctionSymbols(*elf);
+  ASSERT_TRUE(as_program.ok());
+  EXPECT_TRUE(as_program->symbols.empty());
+  const auto as_debug_file = ReadFunctionSymbols(*elf, {.debug_file = true});
+  ASSERT_TRUE(as_debug_file.ok());
+  ASSERT_EQ(as_debug_file->symbols.size(), 2U);
+  EXPECT_EQ(as_debug_file->symbols[0].start, 0x11210U);
+  EXPECT_EQ(as_debug_file->symbols[1].end, 0x11300U) << "the section bounds it";
+}
+
 TEST_F(NamesTest, AliasIsChosenByPolicyWhateverTheOrder) {
   for (const bool reverse : {false, true}) {
     ElfBuilder builder = WithText();

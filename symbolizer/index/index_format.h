@@ -39,8 +39,9 @@ struct IndexHeader {
 };
 static_assert(sizeof(IndexHeader) == 64);
 
-// Then section_count of these in order of kind, then xxh3-64 of all the bytes before it, then the
-// sections at multiples of 8, zeros between them.
+// Then section_count of these in order of offset, then xxh3-64 of all the bytes before it, then the
+// sections at multiples of 8, zeros between them. Lines come first: they are written while names
+// are still being collected.
 struct IndexSectionEntry {
   uint32_t kind;
   uint32_t version;  // of the section's encoding

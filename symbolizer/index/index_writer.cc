@@ -11,6 +11,7 @@
 #include <tuple>
 #include <utility>
 
+#include "base/check.h"
 #include "base/status.h"
 #include "symbolizer/index/symbols_writer.h"
 
@@ -38,11 +39,25 @@ struct Section {
 
 uint64_t AlignUp(uint64_t value) { return (value + kAlignment - 1) / kAlignment * kAlignment; }
 
-// Sections first, then what leads to them.
-absl::StatusOr<uint64_t> WriteContainer(IndexHeader header, std::span<const Section> sections,
-                                        int fd) {
-  std::vector<IndexSectionEntry> entries;
-  uint64_t offset = sizeof(header) + sections.size() * sizeof(IndexSectionEntry) + sizeof(uint64_t);
+// Where the first of so many sections begins.
+uint64_t HeadBytes(size_t sections) {
+  return sizeof(IndexHeader) + sections * sizeof(IndexSectionEntry) + sizeof(uint64_t);
+}
+
+absl::Status WriteZeros(int fd, uint64_t offset, uint64_t end) {
+  static constexpr std::byte kZeros[kAlignment] = {};
+  return WriteAt(fd, offset, std::span(kZeros).first(end - offset));
+}
+
+// Sections behind those of `entries`, which are in the file already, then what leads to all.
+absl::StatusOr<uint64_t> WriteContainer(IndexHeader header, std::vector<IndexSectionEntry> entries,
+                                        std::span<const Section> sections, int fd) {
+  uint64_t offset = HeadBytes(entries.size() + sections.size());
+  if (!entries.empty()) {
+    const uint64_t end = entries.back().offset + entries.back().size;
+    offset = AlignUp(end);
+    RETURN_IF_ERROR(WriteZeros(fd, end, offset));
+  }
   for (const Section& section : sections) {
     entries.push_back({.kind = static_cast<uint32_t>(section.kind),
                        .version = section.version,
@@ -52,14 +67,13 @@ absl::StatusOr<uint64_t> WriteContainer(IndexHeader header, std::span<const Sect
     RETURN_IF_ERROR(WriteAt(fd, offset, section.bytes));
     const uint64_t end = offset + section.bytes.size();
     offset = AlignUp(end);
-    static constexpr std::byte kZeros[kAlignment] = {};
-    RETURN_IF_ERROR(WriteAt(fd, end, std::span(kZeros).first(offset - end)));
+    RETURN_IF_ERROR(WriteZeros(fd, end, offset));
   }
   header.index_bytes = offset;
-  header.section_count = static_cast<uint16_t>(sections.size());
+  header.section_count = static_cast<uint16_t>(entries.size());
 
   const auto directory = std::as_bytes(std::span<const IndexSectionEntry>(entries));
-  std::vector<std::byte> head(sizeof(header) + directory.size() + sizeof(uint64_t));
+  std::vector<std::byte> head(HeadBytes(entries.size()));
   std::memcpy(head.data(), &header, sizeof(header));
   std::copy(directory.begin(), directory.end(), head.begin() + sizeof(header));
   const size_t sum_at = head.size() - sizeof(uint64_t);
@@ -80,10 +94,54 @@ std::vector<IndexSegment> Sorted(std::vector<IndexSegment> segments) {
 
 }  // namespace
 
+// The lines section as the first of the file: its size is not known before it is there, but it is
+// known where it begins.
+class IndexWriter::LinesFile final : public SectionSink {
+ public:
+  explicit LinesFile(int fd) : fd_(fd) { XXH3_64bits_reset(&hash_); }
+
+  absl::Status Append(std::span<const std::byte> bytes) override {
+    XXH3_64bits_update(&hash_, bytes.data(), bytes.size());
+    RETURN_IF_ERROR(WriteAt(fd_, kOffset + size_, bytes));
+    size_ += bytes.size();
+    return absl::OkStatus();
+  }
+  IndexSectionEntry Entry(uint32_t version) const {
+    return {.kind = static_cast<uint32_t>(IndexSectionKind::kLines),
+            .version = version,
+            .offset = kOffset,
+            .size = size_,
+            .xxh3 = XXH3_64bits_digest(&hash_)};
+  }
+
+ private:
+  static constexpr size_t kSections = 4;  // lines, segments, names, symbols
+  static constexpr uint64_t kOffset =
+      sizeof(IndexHeader) + kSections * sizeof(IndexSectionEntry) + sizeof(uint64_t);
+  static_assert(kOffset % kAlignment == 0);
+  const int fd_;
+  uint64_t size_ = 0;
+  XXH3_state_t hash_;
+};
+
 IndexWriter::IndexWriter(IndexSource source)
     : source_(std::move(source)),
       ranges_(Flatten(source_.symbols)),
       symbols_(CollectSymbols(source_, ranges_, names_)) {}
+
+IndexWriter::~IndexWriter() = default;
+
+SectionSink& IndexWriter::LinesInto(int fd) {
+  CHECK(lines_file_ == nullptr);
+  lines_file_ = std::make_unique<LinesFile>(fd);
+  return *lines_file_;
+}
+
+void IndexWriter::SetLinesWritten(uint32_t version) {
+  CHECK(lines_file_ != nullptr);
+  lines_state_ = LinesState::kPresent;
+  lines_version_ = version;
+}
 
 void IndexWriter::SetLines(uint32_t version, std::span<const std::byte> section) {
   lines_state_ = LinesState::kPresent;
@@ -108,20 +166,28 @@ absl::StatusOr<IndexWriteReport> IndexWriter::Write(int fd, unsigned threads) {
       WriteNames(names_, {.threads = threads, .keep_suffixes = source_.keep_suffixes}));
   const std::vector<std::byte> symbols = WriteSymbols(symbols_);
 
-  std::vector<Section> sections = {{IndexSectionKind::kSegments, kSegmentsVersion,
-                                    std::as_bytes(std::span<const IndexSegment>(segments))},
-                                   {IndexSectionKind::kNames, kNamesVersion, names},
-                                   {IndexSectionKind::kSymbols, kSymbolsVersion, symbols}};
-  if (lines_state_ == LinesState::kPresent) {
+  std::vector<IndexSectionEntry> written;
+  std::vector<Section> sections;
+  if (lines_state_ == LinesState::kPresent && lines_file_ != nullptr) {
+    written.push_back(lines_file_->Entry(lines_version_));
+  } else if (lines_state_ == LinesState::kPresent) {
     sections.push_back({IndexSectionKind::kLines, lines_version_, lines_});
+  } else if (lines_file_ != nullptr && ::ftruncate(fd, 0) != 0) {
+    return base::ErrnoStatus(errno, "drop lines that are not whole");
   }
-  ASSIGN_OR_RETURN(const uint64_t file_bytes, WriteContainer(header, sections, fd));
+  const uint64_t lines_bytes = written.empty() ? lines_.size() : written.front().size;
+  sections.push_back({IndexSectionKind::kSegments, kSegmentsVersion,
+                      std::as_bytes(std::span<const IndexSegment>(segments))});
+  sections.push_back({IndexSectionKind::kNames, kNamesVersion, names});
+  sections.push_back({IndexSectionKind::kSymbols, kSymbolsVersion, symbols});
+  ASSIGN_OR_RETURN(const uint64_t file_bytes,
+                   WriteContainer(header, std::move(written), sections, fd));
   return IndexWriteReport{.symbols = symbols_.ranges.size(),
                           .names = names_.size(),
                           .file_bytes = file_bytes,
                           .names_bytes = names.size(),
                           .symbols_bytes = symbols.size(),
-                          .lines_bytes = lines_.size()};
+                          .lines_bytes = lines_bytes};
 }
 
 absl::StatusOr<uint64_t> WriteSymbolIndex(IndexSource source, int fd) {

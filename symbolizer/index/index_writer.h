@@ -7,13 +7,14 @@
 // behind the sandbox.
 //
 //   IndexWriter writer(std::move(source));
-//   BuildLines(dwarf, options, writer.names(), &lines);          // optional
-//   writer.SetLines(kLinesVersion, lines);
+//   BuildLines(dwarf, options, writer.names(), writer.LinesInto(fd));  // optional
+//   writer.SetLinesWritten(kLinesVersion);                             // or SetNoLines(why)
 //   writer.Write(fd);
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -23,6 +24,7 @@
 #include "symbolizer/index/flatten.h"
 #include "symbolizer/index/index_format.h"
 #include "symbolizer/index/name_table.h"
+#include "symbolizer/index/section_sink.h"
 #include "symbolizer/index/symbols_writer.h"
 
 namespace firewatch::symbolizer {
@@ -53,21 +55,30 @@ class IndexWriter {
   // Sorts the symbols and gives their names the first ids, in order of address. The strings of
   // `source.symbols` must outlive the writer.
   explicit IndexWriter(IndexSource source);
+  ~IndexWriter();
 
   // For what refers to names by id: the lines.
   NameTableBuilder& names() { return names_; }
 
-  // `section` must outlive Write; its encoding is symbolizer/index/line_table.h's. Without this
-  // call the index says that lines were not tried.
+  // Lines (their encoding is line_table_format.h's) go into the file while they are made, so that
+  // the section is not in memory: `fd` is the one that Write gets. Call once; valid as long as the
+  // writer. SetLinesWritten says that all of them are there.
+  SectionSink& LinesInto(int fd);
+  void SetLinesWritten(uint32_t version);
+  // The same for a section in memory, which must outlive Write.
   void SetLines(uint32_t version, std::span<const std::byte> section);
-  // Why there are none; not kPresent.
+  // Why there are none; not kPresent. What was written is dropped. Without any of these calls the
+  // index says that lines were not tried.
   void SetNoLines(LinesState state) { lines_state_ = state; }
 
-  // Writes from offset 0 of `fd` (seekable, empty), once. The caller publishes the file by rename;
-  // until the header is written (last) it is not an index. `threads` demangle and compress.
+  // Writes from offset 0 of `fd` (seekable, empty but for lines), once. The caller publishes the
+  // file by rename; until the header is written (last) it is not an index. `threads` demangle and
+  // compress.
   absl::StatusOr<IndexWriteReport> Write(int fd, unsigned threads = 1);
 
  private:
+  class LinesFile;
+
   IndexSource source_;
   std::vector<SymbolRange> ranges_;
   NameTableBuilder names_;
@@ -75,6 +86,7 @@ class IndexWriter {
   LinesState lines_state_ = LinesState::kNotTried;
   uint32_t lines_version_ = 0;
   std::span<const std::byte> lines_;
+  std::unique_ptr<LinesFile> lines_file_;
 };
 
 // The whole of it without lines. Returns the number of ranges.

@@ -66,6 +66,8 @@ class LineTableWriter::CellWriter {
   }
   absl::Status Finish() {
     if (started_ && current_.chain != 0) return base::Internal("lines: the last row has no end");
+    // Where the code ends within its last page, the page says so.
+    RETURN_IF_ERROR(Extend(current_.address));
     CloseCell();
     return WritePiece(0);
   }

@@ -69,12 +69,12 @@ struct Sections {
 
 absl::StatusOr<Sections> ReadSections(std::span<const std::byte> bytes, uint16_t count) {
   Sections sections;
-  uint32_t last_kind = 0;
   uint64_t end = sizeof(IndexHeader) + count * sizeof(IndexSectionEntry) + sizeof(uint64_t);
   for (uint16_t i = 0; i < count; ++i) {
     const auto entry = Load<IndexSectionEntry>(bytes.data() + sizeof(IndexHeader), i);
-    if (entry.kind <= last_kind || entry.offset % kAlignment != 0 || entry.offset < end ||
-        entry.offset - end >= kAlignment || entry.offset > bytes.size() ||
+    const bool known = entry.kind < std::size(sections.by_kind);
+    if ((known && sections.by_kind[entry.kind].present) || entry.offset % kAlignment != 0 ||
+        entry.offset < end || entry.offset - end >= kAlignment || entry.offset > bytes.size() ||
         entry.size > bytes.size() - entry.offset) {
       return base::DataLoss("symbol index: section {} is out of place", i);
     }
@@ -85,11 +85,10 @@ absl::StatusOr<Sections> ReadSections(std::span<const std::byte> bytes, uint16_t
     if (base::Hash64(AsText(section)) != entry.xxh3) {
       return base::DataLoss("symbol index: checksum of section {}", i);
     }
-    if (entry.kind < std::size(sections.by_kind)) {
+    if (known) {
       sections.by_kind[entry.kind] = {
           .bytes = section, .version = entry.version, .xxh3 = entry.xxh3, .present = true};
     }
-    last_kind = entry.kind;
     end = entry.offset + entry.size;
   }
   if (bytes.size() - end >= kAlignment || !IsZero(bytes.subspan(end))) {
