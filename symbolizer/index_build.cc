@@ -1,21 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "symbolizer/index_build.h"
 
+#include <unistd.h>
+
 #include <algorithm>
-#include <cstddef>
+#include <cerrno>
 #include <new>
-#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
-#include <vector>
 
 #include "base/status.h"
 #include "symbolizer/index/index_writer.h"
 #include "symbolizer/index/line_build.h"
 #include "symbolizer/index/line_table_format.h"
-#include "symbolizer/index/name_interner.h"
-#include "symbolizer/index/section_sink.h"
 #include "symbolizer/object_symbols.h"
 
 namespace firewatch::symbolizer {
@@ -39,28 +37,6 @@ IndexSource SourceOf(const ObjectFiles& files, SymbolTables& tables) {
   source.symbols = TakeSymbols(tables);
   return source;
 }
-
-class Interner final : public NameInterner {
- public:
-  explicit Interner(NameTableBuilder& names) : names_(names) {}
-  uint32_t Intern(std::string_view name) override { return names_.Intern(name); }
-  uint32_t InternCopy(std::string_view name) override { return names_.InternCopy(name); }
-
- private:
-  NameTableBuilder& names_;
-};
-
-// The section goes into a file, so that it is not private memory.
-class FileSink final : public SectionSink {
- public:
-  explicit FileSink(ScratchFile& scratch) : scratch_(scratch) {}
-  absl::Status Begin() { return scratch_.BeginAny(); }
-  absl::Status Append(std::span<const std::byte> bytes) override { return scratch_.Write(bytes); }
-  absl::StatusOr<std::span<const std::byte>> End() { return scratch_.EndAny(); }
-
- private:
-  ScratchFile& scratch_;
-};
 
 LinesState StateFor(const absl::Status& error) {
   switch (error.code()) {
@@ -92,18 +68,13 @@ std::string WhyIncomplete(const ObjectFiles& files, const LineBuildStats& stats)
   return "";
 }
 
+// Into the file while they are made: the section is never in memory as a whole.
 absl::StatusOr<LineBuildStats> ReadLines(ObjectFiles& files, const IndexBuildOptions& options,
-                                         NameTableBuilder& names,
-                                         std::span<const std::byte>* section) {
+                                         IndexWriter& writer, int out_fd) {
   ASSIGN_OR_RETURN(const DwarfInput* input, files.Dwarf());
-  Interner interner(names);
-  FileSink sink(files.lines_scratch());
-  RETURN_IF_ERROR(sink.Begin());
   try {
-    auto stats = BuildLines(*input, {.threads = options.threads}, interner, sink);
-    if (!stats.ok()) return stats;
-    ASSIGN_OR_RETURN(*section, sink.End());
-    return stats;
+    return BuildLines(*input, {.threads = options.threads}, writer.names(),
+                      writer.LinesInto(out_fd));
   } catch (const std::bad_alloc&) {
     return base::ResourceExhausted("lines need more memory than allowed");
   }
@@ -117,15 +88,14 @@ absl::StatusOr<IndexBuildReport> Build(ObjectFiles& files, const IndexBuildOptio
   report.lines = no_lines;
   ASSIGN_OR_RETURN(SymbolTables tables, ReadSymbolTables(files));
   IndexWriter writer(SourceOf(files, tables));
-  std::span<const std::byte> section;
   if (options.lines) {
-    const auto stats = ReadLines(files, options, writer.names(), &section);
+    const auto stats = ReadLines(files, options, writer, out_fd);
     if (!stats.ok()) {
       SetNoLines(stats.status(), &report);
       *again = true;
       return report;
     }
-    writer.SetLines(kLinesVersion, section);
+    writer.SetLinesWritten(kLinesVersion);
     report.lines = LinesState::kPresent;
     report.lines_reason = WhyIncomplete(files, *stats);
     report.dwarf_bytes = files.dwarf_bytes();
@@ -156,6 +126,7 @@ absl::StatusOr<IndexBuildReport> BuildIndex(ObjectFiles& files, const IndexBuild
     SetNoLines(files.companion_status(), &first);
   }
   // From the start, so that no name of the failed attempt stays in the table.
+  if (::ftruncate(out_fd, 0) != 0) return base::Internal("empty the index: errno {}", errno);
   IndexBuildOptions symbols_only = options;
   symbols_only.lines = false;
   ASSIGN_OR_RETURN(IndexBuildReport second,

@@ -22,11 +22,6 @@ constexpr uint64_t kMaxMiniDebugBytes = uint64_t{256} << 20;
 // Each is one mapping; the kernel's limit is 65,530 of them.
 constexpr size_t kMaxDwoFiles = 32768;
 
-// With max_inflated_bytes just below 4 GiB, where the sandbox ends a file.
-constexpr uint64_t kMaxLinesBytes = (uint64_t{1} << 30) - 4096;
-
-uint64_t PageUp(uint64_t bytes) { return (bytes + 4095) & ~uint64_t{4095}; }
-
 struct SectionName {
   std::string_view name;
   std::span<const std::byte> DwarfSections::* member;
@@ -152,9 +147,7 @@ class ObjectFiles::DwoFiles {
 };
 
 ObjectFiles::ObjectFiles(int scratch_fd, ObjectOptions options)
-    : options_(std::move(options)),
-      scratch_(scratch_fd, options_.max_inflated_bytes),
-      lines_scratch_(scratch_fd, kMaxLinesBytes, PageUp(options_.max_inflated_bytes)) {}
+    : options_(std::move(options)), scratch_(scratch_fd, options_.max_inflated_bytes) {}
 
 ObjectFiles::~ObjectFiles() = default;
 

@@ -83,8 +83,6 @@ class ObjectFiles {
 
   uint64_t dwarf_bytes() const { return dwarf_bytes_; }  // of the sections that Dwarf() gave
   uint64_t inflated_bytes() const { return scratch_.used_bytes(); }
-  // Room for the lines while they are made, behind that of the sections.
-  ScratchFile& lines_scratch() { return lines_scratch_; }
 
  private:
   class DwoFiles;
@@ -98,7 +96,6 @@ class ObjectFiles {
 
   const ObjectOptions options_;
   ScratchFile scratch_;
-  ScratchFile lines_scratch_;
   ObjectFacts facts_;
   absl::Status companion_status_;
   std::unique_ptr<ElfFile> elf_;

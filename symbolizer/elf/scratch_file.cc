@@ -4,7 +4,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 
 #include "base/status.h"
@@ -41,8 +40,8 @@ absl::Status ScratchFile::Write(std::span<const std::byte> bytes) {
   }
   // pwrite and not a writable mapping: a full disk is then an error, not SIGBUS.
   while (!bytes.empty()) {
-    const ssize_t put = ::pwrite(fd_, bytes.data(), bytes.size(),
-                                 static_cast<off_t>(first_offset_ + used_ + filled_));
+    const ssize_t put =
+        ::pwrite(fd_, bytes.data(), bytes.size(), static_cast<off_t>(used_ + filled_));
     if (put < 0 && errno == EINTR) continue;
     if (put <= 0) return base::ResourceExhausted("no room to inflate a section: errno {}", errno);
     filled_ += static_cast<uint64_t>(put);
@@ -56,19 +55,11 @@ absl::StatusOr<std::span<const std::byte>> ScratchFile::End() {
     return base::DataLoss("a section inflates to {} bytes and claims {}", filled_, size_);
   }
   if (size_ == 0) return std::span<const std::byte>();
-  void* start =
-      ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, fd_, static_cast<off_t>(first_offset_ + used_));
+  void* start = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, fd_, static_cast<off_t>(used_));
   if (start == MAP_FAILED) return base::ResourceExhausted("map {} bytes: errno {}", size_, errno);
   mappings_.push_back({.start = start, .size = size_});
   used_ += (size_ + kPage - 1) & ~(kPage - 1);
   return std::span<const std::byte>(static_cast<const std::byte*>(start), size_);
-}
-
-absl::Status ScratchFile::BeginAny() { return Begin(max_bytes_ - std::min(used_, max_bytes_)); }
-
-absl::StatusOr<std::span<const std::byte>> ScratchFile::EndAny() {
-  size_ = filled_;
-  return End();
 }
 
 }  // namespace firewatch::symbolizer

@@ -19,11 +19,9 @@ namespace firewatch::symbolizer {
 // One home thread. Spans live as long as the object; any thread may read them.
 class ScratchFile {
  public:
-  // `fd`: O_RDWR, empty; borrowed, must outlive the object. -1: a memfd, made at the first block.
-  // `max_bytes`: of all blocks. They begin at `first_offset`, a multiple of the page: several of
-  // these may share a file.
-  ScratchFile(int fd, uint64_t max_bytes, uint64_t first_offset = 0)
-      : fd_(fd), max_bytes_(max_bytes), first_offset_(first_offset) {}
+  // `fd`: O_RDWR, empty, nobody else writes; borrowed, must outlive the object. -1: a memfd, made
+  // at the first block. `max_bytes`: of all blocks.
+  ScratchFile(int fd, uint64_t max_bytes) : fd_(fd), max_bytes_(max_bytes) {}
   ~ScratchFile();
   ScratchFile(const ScratchFile&) = delete;
   ScratchFile& operator=(const ScratchFile&) = delete;
@@ -34,11 +32,6 @@ class ScratchFile {
   absl::Status Write(std::span<const std::byte> bytes);
   // Maps the block; DataLoss when it is not full.
   absl::StatusOr<std::span<const std::byte>> End();
-  // A block of a size that is not known before: Begin with all that is left, then as much as is
-  // written.
-  absl::Status BeginAny();
-  absl::StatusOr<std::span<const std::byte>> EndAny();
-
   uint64_t used_bytes() const { return used_; }
 
  private:
@@ -48,7 +41,6 @@ class ScratchFile {
   };
   int fd_;
   const uint64_t max_bytes_;
-  const uint64_t first_offset_;
   base::UniqueFd own_fd_;
   uint64_t used_ = 0;  // blocks that are done, rounded to pages
   uint64_t size_ = 0;  // of the open block
