@@ -71,15 +71,19 @@ struct IndexSegment {
 static_assert(sizeof(IndexSegment) == 24);
 inline constexpr size_t kMaxIndexSegments = 4096;
 
-// Names section: header, block_count + 1 entries (the last one closes the last block), blocks.
+// Names section: header, block_count + 1 entries (the last one closes the last block), the place of
+// every id, blocks. Names stand in alphabetical order of their linkage names, because neighbours
+// that resemble each other pack better (ceph-mon with lines: 2.54 MB with the column of places,
+// 3.05 MB in order of id); a place is a name's number in that order.
 struct NamesHeader {
   uint32_t count;  // names, ids 0 to count - 1
   uint32_t block_count;
 };
 struct NamesBlockEntry {
-  uint32_t first_id;
+  uint32_t first_place;
   uint32_t offset;  // from the start of the section
 };
+constexpr size_t NamePlaceBytes(uint32_t count) { return count <= (1U << 24) ? 3 : 4; }
 static_assert(sizeof(NamesHeader) == 8 && sizeof(NamesBlockEntry) == 8);
 // Of a block when it is unpacked. A block ends when its linkage names reach the lower figure.
 inline constexpr size_t kNamesBlockLinkageBytes = size_t{16} << 10;

@@ -97,26 +97,30 @@ class NameTable {
  private:
   friend class NameReader;
   struct Block {
-    uint32_t first_id = 0;
-    uint32_t end_id = 0;
+    uint32_t first_place = 0;
+    uint32_t end_place = 0;
     std::span<const std::byte> bytes;
   };
-  // The block that holds `id`, which is below count().
-  size_t BlockOf(uint32_t id) const;
+  // Names stand in another order than ids. Any number for damaged bytes.
+  uint32_t PlaceOf(uint32_t id) const;
+  // The block that holds a place, which is below count().
+  size_t BlockOf(uint32_t place) const;
   Block BlockAt(size_t number) const;
-  uint32_t FirstIdOf(size_t block) const;
 
   std::span<const std::byte> section_;
+  const std::byte* places_ = nullptr;
   uint32_t count_ = 0;
   uint32_t block_count_ = 0;
   uint64_t content_hash_ = 0;
 };
 
-// Decodes names; keeps the block that it decoded last, whichever table it came from, so names that
-// stand together cost one block. One thread at a time. Memory: about 100 KB for zstd and a block.
+// Decodes names; keeps the blocks that it used last, whichever table they came from. Names that
+// share a prefix share a block. One thread at a time. Memory: about 100 KB for zstd, and 50 to 100
+// KB per block. Who shows most of a table's names wants all of its blocks (some 25 per MB of the
+// section), who shows a few and keeps them (NameCache) a handful.
 class NameReader {
  public:
-  NameReader();
+  explicit NameReader(size_t max_blocks = 8);
   ~NameReader();
   NameReader(NameReader&&) noexcept;
   NameReader& operator=(NameReader&&) noexcept;
@@ -126,8 +130,10 @@ class NameReader {
   bool Read(const NameTable& table, uint32_t id, std::string* linkage, std::string* display);
 
  private:
+  struct Decoded;
   struct State;
-  bool Decode(const NameTable& table, size_t block);
+  // The block that holds `place`; nullptr when it is damaged. Valid until the next call.
+  const Decoded* BlockOf(const NameTable& table, uint32_t place);
   std::unique_ptr<State> state_;
 };
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <numeric>
 #include <thread>
 
 #include "base/status.h"
@@ -27,20 +28,30 @@ constexpr size_t kMaxDisplaysPerBlock =
     kMaxNamesBlockBytes - kNamesBlockLinkageBytes - kMaxNameBytes - 10 * kMaxNamesPerBlock;
 
 struct Block {
-  uint32_t first_id = 0;
-  uint32_t end_id = 0;
+  uint32_t first_place = 0;
+  uint32_t end_place = 0;
   std::string packed;
 };
 
-std::vector<Block> SplitIntoBlocks(const NameTableBuilder& names) {
+// Ids in order of place. Names differ, so nothing depends on the sort.
+std::vector<uint32_t> InOrder(const NameTableBuilder& names) {
+  std::vector<uint32_t> ids(names.size());
+  std::iota(ids.begin(), ids.end(), 0);
+  std::sort(ids.begin(), ids.end(),
+            [&](uint32_t a, uint32_t b) { return names.NameOf(a) < names.NameOf(b); });
+  return ids;
+}
+
+std::vector<Block> SplitIntoBlocks(const NameTableBuilder& names,
+                                   const std::vector<uint32_t>& ids) {
   std::vector<Block> blocks;
   size_t bytes = 0;
-  const auto count = static_cast<uint32_t>(names.size());
-  for (uint32_t id = 0, first = 0; id < count; ++id) {
-    bytes += names.NameOf(id).size();
-    const uint32_t next = id + 1;
+  const auto count = static_cast<uint32_t>(ids.size());
+  for (uint32_t place = 0, first = 0; place < count; ++place) {
+    bytes += names.NameOf(ids[place]).size();
+    const uint32_t next = place + 1;
     if (bytes >= kNamesBlockLinkageBytes || next - first == kMaxNamesPerBlock || next == count) {
-      blocks.push_back({.first_id = first, .end_id = next, .packed = {}});
+      blocks.push_back({.first_place = first, .end_place = next, .packed = {}});
       first = next;
       bytes = 0;
     }
@@ -72,8 +83,9 @@ std::string DisplayOf(std::string_view linkage, const NameTableOptions& options)
 // Works on one block at a time; one per thread.
 class BlockWriter {
  public:
-  BlockWriter(const NameTableBuilder& names, const NameTableOptions& options)
-      : names_(names), options_(options), context_(ZSTD_createCCtx()) {}
+  BlockWriter(const NameTableBuilder& names, const std::vector<uint32_t>& ids,
+              const NameTableOptions& options)
+      : names_(names), ids_(ids), options_(options), context_(ZSTD_createCCtx()) {}
   ~BlockWriter() { ZSTD_freeCCtx(context_); }
   BlockWriter(const BlockWriter&) = delete;
   BlockWriter& operator=(const BlockWriter&) = delete;
@@ -82,8 +94,8 @@ class BlockWriter {
     text_.clear();
     raw_.clear();
     size_t displays = 0;
-    for (uint32_t id = block->first_id; id < block->end_id; ++id) {
-      const std::string_view name = names_.NameOf(id);
+    for (uint32_t place = block->first_place; place < block->end_place; ++place) {
+      const std::string_view name = names_.NameOf(ids_[place]);
       std::string display = DisplayOf(name, options_);
       displays += display.size();
       if (displays > kMaxDisplaysPerBlock) display.clear();
@@ -108,6 +120,7 @@ class BlockWriter {
 
  private:
   const NameTableBuilder& names_;
+  const std::vector<uint32_t>& ids_;
   const NameTableOptions& options_;
   ZSTD_CCtx* context_;
   std::string raw_;
@@ -121,9 +134,13 @@ void Append(const T& value, std::vector<std::byte>* out) {
   out->insert(out->end(), bytes, bytes + sizeof(value));
 }
 
-absl::StatusOr<std::vector<std::byte>> Join(const std::vector<Block>& blocks, uint32_t count) {
-  uint64_t size = sizeof(NamesHeader) + (blocks.size() + 1) * sizeof(NamesBlockEntry);
-  uint64_t offset = size;
+absl::StatusOr<std::vector<std::byte>> Join(const std::vector<Block>& blocks,
+                                            const std::vector<uint32_t>& ids) {
+  const auto count = static_cast<uint32_t>(ids.size());
+  const size_t place_bytes = NamePlaceBytes(count);
+  uint64_t offset = sizeof(NamesHeader) + (blocks.size() + 1) * sizeof(NamesBlockEntry) +
+                    ids.size() * place_bytes;
+  uint64_t size = offset;
   for (const Block& block : blocks) size += block.packed.size();
   if (size > UINT32_MAX) {
     return base::ResourceExhausted("{} bytes of names, {} are allowed", size, UINT32_MAX);
@@ -133,11 +150,18 @@ absl::StatusOr<std::vector<std::byte>> Join(const std::vector<Block>& blocks, ui
   Append(NamesHeader{.count = count, .block_count = static_cast<uint32_t>(blocks.size())},
          &section);
   for (const Block& block : blocks) {
-    Append(NamesBlockEntry{.first_id = block.first_id, .offset = static_cast<uint32_t>(offset)},
-           &section);
+    Append(
+        NamesBlockEntry{.first_place = block.first_place, .offset = static_cast<uint32_t>(offset)},
+        &section);
     offset += block.packed.size();
   }
-  Append(NamesBlockEntry{.first_id = count, .offset = static_cast<uint32_t>(offset)}, &section);
+  Append(NamesBlockEntry{.first_place = count, .offset = static_cast<uint32_t>(offset)}, &section);
+  const size_t places = section.size();
+  section.resize(places + ids.size() * place_bytes);
+  for (uint32_t place = 0; place < count; ++place) {
+    // Little endian: the low bytes come first.
+    std::memcpy(section.data() + places + ids[place] * place_bytes, &place, place_bytes);
+  }
   for (const Block& block : blocks) {
     const auto bytes = std::as_bytes(std::span<const char>(block.packed));
     section.insert(section.end(), bytes.begin(), bytes.end());
@@ -149,11 +173,12 @@ absl::StatusOr<std::vector<std::byte>> Join(const std::vector<Block>& blocks, ui
 
 absl::StatusOr<std::vector<std::byte>> WriteNames(const NameTableBuilder& names,
                                                   const NameTableOptions& options) {
-  std::vector<Block> blocks = SplitIntoBlocks(names);
+  const std::vector<uint32_t> ids = InOrder(names);
+  std::vector<Block> blocks = SplitIntoBlocks(names, ids);
   std::atomic<size_t> next = 0;
   std::atomic<bool> failed = false;
   const auto work = [&] {
-    BlockWriter writer(names, options);
+    BlockWriter writer(names, ids, options);
     for (size_t i = next++; i < blocks.size(); i = next++) {
       if (!writer.Write(&blocks[i])) failed = true;
     }
@@ -164,7 +189,7 @@ absl::StatusOr<std::vector<std::byte>> WriteNames(const NameTableBuilder& names,
   work();
   for (std::thread& helper : helpers) helper.join();
   if (failed) return base::Internal("names could not be compressed");
-  return Join(blocks, static_cast<uint32_t>(names.size()));
+  return Join(blocks, ids);
 }
 
 }  // namespace firewatch::symbolizer
