@@ -2,6 +2,7 @@
 """Pitfalls 18, 19, 25 and 26: names that live in other files, wrong files and hostile ones."""
 import os
 import shutil
+import socket
 import struct
 import time
 
@@ -136,6 +137,24 @@ class OtherFilesTest(SymbolsTest):
                     shutil.copy(self.path("decoy.debug"), self.path(place))
                     self.assert_chains(addresses, ours(exe, addresses, "--debug-file-directory", self.path("dir")), bare)
                 os.remove(self.path("real.debug"))
+
+
+    def test_pitfall_27_a_silent_debuginfod_delays_nothing(self):
+        self.write("a.cc", INLINED.replace("FUNCTION", "work") + "int main(int c, char **) { return work(c); }")
+        self.build("g++", "-g", "-O2", "a.cc", "-o", "whole")
+        self.build("objcopy", "-g", "whole", "program")
+        address = symbols(self.path("whole"))["work"].address
+        with socket.socket() as hole:  # takes connections and says nothing
+            hole.bind(("127.0.0.1", 0))
+            hole.listen(16)
+            started = time.monotonic()
+            done = run([*our_command(), "--no-cache", "--exe", self.path("program"), f"{address:#x}"], timeout=60,
+                       env=dict(os.environ, DEBUGINFOD_URLS=f"http://127.0.0.1:{hole.getsockname()[1]}"))
+            self.assertEqual(done.stdout, "work\n??:0:0\n\n")
+            self.assertLess(time.monotonic() - started, 5 * SLOWER)
+            # Nobody was asked: a command that names addresses does not use the network.
+            hole.settimeout(0)
+            self.assertRaises(BlockingIOError, hole.accept)
 
 
 class HostileFilesTest(SymbolsTest):

@@ -55,9 +55,15 @@ def frames_of(answer):
 
 
 def ours(exe, addresses, *flags):
-    """Without a saved index, so that nothing of one test reaches another."""
-    extra = [] if os.environ.get("FIREWATCH_SYMBOLIZE") else ["--no-cache"]
-    return [frames_of(a) for a in chains(our_command(), exe, addresses, *extra, *flags)]
+    """Without a saved index, so that nothing of one test reaches another. Asked twice: straight from
+    the debug information, and from an index; both must say the same."""
+    if os.environ.get("FIREWATCH_SYMBOLIZE"):
+        return [frames_of(a) for a in chains(our_command(), exe, addresses, *flags)]
+    cold, built = ([frames_of(a) for a in chains(our_command(), exe, addresses, "--no-cache", *extra, *flags)]
+                   for extra in ([], ["--build-index"]))
+    for address, a, b in zip(addresses, cold, built):
+        assert a == b, f"{address:#x} of {exe}: without an index {a}, with one {b}"
+    return cold
 
 
 def details(exe, addresses, *flags):
