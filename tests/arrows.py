@@ -82,7 +82,9 @@ def judge_import(path, imported):
 def source_files(root):
     for room in MAY_USE:
         for folder, folders, names in os.walk(os.path.join(root, room)):
-            folders[:] = sorted(f for f in folders if f not in ("node_modules", "dist", "build"))
+            # testdata: programs that tests compile, not code of ours.
+            folders[:] = sorted(f for f in folders
+                                if f not in ("node_modules", "dist", "build", "testdata"))
             for name in sorted(names):
                 yield room, os.path.relpath(os.path.join(folder, name), root)
 
