@@ -54,14 +54,14 @@ FunctionName ResolveFunction(const Unit& unit, const Attributes& attributes,
   Attributes read;
   const Attributes* values = &attributes;
   for (size_t steps = 0;; ++steps) {
-    if (!has_linkage_name && values->Has(kSlotLinkageName)) {
-      const std::string_view name = at->StringOf(*values, kSlotLinkageName);
-      if (!name.empty()) {
+    if (!has_linkage_name) {
+      if (const char* name = at->TextOf(*values, kSlotLinkageName)) {
         result.name = name;
         has_linkage_name = true;
+      } else if (result.name == nullptr) {
+        result.name = at->TextOf(*values, kSlotName);
       }
     }
-    if (result.name.empty()) result.name = at->StringOf(*values, kSlotName);
     if (!result.has_file && values->Has(kSlotDeclFile)) {
       result.has_file = true;
       result.file = values->value[kSlotDeclFile];

@@ -48,7 +48,8 @@ class ForeignUnits {
 };
 
 struct FunctionName {
-  std::string_view name;  // the linkage name, or DW_AT_name; empty when there is none
+  // The linkage name, or DW_AT_name, in a section; nullptr when there is none.
+  const char* name = nullptr;
   ForeignUnits::Opened* file_unit = nullptr;  // whose table `file` is of; nullptr: the unit's own
   bool has_file = false;
   uint64_t file = 0;

@@ -156,7 +156,7 @@ uint32_t FunctionWalk::NameOf(const Attributes& attributes) {
     if (found) return name;
   }
   names_.push_back(ResolveFunction(*unit_, attributes, *foreign_));
-  if (names_.back().name.empty()) ++counts_.names_missing;
+  if (names_.back().name == nullptr) ++counts_.names_missing;
   return next;
 }
 

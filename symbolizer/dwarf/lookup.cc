@@ -139,7 +139,7 @@ class Lookup {
       for (uint32_t at = chain.node; at != 0; at = piece.nodes[at].parent) {
         const UnitLines::Node& node = piece.nodes[at];
         const UnitLines::Function& function = piece.functions[node.function];
-        frames.push_back({.function = function.name,
+        frames.push_back({.function = function.name == nullptr ? "" : function.name,
                           .file = piece.files[file],
                           .line = line,
                           .start_line = function.line,

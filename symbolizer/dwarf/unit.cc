@@ -2,6 +2,7 @@
 #include "symbolizer/dwarf/unit.h"
 
 #include <algorithm>
+#include <cstring>
 
 namespace firewatch::symbolizer::dwarf {
 namespace {
@@ -118,45 +119,56 @@ void Unit::InheritSkeleton(const Unit& skeleton) {
   low_pc_ = skeleton.low_pc_;
 }
 
-uint64_t Unit::IndexedString(uint64_t index, bool* found) const {
-  const std::span<const std::byte> section = file_->sections().str_offsets;
-  const uint64_t size = header_.shape.offset_size;
-  *found = false;
-  if (index > section.size() / size || str_offsets_base_ > section.size()) return 0;
-  Cursor cursor(section, str_offsets_base_ + index * size);
-  const uint64_t offset = cursor.Sized(static_cast<unsigned>(size));
-  *found = cursor.ok();
-  return offset;
-}
-
-std::string_view Unit::StringOf(const Attributes& attributes, Slot slot) const {
+std::span<const std::byte> Unit::LocateString(const Attributes& attributes, Slot slot,
+                                              uint64_t* offset) const {
   if (!attributes.Has(slot)) return {};
   const DwarfSections& sections = file_->sections();
-  const uint64_t value = attributes.value[slot];
+  *offset = attributes.value[slot];
   switch (attributes.form[slot]) {
     case kFormString:
-      return StringAt(sections.info, value);
+      return sections.info;
     case kFormStrp:
-      return StringAt(sections.str, value);
+      return sections.str;
     case kFormLineStrp:
-      return StringAt(sections.line_str, value);
+      return sections.line_str;
     case kFormStrpSup:
     case kFormGnuStrpAlt:
-      return file_->alt() == nullptr ? std::string_view()
-                                     : StringAt(file_->alt()->sections().str, value);
+      if (file_->alt() == nullptr) return {};
+      return file_->alt()->sections().str;
     case kFormStrx:
     case kFormStrx1:
     case kFormStrx2:
     case kFormStrx3:
     case kFormStrx4:
     case kFormGnuStrIndex: {
-      bool found;
-      const uint64_t offset = IndexedString(value, &found);
-      return found ? StringAt(sections.str, offset) : std::string_view();
+      const uint64_t size = header_.shape.offset_size;
+      const uint64_t all = sections.str_offsets.size();
+      if (*offset > all / size || str_offsets_base_ > all) return {};
+      Cursor cursor(sections.str_offsets, str_offsets_base_ + *offset * size);
+      *offset = cursor.Sized(static_cast<unsigned>(size));
+      if (!cursor.ok()) return {};
+      return sections.str;
     }
     default:
       return {};
   }
+}
+
+std::string_view Unit::StringOf(const Attributes& attributes, Slot slot) const {
+  uint64_t offset = 0;
+  const std::span<const std::byte> section = LocateString(attributes, slot, &offset);
+  return StringAt(section, offset);
+}
+
+const char* Unit::TextOf(const Attributes& attributes, Slot slot) const {
+  uint64_t offset = 0;
+  const std::span<const std::byte> section = LocateString(attributes, slot, &offset);
+  if (offset >= section.size()) return nullptr;
+  const auto* text = reinterpret_cast<const char*>(section.data()) + offset;
+  // Sections of strings end with one. Those in .debug_info have been read to their end.
+  if (attributes.form[slot] == kFormString || section.back() == std::byte{0}) return text;
+  return std::memchr(text, 0, section.size() - static_cast<size_t>(offset)) != nullptr ? text
+                                                                                       : nullptr;
 }
 
 std::optional<uint64_t> Unit::IndexedAddress(uint64_t index) const {

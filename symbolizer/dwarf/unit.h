@@ -89,6 +89,9 @@ class Unit {
 
   // Empty when there is none, or it is in a file that was not given.
   std::string_view StringOf(const Attributes& attributes, Slot slot) const;
+  // The same without a look at the bytes: names are given by the hundred thousand, and most are
+  // known by where they are. Ends with a NUL inside the section. nullptr when there is none.
+  const char* TextOf(const Attributes& attributes, Slot slot) const;
   std::optional<uint64_t> AddressOf(const Attributes& attributes, Slot slot) const;
   std::optional<EntryRef> ReferenceOf(const Attributes& attributes, Slot slot) const;
   uint64_t ConstantOf(const Attributes& attributes, Slot slot) const {
@@ -107,7 +110,9 @@ class Unit {
 
  private:
   bool ReadOwnEntry();
-  uint64_t IndexedString(uint64_t index, bool* found) const;
+  // The section that a string is in, and its offset there; an empty section when there is none.
+  std::span<const std::byte> LocateString(const Attributes& attributes, Slot slot,
+                                          uint64_t* offset) const;
   std::optional<uint64_t> IndexedRangeList(uint64_t index) const;
   void ReadRnglist(uint64_t offset, std::vector<AddressRange>* out) const;
   void ReadDebugRanges(uint64_t offset, std::vector<AddressRange>* out) const;

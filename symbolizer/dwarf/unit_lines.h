@@ -33,16 +33,13 @@ namespace firewatch::symbolizer::dwarf {
 // whose first element says nothing.
 struct UnitLines {
   struct Function {
-    std::string_view name;  // in a mapped section
+    const char* name = nullptr;  // in a section, with a NUL behind it; nullptr: none
     uint32_t file = 0;
     uint32_t line = 0;
 
-    bool operator==(const Function& other) const {
-      return name.data() == other.name.data() && name.size() == other.name.size() &&
-             file == other.file && line == other.line;
-    }
+    bool operator==(const Function&) const = default;  // names by where they are
     uint64_t Hash() const {
-      return MixHash(MixHash(reinterpret_cast<uintptr_t>(name.data()), file), line);
+      return MixHash(MixHash(reinterpret_cast<uintptr_t>(name), file), line);
     }
   };
   // A call of a function, inlined or (parent 0) not. A parent comes before its children.
@@ -77,6 +74,14 @@ struct UnitLines {
   std::vector<Chain> chains;
   std::vector<Row> rows;
   std::vector<AddressRange> code;  // of the functions, in no order
+
+  void ShrinkToFit() {
+    files.shrink_to_fit();
+    functions.shrink_to_fit();
+    nodes.shrink_to_fit();
+    chains.shrink_to_fit();
+    rows.shrink_to_fit();
+  }
 };
 
 struct UnitCounts {

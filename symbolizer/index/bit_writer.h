@@ -6,6 +6,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 namespace firewatch::symbolizer {
@@ -22,23 +23,28 @@ class BitWriter {
   void Put(uint32_t value, unsigned bits) {
     word_ |= uint64_t{value} << used_;
     used_ += bits;
-    while (used_ >= 8) {
-      bytes_->push_back(static_cast<std::byte>(word_ & 0xff));
-      word_ >>= 8;
-      used_ -= 8;
-    }
+    if (used_ < 32) return;
+    Append(4);
+    word_ >>= 32;
+    used_ -= 32;
   }
   // To the next whole byte.
   void Align() {
-    if (used_ > 0) bytes_->push_back(static_cast<std::byte>(word_));
+    Append((used_ + 7) / 8);
     word_ = 0;
     used_ = 0;
   }
 
  private:
+  void Append(size_t size) {
+    std::byte bytes[sizeof(word_)];
+    std::memcpy(bytes, &word_, sizeof(word_));
+    bytes_->insert(bytes_->end(), bytes, bytes + size);
+  }
+
   std::vector<std::byte>* bytes_;
   uint64_t word_ = 0;
-  unsigned used_ = 0;
+  unsigned used_ = 0;  // bits of word_; less than 32 between calls
 };
 
 // Bits that every number up to `largest` fits in.

@@ -27,7 +27,9 @@ using dwarf::UnitLines;
 using dwarf::UnitReader;
 
 constexpr int kMaxThreads = 64;
-constexpr size_t kUnitsAheadPerThread = 3;
+// Rows of units that wait for an earlier one. One unit can be a tenth of a program: as much is read
+// meanwhile. About 2 MB.
+constexpr size_t kMaxRowsWaiting = size_t{64} << 10;
 
 uint64_t BytesOf(const DwarfSections& s) {
   return s.info.size() + s.abbrev.size() + s.str.size() + s.line.size() + s.line_str.size() +
@@ -37,8 +39,8 @@ uint64_t BytesOf(const DwarfSections& s) {
 
 class Build {
  public:
-  Build(const InfoFile& file, const DwarfInput& input, size_t ahead, LineTableWriter& writer)
-      : file_(file), filter_(input.executable), split_(input), ahead_(ahead), writer_(writer) {}
+  Build(const InfoFile& file, const DwarfInput& input, LineTableWriter& writer)
+      : file_(file), filter_(input.executable), split_(input), writer_(writer) {}
 
   // What each thread does.
   void Work() {
@@ -46,7 +48,7 @@ class Build {
     UnitCounts counts;
     std::unique_lock<std::mutex> lock(mutex_);
     while (status_.ok() && next_to_read_ < file_.unit_offsets().size()) {
-      if (next_to_read_ >= next_to_add_ + ahead_) {
+      if (rows_waiting_ > kMaxRowsWaiting) {
         moved_.wait(lock);
         continue;
       }
@@ -55,10 +57,11 @@ class Build {
       std::vector<UnitLines> pieces;
       const auto take = [&](UnitLines piece) {
         pieces.push_back(std::move(piece));
-        AddEarly(index, &pieces);
+        if (!AddEarly(index, &pieces)) pieces.back().ShrinkToFit();  // it will wait
       };
       reader.Read(file_, file_.unit_offsets()[index], filter_, take, &counts);
       lock.lock();
+      for (const UnitLines& piece : pieces) rows_waiting_ += piece.rows.size();
       done_.emplace(index, std::move(pieces));
       if (!adding_) AddDone(lock);
     }
@@ -70,15 +73,17 @@ class Build {
 
  private:
   // The pieces of a unit that is next go into the table before it is read to its end.
-  void AddEarly(size_t unit, std::vector<UnitLines>* pieces) {
+  // False when it is not next.
+  bool AddEarly(size_t unit, std::vector<UnitLines>* pieces) {
     std::unique_lock<std::mutex> lock(mutex_);
-    if (adding_ || next_to_add_ != unit) return;
+    if (adding_ || next_to_add_ != unit) return false;
     adding_ = true;
     lock.unlock();
     absl::Status status = AddPieces(unit, pieces);
     lock.lock();
     adding_ = false;
     if (status_.ok()) status_ = std::move(status);
+    return true;
   }
   // By the one thread that has set adding_.
   absl::Status AddPieces(size_t unit, std::vector<UnitLines>* pieces) {
@@ -94,6 +99,7 @@ class Build {
       if (next == done_.end()) break;
       std::vector<UnitLines> pieces = std::move(next->second);
       done_.erase(next);
+      for (const UnitLines& piece : pieces) rows_waiting_ -= piece.rows.size();
       const size_t unit = next_to_add_;
       lock.unlock();
       absl::Status status = AddPieces(unit, &pieces);
@@ -109,7 +115,6 @@ class Build {
   const InfoFile& file_;
   CodeFilter filter_;
   SplitUnits split_;
-  size_t ahead_;
   LineTableWriter& writer_;  // of whoever has adding_
 
   std::mutex mutex_;  // guards all below
@@ -117,6 +122,7 @@ class Build {
   size_t next_to_read_ = 0;
   size_t next_to_add_ = 0;
   bool adding_ = false;
+  size_t rows_waiting_ = 0;  // in done_
   std::map<size_t, std::vector<UnitLines>> done_;
   UnitCounts counts_;
   absl::Status status_;
@@ -135,7 +141,7 @@ absl::StatusOr<LineBuildStats> BuildLines(const DwarfInput& input, const LineBui
 
   LineTableWriter writer(names, section);
   const int threads = std::clamp(options.threads, 1, kMaxThreads);
-  Build build(file, input, kUnitsAheadPerThread * static_cast<size_t>(threads), writer);
+  Build build(file, input, writer);
   std::vector<std::thread> others;
   for (int i = 1; i < threads; ++i) others.emplace_back([&build] { build.Work(); });
   build.Work();

@@ -23,9 +23,7 @@ constexpr char kNames[] = "f\0g\0h\0";
 UnitLines ThreeCalls() {
   UnitLines unit;
   unit.files = {"", "/a.c", "/b.h"};
-  unit.functions = {{std::string_view(kNames, 1), 1, 50},
-                    {std::string_view(kNames + 2, 1), 2, 60},
-                    {std::string_view(kNames + 4, 1), 2, 70}};
+  unit.functions = {{kNames, 1, 50}, {kNames + 2, 2, 60}, {kNames + 4, 2, 70}};
   unit.nodes = {{}, {0, 0, 0, 0}, {1, 1, 1, 5}, {2, 2, 2, 6}};
   unit.chains = {{}, {1, 1, 10}, {2, 2, 20}, {3, 2, 30}, {0, 1, 40}};
   return unit;

@@ -183,9 +183,9 @@ absl::Status LineTableWriter::Output::Align() {
   return over == 0 ? absl::OkStatus() : Append(std::span(kZeros).first(8 - over));
 }
 
-uint32_t LineTableWriter::NameOf(std::string_view name) {
-  if (name.empty()) return 0;
-  const uint32_t pointer = pointers_.Add({name.data()});
+uint32_t LineTableWriter::NameOf(const char* name) {
+  if (name == nullptr) return 0;
+  const uint32_t pointer = pointers_.Add({name});
   if (pointer == name_of_pointer_.size()) name_of_pointer_.push_back(names_.Intern(name));
   return name_of_pointer_[pointer];
 }

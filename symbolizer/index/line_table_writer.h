@@ -99,7 +99,7 @@ class LineTableWriter {
   // What an earlier unit has said is taken out of the piece, and all that it leaves unused.
   void DropClaimed(uint64_t unit, dwarf::UnitLines* piece);
   static void DropUnused(dwarf::UnitLines* piece);
-  uint32_t NameOf(std::string_view name);
+  uint32_t NameOf(const char* name);
   uint32_t FileInBlock(uint32_t name);
   absl::Status FlushBlock();
   void EncodeRows(const dwarf::UnitLines& piece, PieceRows* rows);
