@@ -25,6 +25,7 @@ enum class Flag : uint8_t {
   kAddresses,
   kPretty,
   kBaseNames,
+  kRelativeNames,
   kVerbose,
   kSourceLines,
   kAdjustVma,
@@ -100,7 +101,7 @@ constexpr FlagRow kFlags[] = {
     {"dia", Flag::kUnsupported, Value::kNone},
     {"filter-markup", Flag::kUnsupported, Value::kNone},
     {"relative-address", Flag::kUnsupported, Value::kNone},
-    {"relativenames", Flag::kUnsupported, Value::kNone},  // paths are kept whole
+    {"relativenames", Flag::kRelativeNames, Value::kNone},
 };
 
 const FlagRow* FindFlag(std::string_view name) {
@@ -219,6 +220,9 @@ class Parser {
       case Flag::kBaseNames:
         options_.paths = FilePaths::kBaseNames;
         break;
+      case Flag::kRelativeNames:
+        options_.paths = FilePaths::kRelative;
+        break;
       case Flag::kVerbose:
         options_.verbose = true;
         break;
@@ -330,6 +334,7 @@ flags and prints its forms. Without addresses, lines of standard input: [CODE] [
   -a, --addresses              print the address first
   -p, --pretty-print           a line per frame
   -s, --basenames              file names without directories
+  --relativenames              paths without the directory of compilation
   --verbose                    where functions begin, too
   --print-source-context-lines N
   --adjust-vma N               added to each address

@@ -15,7 +15,8 @@
 namespace firewatch::cli {
 
 enum class FunctionNames : uint8_t { kNone, kShort, kLinkage };
-enum class FilePaths : uint8_t { kWhole, kBaseNames };
+// kRelative: as the line table has them, without the compilation directory.
+enum class FilePaths : uint8_t { kWhole, kRelative, kBaseNames };
 
 struct SymbolizeOptions {
   std::string module;                  // --exe; "": each line names its file

@@ -52,6 +52,7 @@ TEST(SymbolizeArgumentsTest, ShortFlagsCanBeJoined) {
   EXPECT_TRUE(options.print_addresses);
   EXPECT_TRUE(options.pretty);
   EXPECT_EQ(options.paths, FilePaths::kBaseNames);
+  EXPECT_EQ(Parsed({"--relativenames", "--exe=a"}).paths, FilePaths::kRelative);
   EXPECT_EQ(options.module, "f");
   EXPECT_EQ(Error({"-apx"}), "unknown argument '-apx'");
   EXPECT_EQ(Error({"-eap"}), "unknown argument '-eap'");
@@ -108,8 +109,6 @@ TEST(SymbolizeArgumentsTest, WhatIsWrongIsNamed) {
             "--functions: expected none, short or linkage, but got 'all'");
   EXPECT_EQ(Error({"--inlines=maybe"}), "unknown argument '--inlines=maybe'");
   EXPECT_EQ(Error({"--debuginfod"}), "--debuginfod is llvm-symbolizer's, but not supported here");
-  EXPECT_EQ(Error({"--relativenames"}),
-            "--relativenames is llvm-symbolizer's, but not supported here");
   EXPECT_EQ(Error({"--stdin", "0x1"}), "--stdin and addresses ('0x1') exclude one another");
 }
 

@@ -132,7 +132,7 @@ absl::StatusOr<std::unique_ptr<SymbolizeModule>> SymbolizeModule::OpenBuildId(
     const std::string& build_id, const SymbolizeOptions& options, symbolizer::IndexCache* cache) {
   std::unique_ptr<SymbolizeModule> module(new SymbolizeModule(options, cache));
   const BuildId id = BuildId::FromHex(build_id);
-  if (cache != nullptr && !id.empty()) {
+  if (cache != nullptr && !id.empty() && options.paths != FilePaths::kRelative) {
     if (auto saved = cache->Find(id.ToHex()); saved.ok() && saved->index.has_lines()) {
       module->index_ = saved->index;
       module->index_file_ = std::move(saved->file);
@@ -165,6 +165,7 @@ absl::Status SymbolizeModule::Reopen() {
   options.limits.max_symbols = uint64_t{1} << 26;
   options.limits.max_string_bytes = uint64_t{4} << 30;
   options.max_inflated_bytes = uint64_t{16} << 30;
+  options.relative_paths = options_.paths == FilePaths::kRelative;
   options.open_dwo = [this](std::string_view name, std::string_view compilation_directory) {
     DebugFileSearch search({.kind = DebugFileKind::kDwo,
                             .path = path_,
@@ -252,11 +253,15 @@ std::string SymbolizeModule::CacheKey() const {
   return (facts.has_pseudo_id ? "pseudo-" : "") + facts.id.ToHex();
 }
 
+// Flags that look elsewhere for debug information, or at other paths, ask for an answer of their
+// own.
+bool SymbolizeModule::MayShare() const {
+  return cache_ != nullptr && options_.dwp.empty() && options_.debug_directories.empty() &&
+         options_.paths != FilePaths::kRelative;
+}
+
 bool SymbolizeModule::UseSaved() {
-  // Flags that look elsewhere for debug information ask for an answer of their own.
-  if (cache_ == nullptr || !options_.dwp.empty() || !options_.debug_directories.empty()) {
-    return false;
-  }
+  if (!MayShare()) return false;
   auto saved = cache_->Find(CacheKey());
   // One without lines is the agent's first stage, or a debug file may have come since.
   if (!saved.ok() || !saved->index.has_lines()) return false;
@@ -278,8 +283,7 @@ absl::Status SymbolizeModule::WriteIndex(bool lines) {
   FindCompanions();
   symbols_opened_ = true;
   if (files_ == nullptr) return base::Internal("{} could be opened only once", path_);
-  const bool save =
-      lines && cache_ != nullptr && options_.dwp.empty() && options_.debug_directories.empty();
+  const bool save = lines && MayShare();
   base::UniqueFd fd;
   if (save) {
     auto scratch = cache_->NewScratch();

@@ -76,6 +76,7 @@ class SymbolizeModule {
   // Tries debug files until one belongs to the file.
   void FindCompanions();
   absl::Status Reopen();
+  bool MayShare() const;
   bool UseSaved();
   // Symbols and debug files, but no lines yet.
   void OpenSymbols();

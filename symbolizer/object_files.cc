@@ -56,8 +56,9 @@ constexpr SectionName kDwoSections[] = {
 };
 
 absl::StatusOr<DwarfSections> LoadSections(ElfFile& file, std::span<const SectionName> names,
-                                           uint64_t* bytes) {
+                                           const ObjectOptions& options, uint64_t* bytes) {
   DwarfSections sections;
+  sections.relative_paths = options.relative_paths;
   for (const SectionName& name : names) {
     ASSIGN_OR_RETURN(sections.*name.member, file.Section(name.name));
     *bytes += (sections.*name.member).size();
@@ -133,7 +134,7 @@ class ObjectFiles::DwoFiles {
     if (!elf.ok()) return nullptr;
     dwo->elf = *std::move(elf);
     uint64_t bytes = 0;
-    auto sections = LoadSections(*dwo->elf, kDwoSections, &bytes);
+    auto sections = LoadSections(*dwo->elf, kDwoSections, options_, &bytes);
     if (!sections.ok() || sections->empty()) return nullptr;
     dwo->sections = *sections;
     dwo->fd.Reset();  // all that is needed is mapped; the helper may have 16 descriptors
@@ -256,15 +257,15 @@ absl::StatusOr<const DwarfInput*> ObjectFiles::Dwarf() {
   if (dwarf_file_ == nullptr) return base::NotFound("no debug information");
   auto input = std::make_unique<DwarfInput>();
   uint64_t bytes = 0;
-  ASSIGN_OR_RETURN(input->main, LoadSections(*dwarf_file_, kMainSections, &bytes));
+  ASSIGN_OR_RETURN(input->main, LoadSections(*dwarf_file_, kMainSections, options_, &bytes));
   // What cannot be read of the others is missing: names, or functions, not all lines.
   if (alt_ != nullptr) {
-    auto sections = LoadSections(*alt_, kAltSections, &bytes);
+    auto sections = LoadSections(*alt_, kAltSections, options_, &bytes);
     Note(sections.status());
     if (sections.ok()) input->alt = *sections;
   }
   if (dwp_ != nullptr) {
-    auto sections = LoadSections(*dwp_, kDwoSections, &bytes);
+    auto sections = LoadSections(*dwp_, kDwoSections, options_, &bytes);
     Note(sections.status());
     if (sections.ok()) input->dwp = *sections;
   }

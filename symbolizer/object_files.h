@@ -40,7 +40,8 @@ struct ObjectOptions {
   uint64_t max_inflated_bytes = uint64_t{3} << 30;
   // May read the whole debug file for its CRC (1 GB/s) when build ids cannot tell.
   bool check_crc = true;
-  DwoOpener open_dwo;  // may be empty
+  DwoOpener open_dwo;           // may be empty
+  bool relative_paths = false;  // DwarfSections::relative_paths, of every file
 };
 
 // What it hands out lives as long as it does. One home thread, but for DwarfInput, which any number

@@ -20,6 +20,8 @@ struct DwarfSections {
   std::span<const std::byte> info, abbrev, str, line, line_str, ranges, rnglists, addr, str_offsets,
       aranges;
   std::span<const std::byte> cu_index;  // .dwp only
+  // Paths as in the line table, relative to the compilation directory where they are so there.
+  bool relative_paths = false;
 
   bool empty() const { return info.empty(); }
 };

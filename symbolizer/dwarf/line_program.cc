@@ -86,6 +86,7 @@ void AppendPath(std::string_view part, std::string* path) {
 bool LineProgram::Open(const DwarfSections& sections, uint64_t offset, uint8_t address_size) {
   *this = LineProgram();
   address_size_ = address_size;
+  relative_paths_ = sections.relative_paths;
   Cursor cursor(sections.line, offset);
   uint64_t length = cursor.U32();
   if (length == 0xffffffff) {
@@ -181,8 +182,8 @@ bool LineProgram::PathOf(uint64_t file, std::string_view comp_dir, std::string* 
                                            ? directories_[static_cast<size_t>(entry.directory)]
                                            : std::string_view();
     const bool in_comp_dir = version_ >= 5 && entry.directory == 0;  // then it is `directory`
-    if (!in_comp_dir && !IsAbsolute(directory)) AppendPath(comp_dir, path);
-    AppendPath(directory, path);
+    if (!in_comp_dir && !relative_paths_ && !IsAbsolute(directory)) AppendPath(comp_dir, path);
+    if (!in_comp_dir || !relative_paths_) AppendPath(directory, path);
   }
   AppendPath(entry.name, path);
   return true;

@@ -28,7 +28,8 @@ class LineProgram {
   bool Open(const DwarfSections& sections, uint64_t offset, uint8_t address_size);
 
   // Sets `*path` to the path of a file, joined as LLVM does (the compilation directory before what
-  // is relative, nothing normalized). False for an index that is not in the table.
+  // is relative, unless `relative_paths` of the sections; nothing normalized). False for an index
+  // that is not in the table.
   bool PathOf(uint64_t file, std::string_view comp_dir, std::string* path) const;
 
   struct Counts {
@@ -58,6 +59,7 @@ class LineProgram {
   bool EndSequence(uint64_t end, const CodeFilter& filter, Order order, LineRows* out,
                    Counts* counts);
 
+  bool relative_paths_ = false;
   std::span<const std::byte> program_;
   uint16_t version_ = 0;
   uint8_t offset_size_ = 4;

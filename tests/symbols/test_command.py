@@ -61,7 +61,7 @@ class CommandTest(SymbolsTest):
         lines = "".join(f"{a:#x}\n" for a in self.addresses)
         forms = [[], ["--no-inlines"], ["-p"], ["-a"], ["-a", "-p"], ["-s"], ["-f=none"], ["--no-demangle"], ["--verbose"],
                  ["--print-source-context-lines=3"], ["--inlining=false", "-C"], ["-aps"], ["--demangle", "--inlines"],
-                 ["--functions=linkage", "--basenames", "--print-address"]]
+                 ["--functions=linkage", "--basenames", "--print-address"], ["--relativenames"]]
         compared = 0
         for peer in ("llvm-symbolizer-19", "llvm-symbolizer-14"):
             if peer.endswith("14") and run(["sh", "-c", f"command -v {peer}"], check=False).returncode:
