@@ -303,8 +303,10 @@ TEST_F(SamplerTest, WaitFdWakesAboutOnceASecondNotPerSample) {
     samples += sampler->Drain([](const SampleRecord&) {});
   }
   EXPECT_GE(wakes, 1u);
-  EXPECT_LE(wakes, 8u);
   EXPECT_GT(samples, 10u);
+  // Nobody answers the notes here, so each sample brings its stack: some twenty fill the part of
+  // the ring that is worth a wake-up.
+  EXPECT_LE(wakes, 4 + samples / 16);
 }
 
 TEST_F(SamplerTest, StopHandsOutWhatNobodyWasWokenFor) {

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -203,8 +204,22 @@ TEST(HelperProtocolTest, RequestWhoseDescriptorsDoNotFitEndsTheHelper) {
     ASSERT_TRUE(helper.ok());
     const base::UniqueFd file = EmptyFile();
     const int fd = file.get();
+    const auto wait = [&] {
+      pollfd readable{.fd = (*helper)->socket(), .events = POLLIN, .revents = 0};
+      return ::poll(&readable, 1, 60'000) == 1;
+    };
+    HelperHello hello;
+    ASSERT_TRUE(wait());
+    ASSERT_EQ((*helper)->Receive(&hello), HelperProcess::Transfer::kDone);
     const HelperRequest request = {.operation = HelperOperation::kIdentify, .fds = claimed};
     ASSERT_EQ((*helper)->Send(request, std::span(&fd, 1)), HelperProcess::Transfer::kDone);
+    // It ends by itself, without an answer.
+    HelperAnswer answer;
+    HelperDwoQuestion question;
+    bool is_question = false;
+    ASSERT_TRUE(wait()) << claimed;
+    EXPECT_EQ((*helper)->Receive(&answer, &question, &is_question), HelperProcess::Transfer::kDead)
+        << claimed;
     EXPECT_THAT((*helper)->End(), testing::AnyOf("exit code 0", "killed by SIGKILL"));
   }
 }
