@@ -47,6 +47,7 @@ struct TestMapping {
 };
 
 namespace fs = std::filesystem;
+using testing::AnyOf;
 using testing::HasSubstr;
 using testing::StartsWith;
 
@@ -438,9 +439,14 @@ TEST_F(SymbolizerTest, FileThatKillsTheHelperIsRefusedAndTheNextOneIsRead) {
   Wait();
   const FileInfo info = symbolizer_->Info(hostile);
   EXPECT_EQ(info.state, FileState::kRefused);
-  EXPECT_THAT(std::string(info.reason), StartsWith("the symbol helper was lost on it: killed by"));
+  // A busy machine may not give it the one second of CPU within ten.
+  EXPECT_THAT(std::string(info.reason),
+              AnyOf(StartsWith("the symbol helper was lost on it: killed by"),
+                    StartsWith("the symbol helper was lost on it: took more than")));
   EXPECT_EQ(NameAt(good, 0x200), "named");
-  EXPECT_EQ(Metric("firewatch_symbol_helper_restarts_total{reason=\"crash\"}"), 1);
+  EXPECT_EQ(Metric("firewatch_symbol_helper_restarts_total{reason=\"crash\"}") +
+                Metric("firewatch_symbol_helper_restarts_total{reason=\"timeout\"}"),
+            1);
   EXPECT_EQ(Metric("firewatch_symbol_files_total{state=\"refused\"}"), 1);
   EXPECT_EQ(Metric("firewatch_agent_lost_total{reason=\"file_refused\"}"), 1);
 }
