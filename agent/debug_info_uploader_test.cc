@@ -7,7 +7,6 @@
 #include <unistd.h>
 #include <zstd.h>
 
-#include <map>
 #include <memory>
 #include <optional>
 #include <set>
@@ -40,7 +39,6 @@ class KeepingServer {
     ASSERT_TRUE(started.ok());
     http_ = *std::move(started);
   }
-  void Stop() { http_.reset(); }
   std::string address() const { return http_->address(); }
 
   // "abcdef debug agent zstd", in the order of arrival.
@@ -69,8 +67,8 @@ class KeepingServer {
 
  private:
   struct Sink final : transport::BodySink {
-    Sink(KeepingServer& server, std::string id, std::string text)
-        : server(server), id(std::move(id)), text(std::move(text)) {}
+    Sink(KeepingServer& to, std::string build_id, std::string how)
+        : server(to), id(std::move(build_id)), text(std::move(how)) {}
     std::optional<transport::HttpResponse> Take(std::string_view piece) override {
       bytes.append(piece);
       return std::nullopt;
@@ -212,7 +210,6 @@ TEST_F(DebugInfoUploaderTest, DebugFilesComeWithTheirProgramAndWhatHasNothingIsN
 TEST_F(DebugInfoUploaderTest, TheQueueIsBoundedAndTheMostSampledGoesFirst) {
   DebugInfoUploaderOptions options = Options();
   options.max_waiting = 2;
-  const std::string address = server_.address();
   options.server = "127.0.0.1:1";  // nobody: everything waits
   options.backoff_min_ms = options.backoff_max_ms = 60'000;
   const Agent waiting = StartAgent(options);

@@ -64,7 +64,7 @@ class DebugCopiesTest : public testing::Test {
     const base::UniqueFd out = EmptyFile();
     const auto report = BuildIndex(**files, {.lines = true}, out.get());
     EXPECT_TRUE(report.ok());
-    if (report.ok()) EXPECT_GT(report->rows, 0u);
+    EXPECT_GT(report.ok() ? report->rows : 0, 0u);
     return BytesOf(out.get());
   }
 

@@ -46,7 +46,7 @@ class PlainHttpServerTest : public testing::Test {
  protected:
   // Counts what is streamed to it; refuses it from the start below /full.
   struct CountingSink final : BodySink {
-    explicit CountingSink(size_t& bytes) : bytes(bytes) {}
+    explicit CountingSink(size_t& counter) : bytes(counter) {}
     std::optional<HttpResponse> Take(std::string_view piece) override {
       bytes += piece.size();
       return std::nullopt;
