@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <cstdlib>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -17,6 +18,7 @@
 #include "agent/core/process_table.h"
 #include "agent/cpu/features.h"
 #include "agent/cpu/profiler.h"
+#include "agent/debug_info_uploader.h"
 #include "agent/health.h"
 #include "agent/self_metrics.h"
 #include "agent/upload/uploader.h"
@@ -114,14 +116,25 @@ absl::Status Run(const AgentConfig& config) {
                          return HandleAgentRequest(request, metrics, health);
                        },
                        metrics));
-  ASSIGN_OR_RETURN(
-      const auto symbolizer,
-      symbolizer::Symbolizer::Create({.cache_directory = config.cache_directory,
-                                      .lines = config.lines,
-                                      // The helper's memory counts as the agent's while it lives,
-                                      // and what the agent itself needs is 20 MiB.
-                                      .lines_max_bytes = config.memory_limit_bytes / 8 * 5},
-                                     metrics));
+  std::unique_ptr<DebugInfoUploader> debug_info;
+  if (!config.debuginfo_server.empty() && config.replay_path.empty()) {
+    ASSIGN_OR_RETURN(debug_info,
+                     DebugInfoUploader::Start({.server = config.debuginfo_server,
+                                               .copies = {.directory = config.cache_directory}},
+                                              metrics));
+  }
+  std::function<void(const symbolizer::FileUse&)> on_use;
+  if (debug_info != nullptr) {
+    on_use = [&debug_info](const symbolizer::FileUse& use) { debug_info->Offer(use); };
+  }
+  ASSIGN_OR_RETURN(const auto symbolizer, symbolizer::Symbolizer::Create(
+                                              {.cache_directory = config.cache_directory,
+                                               .lines = config.lines,
+                                               // The helper's memory counts as the agent's while it
+                                               // lives, and what the agent itself needs is 20 MiB.
+                                               .lines_max_bytes = config.memory_limit_bytes / 8 * 5,
+                                               .on_use = std::move(on_use)},
+                                              metrics));
   ASSIGN_OR_RETURN(const auto uploader,
                    Uploader::Start({.server = config.server,
                                     .spool_directory = config.spool_directory,

@@ -5,13 +5,10 @@
 #include <limits.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <zstd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <cstdlib>
-#include <cstring>
 
 #include "base/status.h"
 #include "symbolizer/elf/byte_source.h"
@@ -25,20 +22,11 @@ namespace {
 using symbolizer::ElfReader;
 using symbolizer::ElfSection;
 
-constexpr size_t kPieceBytes = size_t{256} << 10;
-constexpr int kZstdLevel = 3;
 constexpr uint32_t kSymtab = 2;   // SHT_SYMTAB
 constexpr uint32_t kNoBits = 8;   // SHT_NOBITS
 constexpr uint32_t kDynsym = 11;  // SHT_DYNSYM
 constexpr size_t kMaxDebugLinkBytes = 4096;
 constexpr int kMaxPlaces = 32;
-
-// Names are made of symbols, DWARF, relocations of the PLT and the PLT itself: not of these.
-constexpr std::array<std::string_view, 6> kBlankSections = {
-    ".text", ".rodata", ".eh_frame", ".gcc_except_table", ".data", ".data.rel.ro"};
-// Go's own tables of functions and inlining point into .rodata and .data.
-constexpr std::array<std::string_view, 3> kGoSections = {".gopclntab", ".data.rel.ro.gopclntab",
-                                                         ".go.buildinfo"};
 
 bool HasBytes(const ElfSection* section) {
   return section != nullptr && section->type != kNoBits && section->size > 0;
@@ -57,20 +45,6 @@ std::string DebugLinkOf(const ElfReader& elf) {
   if (!elf.source().Read(section->file_offset, bytes).ok()) return "";
   const auto link = symbolizer::ParseDebugLink(bytes);
   return link ? link->name : "";
-}
-
-std::vector<std::pair<uint64_t, uint64_t>> BlankRanges(const ElfReader& elf) {
-  const bool is_go = std::ranges::any_of(
-      kGoSections, [&](std::string_view name) { return elf.SectionNamed(name) != nullptr; });
-  std::vector<std::pair<uint64_t, uint64_t>> ranges;
-  if (is_go) return ranges;
-  for (const std::string_view name : kBlankSections) {
-    const ElfSection* section = elf.SectionNamed(name);
-    if (!HasBytes(section)) continue;
-    ranges.emplace_back(section->file_offset, section->file_offset + section->size);
-  }
-  std::ranges::sort(ranges);
-  return ranges;
 }
 
 }  // namespace
@@ -96,7 +70,7 @@ absl::StatusOr<DebugFile> InspectDebugFile(std::string path, base::UniqueFd fd) 
       HasBytes(elf->SectionNamed(".debug_info")) || HasBytes(elf->SectionNamed(".zdebug_info"));
   file.debuglink = DebugLinkOf(*elf);
   file.bytes = source.size();
-  file.blank = BlankRanges(*elf);
+  file.blank = symbolizer::BlankRangesOf(*elf);
   file.path = std::move(path);
   file.fd = std::move(fd);
   return file;
@@ -134,51 +108,6 @@ absl::StatusOr<DebugFile> FindSeparateDebugFile(const DebugFile& file) {
   }
   return base::NotFound("it is stripped, and no debug file of build id {} is there; looked for {}",
                         file.id.ToHex(), tried);
-}
-
-struct DebugFileReader::Compressor {
-  Compressor() : context(::ZSTD_createCCtx(), &::ZSTD_freeCCtx) {
-    ::ZSTD_CCtx_setParameter(context.get(), ZSTD_c_compressionLevel, kZstdLevel);
-    ::ZSTD_CCtx_setParameter(context.get(), ZSTD_c_checksumFlag, 1);
-  }
-  std::unique_ptr<ZSTD_CCtx, decltype(&::ZSTD_freeCCtx)> context;
-};
-
-DebugFileReader::DebugFileReader(const DebugFile& file)
-    : file_(file), compressor_(std::make_unique<Compressor>()), piece_(kPieceBytes) {}
-
-DebugFileReader::~DebugFileReader() = default;
-
-// The next piece of the file, blank where it is not needed.
-absl::Status DebugFileReader::Fill() {
-  const ssize_t got =
-      ::pread(file_.fd.get(), piece_.data(), piece_.size(), static_cast<off_t>(file_at_));
-  if (got < 0) return base::ErrnoStatus(errno, "read " + file_.path);
-  piece_bytes_ = static_cast<size_t>(got);
-  piece_at_ = 0;
-  for (const auto& [begin, end] : file_.blank) {
-    const uint64_t from = std::max(begin, file_at_);
-    const uint64_t to = std::min(end, file_at_ + piece_bytes_);
-    if (from < to) std::memset(piece_.data() + (from - file_at_), 0, to - from);
-  }
-  file_at_ += piece_bytes_;
-  return absl::OkStatus();
-}
-
-absl::StatusOr<size_t> DebugFileReader::Read(char* buffer, size_t capacity) {
-  ZSTD_outBuffer out{.dst = buffer, .size = capacity, .pos = 0};
-  while (out.pos == 0 && !ended_) {
-    if (piece_at_ == piece_bytes_) RETURN_IF_ERROR(Fill());
-    ZSTD_inBuffer in{.src = piece_.data(), .size = piece_bytes_, .pos = piece_at_};
-    const bool last = piece_bytes_ == 0;
-    const size_t left = ::ZSTD_compressStream2(compressor_->context.get(), &out, &in,
-                                               last ? ZSTD_e_end : ZSTD_e_continue);
-    if (::ZSTD_isError(left)) return base::Internal("zstd: {}", ::ZSTD_getErrorName(left));
-    piece_at_ = in.pos;
-    ended_ = last && left == 0;
-  }
-  sent_bytes_ += out.pos;
-  return out.pos;
 }
 
 }  // namespace firewatch::cli

@@ -20,7 +20,7 @@ namespace {
 using ::testing::HasSubstr;
 
 std::string ReadAll(const DebugFile& file, size_t capacity, uint64_t* sent) {
-  DebugFileReader reader(file);
+  symbolizer::CompressedFile reader(file.fd.get(), file.blank);
   std::string frame;
   std::vector<char> buffer(capacity);
   while (true) {

@@ -11,6 +11,7 @@
 
 #include "base/status.h"
 #include "cli/debug_file.h"
+#include "symbolizer/debug_copy.h"
 #include "transport/http_client.h"
 
 namespace firewatch::cli {
@@ -90,7 +91,7 @@ absl::StatusOr<std::string> WaitForNames(const std::string& url, int wait_second
 
 // Prints a line about what was sent.
 absl::Status Send(const DebugFile& file, const std::string& base_url) {
-  DebugFileReader reader(file);
+  symbolizer::CompressedFile reader(file.fd.get(), file.blank);
   const std::string_view kind = file.has_code ? "executable" : "debug";
   const std::string url = fmt::format("{}/{}?kind={}", base_url, file.id.ToHex(), kind);
   ASSIGN_OR_RETURN(

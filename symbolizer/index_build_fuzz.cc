@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Any bytes as an ELF file with debug information, all the way to an index: what was written must
-// be an index that its own reader takes, whatever the file said.
+// be an index that its own reader takes, whatever the file said. And its copy without code, whose
+// size is the file's wherever sections claim to lie.
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -12,6 +13,7 @@
 #include "base/check.h"
 #include "base/mapped_file.h"
 #include "base/unique_fd.h"
+#include "symbolizer/debug_copy.h"
 #include "symbolizer/elf/byte_source.h"
 #include "symbolizer/index/symbol_index.h"
 #include "symbolizer/index_build.h"
@@ -23,6 +25,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   options.max_inflated_bytes = 1 << 20;
   auto files = ObjectFiles::OfSource(source, std::move(options));
   if (!files.ok()) return 0;
+  const firewatch::base::UniqueFd copy(::memfd_create("copy", MFD_CLOEXEC));
+  const auto copied = WriteDebugCopy((*files)->elf()->reader(), copy.get());
+  CHECK(copied.ok() && *copied == size);
+  CHECK(FdByteSource(copy.get()).size() == size);
   const firewatch::base::UniqueFd out(::memfd_create("index", MFD_CLOEXEC));
   const auto report = BuildIndex(**files, {.lines = true}, out.get());
   if (!report.ok()) return 0;

@@ -58,6 +58,7 @@ struct FileRecord {
   uint32_t slot = kNoSlot;   // in slots_
   uint64_t retry_at_ns = 0;  // another process may show the file later: kUnreadable, or for lines
   MappingHint hint;          // of the request under way
+  MappingHint use_hint;      // of the last request; only with SymbolizerOptions::on_use
   int place = 0;
 };
 
@@ -318,6 +319,10 @@ void SymbolizerImpl::Request(FileId file, uint32_t pid, uint32_t parent_pid, uin
   const auto id = static_cast<uint32_t>(file);
   CHECK(id < files_.size());
   FileRecord& record = At(id);
+  if (options_.on_use != nullptr) {
+    record.use_hint = {
+        .pid = pid, .parent_pid = parent_pid, .map_start = map_start, .map_end = map_end};
+  }
   if (record.state == FileState::kUnreadable) {
     if (record.retry_at_ns == kNever || clock_.MonotonicNs() < record.retry_at_ns) return;
   } else if (record.state != FileState::kNew) {
@@ -622,6 +627,16 @@ void SymbolizerImpl::OnLines(LineBuilds::Outcome outcome) {
 
 void SymbolizerImpl::NoteUse(FileId file, uint64_t frames) {
   const FileRecord& record = At(static_cast<uint32_t>(file));
+  if (options_.on_use != nullptr && !record.build_id.empty() && record.use_hint.pid != 0 &&
+      !IsVdso(record.identity.path)) {
+    options_.on_use({.file = record.identity,
+                     .id = BuildId::FromHex(record.build_id),
+                     .pid = record.use_hint.pid,
+                     .parent_pid = record.use_hint.parent_pid,
+                     .map_start = record.use_hint.map_start,
+                     .map_end = record.use_hint.map_end,
+                     .frames = frames});
+  }
   if (record.slot == kNoSlot || slots_[record.slot].no_lines != NameReason::kPending) return;
   lines_.AddWeight(slots_[record.slot].key, frames);
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // From (file, file offset) to a name, and from a kernel address to a name. The face of this room:
-// the agent includes this header, file_identity.h and unwind/unwind_table.h, nothing deeper.
+// the agent includes this header, file_identity.h, debug_copies.h, debug_copy.h and
+// unwind/unwind_table.h, nothing deeper.
 //
 // Bytes of foreign ELF files are never parsed in this process: a sandboxed helper process (no
 // network, seccomp, rlimits, nice 10) reads the file from a descriptor and writes a symbol index,
@@ -11,6 +12,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -97,6 +99,17 @@ struct KernelSymbol {
   bool found = false;
 };
 
+// Frames of samples were in a file: where it can be found now.
+struct FileUse {
+  FileIdentity file;
+  BuildId id;
+  uint32_t pid = 0;
+  uint32_t parent_pid = 0;  // 0: none
+  uint64_t map_start = 0;
+  uint64_t map_end = 0;
+  uint64_t frames = 0;
+};
+
 struct SymbolizerOptions {
   // Symbol indexes by build id; made if missing. "" = a temporary one, removed at the end.
   std::string cache_directory;
@@ -110,6 +123,8 @@ struct SymbolizerOptions {
   uint64_t lines_max_bytes = uint64_t{1} << 30;  // private memory of that helper
   CpuBudgetOptions lines_budget;
   std::string proc_root = "/proc";
+  // Called within NoteUse for files with a build id (debug_copies.h); empty: not called.
+  std::function<void(const FileUse&)> on_use;
 };
 
 // An executable PT_LOAD segment of a file: offset and size in the file, virtual address.

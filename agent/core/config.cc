@@ -177,7 +177,7 @@ struct Setting {
   absl::Status (*set)(AgentConfig*, const std::string&);
 };
 
-constexpr std::array<Setting, 20> kSettings = {{
+constexpr std::array<Setting, 21> kSettings = {{
     {"server", "ADDR", "Where windows are sent: gRPC, HOST:PORT (127.0.0.1:7070)", Shape::kOne,
      SetText<&AgentConfig::server>},
     {"http", "ADDR", "The agent's own page: /metrics, /healthz (127.0.0.1:7172)", Shape::kOne,
@@ -195,6 +195,9 @@ constexpr std::array<Setting, 20> kSettings = {{
      SetText<&AgentConfig::cache_directory>},
     {"lines", "on|off", "Files, lines and inlined functions, from debug information (on)",
      Shape::kOne, SetLines},
+    {"debuginfo-server", "URL",
+     "Send debug information of sampled files, without code, to this server's HTTP address (off)",
+     Shape::kOne, SetText<&AgentConfig::debuginfo_server>},
     {"memory-limit", "BYTES", "Bound of the agent's heap and BPF maps together (64MiB)",
      Shape::kOne, SetMemoryLimit},
     {"label", "NAME=VALUE", "Added to every profile; may be repeated", Shape::kPairs, AddLabel},

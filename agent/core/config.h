@@ -23,11 +23,12 @@ struct AgentConfig {
   std::string spool_directory;   // /var/lib/firewatch/agent; without root below $HOME
   uint64_t spool_max_bytes = uint64_t{256} << 20;
   uint64_t memory_limit_bytes = uint64_t{64} << 20;  // RssAnon and charged BPF maps
-  std::string cache_directory;  // /var/cache/firewatch; without root below $HOME
-  bool lines = true;            // names with files, lines and inlined functions
-  profile::LabelSet labels;     // --label k=v, added to every profile
-  std::string service;          // "" = discover
-  std::string node;             // host name
+  std::string cache_directory;   // /var/cache/firewatch; without root below $HOME
+  bool lines = true;             // names with files, lines and inlined functions
+  std::string debuginfo_server;  // HTTP; debug information is sent there; "" = never
+  profile::LabelSet labels;      // --label k=v, added to every profile
+  std::string service;           // "" = discover
+  std::string node;              // host name
   std::vector<std::string> cgroups;
   std::vector<Pid> pids;
   std::vector<std::string> modules = {"cpu"};

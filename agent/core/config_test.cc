@@ -51,6 +51,7 @@ TEST(ConfigTest, DefaultsAreThoseOfThePlan) {
   EXPECT_EQ(config->spool_max_bytes, 268'435'456u);
   EXPECT_THAT(config->modules, ElementsAre("cpu"));
   EXPECT_FALSE(config->insecure);
+  EXPECT_EQ(config->debuginfo_server, "");
   EXPECT_FALSE(config->node.empty());
   EXPECT_FALSE(config->spool_directory.empty());
   EXPECT_FALSE(config->cache_directory.empty());
@@ -71,6 +72,8 @@ TEST(ConfigTest, EveryFlagReachesItsField) {
                              "1MiB",
                              "--cache",
                              "/c",
+                             "--debuginfo-server",
+                             "collector:7171",
                              "--label",
                              "env=prod",
                              "--label",
@@ -104,6 +107,7 @@ TEST(ConfigTest, EveryFlagReachesItsField) {
   EXPECT_EQ(config->spool_directory, "/s");
   EXPECT_EQ(config->spool_max_bytes, 1'048'576u);
   EXPECT_EQ(config->cache_directory, "/c");
+  EXPECT_EQ(config->debuginfo_server, "collector:7171");
   EXPECT_EQ(config->labels.ToString(), R"({env="prod",zone="b=c"})");
   EXPECT_EQ(config->service, "web");
   EXPECT_EQ(config->node, "n1");

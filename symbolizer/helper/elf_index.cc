@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "base/status.h"
+#include "symbolizer/debug_copy.h"
 #include "symbolizer/elf/elf_reader.h"
 #include "symbolizer/index_build.h"
 #include "symbolizer/unwind/table_builder.h"
@@ -100,6 +101,15 @@ void BuildTable(const ObjectFiles& files, int table_fd, HelperAnswer* answer) {
   if (!written.ok()) SetError(written.status(), HelperStatus::kNotWritten, answer);
 }
 
+void Strip(const ObjectFiles& files, int copy_fd, HelperAnswer* answer) {
+  const ElfFile* file = files.elf() != nullptr ? files.elf() : files.debug();
+  const auto written = WriteDebugCopy(file->reader(), copy_fd);
+  if (written.ok()) return;
+  const bool unwritten = written.status().code() == absl::StatusCode::kInternal;
+  SetError(written.status(),
+           unwritten ? HelperStatus::kNotWritten : StatusForReading(written.status()), answer);
+}
+
 void Answer(HelperOperation operation, absl::StatusOr<std::unique_ptr<ObjectFiles>> files,
             int output_fd, HelperAnswer* answer) {
   if (!files.ok()) return SetError(files.status(), StatusForReading(files.status()), answer);
@@ -114,6 +124,8 @@ void Answer(HelperOperation operation, absl::StatusOr<std::unique_ptr<ObjectFile
       return Build(**files, true, output_fd, answer);
     case HelperOperation::kTable:
       return BuildTable(**files, output_fd, answer);
+    case HelperOperation::kStrip:
+      return Strip(**files, output_fd, answer);
   }
 }
 

@@ -10,7 +10,7 @@
 namespace firewatch::symbolizer {
 
 // Fills everything but `magic`, `operation` and `sequence`. `output_fd` is used by kBuild,
-// kBuildLines and kTable; `open_dwo`, which may be empty, by kBuildLines.
+// kBuildLines, kTable and kStrip; `open_dwo`, which may be empty, by kBuildLines.
 HelperAnswer AnswerForFiles(HelperOperation operation, const ObjectFds& fds, int output_fd,
                             DwoOpener open_dwo);
 

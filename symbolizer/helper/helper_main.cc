@@ -104,6 +104,7 @@ bool Fits(const Question& question) {
       return has_output && (fds & kHelperElf) != 0;
     case HelperOperation::kBuild:
     case HelperOperation::kBuildLines:
+    case HelperOperation::kStrip:
       return has_output && (fds & (kHelperElf | kHelperDebug)) != 0;
     default:
       return false;

@@ -31,6 +31,7 @@ enum class HelperOperation : uint32_t {
   kTable = 3,       // kHelperElf, kHelperOutput: the unwind table
   kBuildLines = 4,  // as kBuild, and what else there is: the index with lines
   kOpenDwo = 5,     // agent's answer to a HelperDwoQuestion: kHelperElf or nothing
+  kStrip = 6,       // kHelperElf or kHelperDebug, kHelperOutput: a copy without code (debug_copy.h)
 };
 
 // Which descriptors come with a request, in this order. All but two are read only.

@@ -129,6 +129,46 @@ class DebugInfoTest(FirewatchTest):
             hole.accept()[0].close()  # it was asked
             server.stop(20)
 
+    def test_an_agent_sends_debug_information_once_for_all_agents(self):
+        require_sampling()
+        require_tool("objcopy")
+        server = self.start_server()
+        program = os.path.join(self.folder, "open_hearted")
+        subprocess.run(["objcopy", binary("workload_inline_chain"), program], check=True)
+        os.chmod(program, 0o755)
+        workload = self.own(Program(self.folder, "open_hearted", [program, "--seconds", "240"]))
+        arguments = ("--pid", str(workload.pid), "--lines", "off",
+                     "--debuginfo-server", f"http://127.0.0.1:{server.port}")
+        first = self.start_agent(server, arguments=arguments)
+        query = '{comm="open_hearted"}'
+
+        def named():
+            return sum(count for stack, count in self.folded(server, query).items()
+                       if "main;outer;middle;inner" in stack)
+
+        wait_until(lambda: server.samples(query) > 0, 60, "samples of the program")
+        uploaded = 'firewatch_debuginfo_uploads_total{result="uploaded"}'
+        present = 'firewatch_debuginfo_uploads_total{result="present"}'
+        wait_until(lambda: first.metrics()[uploaded] >= 1, 120, "an upload by the agent")
+        wait_until(lambda: named() > 0, 60, "inlined functions, named by the server")
+        first.stop()
+        # Also what was stored before the upload.
+        samples = self.folded(server, query)
+        self.assertGreater(named(), 0.9 * sum(samples.values()), samples)
+        entry = next(one for one in json.loads(server.get("/api/v1/debuginfo"))["binaries"]
+                     if one["path"] == program)
+        self.assertEqual([(one["kind"], one["source"]) for one in entry["files"]],
+                         [("executable", "agent")], entry)
+        self.assertEqual((entry["state"], entry["lines"]), ("ready", True), entry)
+
+        second = self.start_agent(server, arguments=arguments,
+                                  spool=os.path.join(self.folder, "second_spool"))
+        wait_until(lambda: second.metrics()[present] >= 1, 120, "an answer to the second agent")
+        again = next(one for one in json.loads(server.get("/api/v1/debuginfo"))["binaries"]
+                     if one["path"] == program)
+        self.assertEqual(again["files"][0]["stored_ms"], entry["files"][0]["stored_ms"])
+        self.note(f"{named()} samples named; sent {entry['files'][0]['bytes']} bytes once")
+
 
 if __name__ == "__main__":
     unittest.main()
