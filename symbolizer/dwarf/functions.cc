@@ -15,6 +15,7 @@ void FunctionWalk::Start(const Unit& unit, const CodeFilter& filter, ForeignUnit
   filter_ = &filter;
   foreign_ = &foreign;
   counts_ = {};
+  range_budget_ = unit.RangeBudget();
   open_.clear();
   function_ranges_.clear();
   cursor_ = Cursor(unit.file().sections().info, unit.first_child());
@@ -92,7 +93,7 @@ bool FunctionWalk::Read() {
       break;
     }
   }
-  counts_.damaged = !cursor.ok();
+  counts_.damaged = !cursor.ok() || range_budget_ == 0;
   cursor_ = cursor;
   depth_ = depth;
   return true;
@@ -100,7 +101,7 @@ bool FunctionWalk::Read() {
 
 bool FunctionWalk::AddRanges(const Attributes& attributes, uint32_t entry) {
   found_.clear();
-  unit_->RangesOf(attributes, &found_);
+  unit_->RangesOf(attributes, &range_budget_, &found_);
   bool any = false;
   for (AddressRange& range : found_) {
     if (!filter_->IsCode(&range)) {

@@ -90,6 +90,7 @@ class FunctionWalk {
   uint32_t depth_ = 0;  // of the entries that are being read; the unit's own has 0
   std::vector<Open> open_;
   std::vector<AddressRange> found_;
+  size_t range_budget_ = 0;
   std::vector<AddressRange> function_ranges_;
   size_t first_function_range_ = 0;
 };

@@ -95,6 +95,7 @@ bool LineProgram::Open(const DwarfSections& sections, uint64_t offset, uint8_t a
   }
   if (!cursor.ok() || length > cursor.left()) return false;
   const uint64_t end = cursor.position() + length;
+  size_bytes_ = end - offset;
   cursor.LimitTo(end);
   version_ = cursor.U16();
   if (version_ < 2 || version_ > 5) return false;

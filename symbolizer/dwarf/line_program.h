@@ -32,6 +32,9 @@ class LineProgram {
   // that is not in the table.
   bool PathOf(uint64_t file, std::string_view comp_dir, std::string* path) const;
 
+  // Of header and program.
+  uint64_t size_bytes() const { return size_bytes_; }
+
   struct Counts {
     uint64_t sequences = 0;  // of code
     uint64_t dropped = 0;    // are no code
@@ -61,6 +64,7 @@ class LineProgram {
 
   bool relative_paths_ = false;
   std::span<const std::byte> program_;
+  uint64_t size_bytes_ = 0;
   uint16_t version_ = 0;
   uint8_t offset_size_ = 4;
   uint8_t address_size_ = 8;

@@ -80,8 +80,10 @@ class Lookup {
     for (const uint64_t offset : file_.unit_offsets()) {
       Unit unit;
       if (!unit.Open(file_, offset, true)) continue;  // counted when it is read, if ever
+      if (unit.is_partial()) continue;
       ranges.clear();
-      unit.RangesOf(unit.attributes(), &ranges);
+      size_t budget = unit.RangeBudget();
+      unit.RangesOf(unit.attributes(), &budget, &ranges);
       if (ranges.empty()) {
         // It does not say, or has no code.
         if (unit.has_children() || unit.line_program()) wanted[offset] = open;

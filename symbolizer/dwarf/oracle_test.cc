@@ -57,7 +57,7 @@ class OracleTest : public testing::Test {
   // Runs a command in the folder; false, with its output, when it fails.
   testing::AssertionResult Runs(const std::string& command) {
     const std::string log = folder_ + "/log";
-    std::ofstream(Path("script")) << "set -e\n" << command << "\n";
+    std::ofstream(Path("script")) << "set -e\nexport CPATH=.\n" << command << "\n";
     if (std::system(("cd " + folder_ + " && timeout 60 sh script > log 2>&1").c_str()) == 0) {
       return testing::AssertionSuccess();
     }

@@ -22,11 +22,12 @@ void Append(uint64_t start, uint64_t end, std::vector<AddressRange>* out) {
 
 }  // namespace
 
-void Unit::RangesOf(const Attributes& attributes, std::vector<AddressRange>* out) const {
+void Unit::RangesOf(const Attributes& attributes, size_t* budget,
+                    std::vector<AddressRange>* out) const {
   if (attributes.Has(kSlotRanges)) {
     uint64_t offset = attributes.value[kSlotRanges];
     if (header_.shape.version < 5) {
-      ReadDebugRanges(offset, out);
+      ReadDebugRanges(offset, budget, out);
       return;
     }
     if (attributes.form[kSlotRanges] == kFormRnglistx) {
@@ -34,7 +35,7 @@ void Unit::RangesOf(const Attributes& attributes, std::vector<AddressRange>* out
       if (!indexed) return;
       offset = *indexed;
     }
-    ReadRnglist(offset, out);
+    ReadRnglist(offset, budget, out);
     return;
   }
   const std::optional<uint64_t> low = AddressOf(attributes, kSlotLowPc);
@@ -58,11 +59,11 @@ std::optional<uint64_t> Unit::IndexedRangeList(uint64_t index) const {
   return rnglists_base_ + offset;
 }
 
-void Unit::ReadRnglist(uint64_t offset, std::vector<AddressRange>* out) const {
+void Unit::ReadRnglist(uint64_t offset, size_t* budget, std::vector<AddressRange>* out) const {
   Cursor cursor(file_->sections().rnglists, offset);
   const unsigned size = header_.shape.address_size;
   uint64_t base = low_pc_;
-  for (size_t entries = 0; cursor.ok() && entries < kMaxRanges; ++entries) {
+  for (; cursor.ok() && *budget > 0; --*budget) {
     const uint8_t kind = cursor.U8();
     uint64_t start = 0;
     uint64_t end = 0;
@@ -116,14 +117,14 @@ void Unit::ReadRnglist(uint64_t offset, std::vector<AddressRange>* out) const {
 }
 
 // Pairs of offsets from a base; (maximum, address) sets the base, (0, 0) ends the list.
-void Unit::ReadDebugRanges(uint64_t offset, std::vector<AddressRange>* out) const {
+void Unit::ReadDebugRanges(uint64_t offset, size_t* budget, std::vector<AddressRange>* out) const {
   const std::span<const std::byte> section = address_sections_->ranges;
   if (__builtin_add_overflow(offset, ranges_base_, &offset)) return;
   Cursor cursor(section, offset);
   const unsigned size = header_.shape.address_size;
   const uint64_t maximum = size == 4 ? UINT32_MAX : UINT64_MAX;
   uint64_t base = low_pc_;
-  for (size_t entries = 0; cursor.ok() && entries < kMaxRanges; ++entries) {
+  for (; cursor.ok() && *budget > 0; --*budget) {
     const uint64_t first = cursor.Sized(size);
     const uint64_t second = cursor.Sized(size);
     if (!cursor.ok() || (first == 0 && second == 0)) return;

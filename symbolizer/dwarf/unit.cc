@@ -88,6 +88,7 @@ bool Unit::ReadOwnEntry() {
   if (!cursor.ok()) return false;
   first_child_ = cursor.position();
   has_children_ = entry->has_children;
+  is_partial_ = entry->tag == kTagPartialUnit;
 
   // Bases first: strings and addresses of this same entry may be indexes. A split unit has none of
   // its own; its strings and lists start behind the header of the section (DWARF 5, 7.3.5).

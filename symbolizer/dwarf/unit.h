@@ -80,6 +80,8 @@ class Unit {
   const Attributes& attributes() const { return attributes_; }
   uint64_t first_child() const { return first_child_; }
   bool has_children() const { return has_children_; }
+  // dwz: what several units share, without code of its own.
+  bool is_partial() const { return is_partial_; }
   uint64_t low_pc() const { return low_pc_; }
   std::string_view comp_dir() const { return comp_dir_; }
   std::string_view name() const { return name_; }
@@ -100,13 +102,16 @@ class Unit {
   std::optional<uint64_t> IndexedAddress(uint64_t index) const;
 
   // Appends the ranges of an entry (DW_AT_ranges, or low_pc and high_pc) to `out`, empty ones left
-  // out; a list that is damaged gives what came before. At most `kMaxRanges` of one list.
-  void RangesOf(const Attributes& attributes, std::vector<AddressRange>* out) const;
+  // out; a list that is damaged gives what came before. Reads at most `*budget` entries of a list,
+  // and takes them off it: lists may be shared, so that few bytes can ask for many.
+  void RangesOf(const Attributes& attributes, size_t* budget, std::vector<AddressRange>* out) const;
+  // What all entries of this unit may read together: far more than compilers write.
+  size_t RangeBudget() const {
+    return 16384 + 16 * static_cast<size_t>(header_.end - header_.offset);
+  }
 
   // The entry at `offset`: its abbreviation (nullptr: none, or a null entry) and its attributes.
   const Abbreviation* EntryAt(uint64_t offset, Attributes* out) const;
-
-  static constexpr size_t kMaxRanges = size_t{1} << 20;
 
  private:
   bool ReadOwnEntry();
@@ -114,8 +119,8 @@ class Unit {
   std::span<const std::byte> LocateString(const Attributes& attributes, Slot slot,
                                           uint64_t* offset) const;
   std::optional<uint64_t> IndexedRangeList(uint64_t index) const;
-  void ReadRnglist(uint64_t offset, std::vector<AddressRange>* out) const;
-  void ReadDebugRanges(uint64_t offset, std::vector<AddressRange>* out) const;
+  void ReadRnglist(uint64_t offset, size_t* budget, std::vector<AddressRange>* out) const;
+  void ReadDebugRanges(uint64_t offset, size_t* budget, std::vector<AddressRange>* out) const;
 
   const InfoFile* file_ = nullptr;
   const DwarfSections* address_sections_ = nullptr;  // .debug_addr, DWARF 4 .debug_ranges
@@ -124,6 +129,7 @@ class Unit {
   Attributes attributes_;
   uint64_t first_child_ = 0;
   bool has_children_ = false;
+  bool is_partial_ = false;
   uint64_t low_pc_ = 0;
   uint64_t str_offsets_base_ = 0;
   uint64_t addr_base_ = 0;

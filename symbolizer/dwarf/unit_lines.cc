@@ -8,6 +8,7 @@ namespace firewatch::symbolizer::dwarf {
 namespace {
 
 constexpr uint32_t kUnset = UINT32_MAX;
+constexpr uint64_t kMaxReadsOfLines = 64;
 constexpr uint64_t kMaxFileIndex = uint64_t{1} << 24;
 
 }  // namespace
@@ -33,6 +34,7 @@ void UnitReader::Read(const InfoFile& file, uint64_t offset, const CodeFilter& f
     ++counts->units_bad;
     return;
   }
+  if (unit.is_partial()) return;
   comp_dir_ = unit.comp_dir();
   ReadLines(unit, filter, counts);
 
@@ -79,6 +81,12 @@ void UnitReader::ReadLines(const Unit& unit, const CodeFilter& filter, UnitCount
   if (!unit.line_program()) return;
   if (!program_.Open(unit.file().sections(), *unit.line_program(),
                      unit.header().shape.address_size)) {
+    ++counts->line_programs_bad;
+    return;
+  }
+  // Units may share a program, but do so a few at a time.
+  line_bytes_read_ += program_.size_bytes();
+  if (line_bytes_read_ / kMaxReadsOfLines > unit.file().sections().line.size()) {
     ++counts->line_programs_bad;
     return;
   }
@@ -152,7 +160,8 @@ void UnitReader::AddCodeOutsideFunctions(const Unit& unit, const CodeFilter& fil
     return a.start < b.start;
   };
   unit_ranges_.clear();
-  unit.RangesOf(unit.attributes(), &unit_ranges_);
+  size_t budget = unit.RangeBudget();
+  unit.RangesOf(unit.attributes(), &budget, &unit_ranges_);
   std::sort(unit_ranges_.begin(), unit_ranges_.end(), by_start);
   if (unit_ranges_.empty()) unit_ranges_.push_back({0, UINT64_MAX});
   std::vector<AddressRange>& functions = walk_.function_ranges();

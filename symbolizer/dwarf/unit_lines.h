@@ -128,6 +128,7 @@ class UnitReader {
   ForeignUnits foreign_;
   FunctionWalk walk_;
   LineProgram program_;
+  uint64_t line_bytes_read_ = 0;  // by this reader
   LineRows line_rows_;
   LineRows::Reader line_reader_{line_rows_};
   std::vector<const CodeRange*> open_ranges_;

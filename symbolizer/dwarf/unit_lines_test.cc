@@ -297,6 +297,38 @@ TEST(UnitLinesTest, AnyCutOfASectionIsSafe) {
   }
 }
 
+// A list of many ranges that every function claims would be read again and again.
+TEST(UnitLinesTest, ListsThatAreSharedCostNoMoreThanTheyMay) {
+  SectionBytes abbreviations;
+  abbreviations.Bytes(Abbreviated(kUnit, kTagCompileUnit, true,
+                                  {{kAtCompDir, kFormString}, {kAtStmtList, kFormSecOffset}}));
+  abbreviations.Bytes(Abbreviated(kFunction, kTagSubprogram, false, {{kAtRanges, kFormSecOffset}}));
+  abbreviations.U8(0);
+  SectionBytes ranges;
+  constexpr uint64_t kRanges = 20000;
+  for (uint64_t i = 0; i < kRanges; ++i) ranges.U64(0x1000 + 2 * i).U64(0x1001 + 2 * i);
+  ranges.U64(0).U64(0);
+  SectionBytes children;
+  for (int i = 0; i < 20000; ++i) children.Uleb(kFunction).U32(0);
+  Program program(Unit(children), OneLine(), abbreviations);
+  program.input().main.ranges = ranges.bytes();
+  EXPECT_THAT(program.At(0x1002), ElementsAre(" /c/a.c:10"));
+  EXPECT_EQ(program.stats().units_bad, 1u);
+  EXPECT_LT(program.stats().functions, 100u);
+}
+
+// Units of dwz that are only referred to have a line program, but no code.
+TEST(UnitLinesTest, PartialUnitsHaveNoCode) {
+  SectionBytes abbreviations;
+  abbreviations.Bytes(Abbreviated(kUnit, kTagPartialUnit, true,
+                                  {{kAtCompDir, kFormString}, {kAtStmtList, kFormSecOffset}}));
+  abbreviations.Bytes(Abbreviations());
+  SectionBytes function;
+  function.Uleb(kBareFunction).Text("f").U64(0x1000).U32(0x10);
+  Program program(Unit(function), OneLine(), abbreviations);
+  EXPECT_THAT(program.At(0x1004), IsEmpty());
+}
+
 // 280,000 units with one table have been seen in the field.
 TEST(AbbreviationsTest, UnitsShareATable) {
   SectionBytes abbreviations;

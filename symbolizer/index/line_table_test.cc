@@ -124,6 +124,20 @@ TEST(LineTableTest, AnyCutIsAnErrorOrSafe) {
   }
 }
 
+TEST(LineTableTest, TheLastPageOfAllAddressesEnds) {
+  UnitLines unit = ThreeCalls();
+  unit.rows = {{UINT64_MAX - 0x300, 1}, {UINT64_MAX - 0x10, 2}, {UINT64_MAX, 0}};
+  const Built built = BuildOf({unit});
+  const auto table = built.Parse();
+  ASSERT_TRUE(table.ok());
+  LineFrame frames[4];
+  EXPECT_EQ(table->Find(UINT64_MAX - 0x301, frames), 0u);
+  EXPECT_EQ(table->Find(UINT64_MAX - 0x80, frames), 1u);
+  EXPECT_EQ(table->Find(UINT64_MAX - 1, frames), 2u);
+  EXPECT_EQ(table->Find(UINT64_MAX, frames), 0u);
+  EXPECT_EQ(table->Find(0, frames), 0u);
+}
+
 TEST(LineTableTest, TooManyRowsAreRefused) {
   UnitLines unit = ThreeCalls();
   unit.rows = {{0x1000, 1}, {uint64_t{1} << 50, 0}};

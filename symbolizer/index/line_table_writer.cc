@@ -9,6 +9,7 @@
 
 #include "base/check.h"
 #include "base/status.h"
+#include "symbolizer/index/bit_writer.h"
 
 namespace firewatch::symbolizer {
 namespace {
@@ -21,8 +22,6 @@ using dwarf::UnitLines;
 constexpr size_t kChainsPerBlock = 2048;
 // A gap as long as this ends a run; what is shorter is part of it.
 constexpr uint64_t kMaxGapInRun = 256;
-// Pages without code that end an area.
-constexpr uint64_t kMaxPageGap = 1024;
 constexpr uint64_t kMaxBlocks = uint64_t{1} << 24;
 
 void PutUleb(uint64_t value, std::vector<uint8_t>* out) {
@@ -46,142 +45,7 @@ uint32_t SizeOf(const AddressRange& range) {
   return static_cast<uint32_t>(std::min<uint64_t>(range.end - range.start, UINT32_MAX));
 }
 
-// What is kept back before it goes into the sink.
-constexpr size_t kPieceBytes = size_t{64} << 10;
-
 }  // namespace
-
-// Cuts rows, which come in order of address, into cells.
-class LineTableWriter::CellWriter {
- public:
-  CellWriter(uint64_t max_rows, Output& out) : max_rows_(max_rows), out_(out) {}
-
-  // From row.address on, row.chain. A row must be followed by another one sooner or later.
-  absl::Status Add(const Row& row) {
-    if (row.address == current_.address && started_) {
-      current_.chain = row.chain;
-      current_.block = row.block;
-      return absl::OkStatus();
-    }
-    RETURN_IF_ERROR(Extend(row.address));
-    current_ = row;
-    started_ = true;
-    return absl::OkStatus();
-  }
-  absl::Status Finish() {
-    if (started_ && current_.chain != 0) return base::Internal("lines: the last row has no end");
-    RETURN_IF_ERROR(Extend(UINT64_MAX));
-    CloseCell();
-    return WritePiece(0);
-  }
-
-  std::vector<LineArea> areas;
-  std::vector<uint32_t> pages;
-  uint32_t cells = 0;
-  uint64_t data_bytes = 0;
-  uint64_t rows = 0;
-
- private:
-  // Puts down the current row, which reaches to `end`.
-  absl::Status Extend(uint64_t end) {
-    if (!started_) return absl::OkStatus();
-    if (current_.chain == 0) {
-      // A gap: the open cell says so, if the gap begins in its page.
-      if (open_ && current_.address >> kLinePageShift == page_) Put(current_.address, 0);
-      return absl::OkStatus();
-    }
-    for (uint64_t at = current_.address; at < end;
-         at = ((at >> kLinePageShift) + 1) << kLinePageShift) {
-      if (!open_ || at >> kLinePageShift != page_ || current_.block != block_) {
-        CloseCell();
-        RETURN_IF_ERROR(WritePiece(kPieceBytes));
-        OpenCell(at);
-      }
-      Put(at, current_.chain);
-      if (rows > max_rows_ || data_bytes > UINT32_MAX - kPieceBytes) {
-        return ResourceExhausted("lines: more than {} rows", rows);
-      }
-    }
-    return absl::OkStatus();
-  }
-  absl::Status WritePiece(size_t minimum) {
-    if (data_.size() < minimum) return absl::OkStatus();
-    RETURN_IF_ERROR(out_.Append(data_));
-    data_.clear();
-    return absl::OkStatus();
-  }
-  void Put(uint64_t address, uint32_t chain) {
-    starts_.push_back(static_cast<uint8_t>(address & (kLinePageBytes - 1)));
-    chains_.push_back(chain);
-    ++rows;
-  }
-  void OpenCell(uint64_t address) {
-    const uint64_t page = address >> kLinePageShift;
-    if (areas.empty() || page > page_) {
-      const uint64_t skipped = areas.empty() ? 0 : page - page_ - 1;
-      if (areas.empty() || skipped > kMaxPageGap) {
-        areas.push_back({page << kLinePageShift, static_cast<uint32_t>(pages.size()), 0});
-      } else {
-        pages.insert(pages.end(), static_cast<size_t>(skipped), static_cast<uint32_t>(data_bytes));
-        areas.back().page_count += static_cast<uint32_t>(skipped);
-      }
-      pages.push_back(static_cast<uint32_t>(data_bytes));
-      ++areas.back().page_count;
-    }
-    page_ = page;
-    block_ = current_.block;
-    open_ = true;
-  }
-  void CloseCell() {
-    if (!open_) return;
-    open_ = false;
-    uint32_t first = UINT32_MAX;
-    uint32_t last = 0;
-    for (const uint32_t chain : chains_) {
-      if (chain == 0) continue;
-      first = std::min(first, chain);
-      last = std::max(last, chain);
-    }
-    ++cells;
-    const size_t before = data_.size();
-    LineCell cell = {.count_minus_1 = static_cast<uint8_t>(starts_.size() - 1),
-                     .bits = BitsFor(uint64_t{last} - first + 1)};
-    std::memcpy(cell.block, &block_, sizeof(cell.block));
-    std::memcpy(cell.first_chain, &first, sizeof(first));
-    const auto* cell_bytes = reinterpret_cast<const std::byte*>(&cell);
-    data_.insert(data_.end(), cell_bytes, cell_bytes + sizeof(cell));
-    const std::span<const std::byte> starts = std::as_bytes(std::span<const uint8_t>(starts_));
-    data_.insert(data_.end(), starts.begin(), starts.end());
-    BitWriter writer(&data_);
-    for (const uint32_t chain : chains_) writer.Put(chain == 0 ? 0 : chain - first + 1, cell.bits);
-    writer.Align();
-    data_bytes += data_.size() - before;
-    starts_.clear();
-    chains_.clear();
-  }
-
-  uint64_t max_rows_;
-  Output& out_;
-  std::vector<std::byte> data_;
-  Row current_ = {};
-  bool started_ = false;
-  bool open_ = false;  // a cell of page_ and block_ is under way
-  uint64_t page_ = 0;
-  uint32_t block_ = 0;
-  std::vector<uint8_t> starts_;
-  std::vector<uint32_t> chains_;
-};
-
-absl::Status LineTableWriter::Output::Append(std::span<const std::byte> bytes) {
-  size_ += bytes.size();
-  return sink_.Append(bytes);
-}
-
-absl::Status LineTableWriter::Output::Align() {
-  constexpr std::byte kZeros[8] = {};
-  const auto over = static_cast<size_t>(size_ % 8);
-  return over == 0 ? absl::OkStatus() : Append(std::span(kZeros).first(8 - over));
-}
 
 uint32_t LineTableWriter::NameOf(const char* name) {
   if (name == nullptr) return 0;
@@ -425,7 +289,7 @@ void LineTableWriter::EncodeRows(const UnitLines& piece, PieceRows* rows) {
   rows->bytes.assign(bytes.begin(), bytes.end());
 }
 
-void LineTableWriter::DecodeRun(const Run& run, std::vector<Row>* rows) const {
+void LineTableWriter::DecodeRun(const Run& run, std::vector<LineBlockRow>* rows) const {
   const PieceRows& piece = pieces_[run.piece];
   const uint8_t* at = piece.bytes.data() + run.offset;
   uint64_t address = run.start;
@@ -448,17 +312,17 @@ void LineTableWriter::DecodeRun(const Run& run, std::vector<Row>* rows) const {
 // Runs of several units that overlap. Who knows the function speaks before who knows the line alone
 // (as where identical functions were folded into one), then the earlier unit, and of a
 // unit what came last.
-void LineTableWriter::MergeRuns(size_t first, size_t end, std::vector<Row>* rows) {
+void LineTableWriter::MergeRuns(size_t first, size_t end, std::vector<LineBlockRow>* rows) {
   struct Claim {
     uint64_t start;
     uint64_t end;
-    Row row;
+    LineBlockRow row;
     bool has_function;
     uint64_t unit;
     uint32_t piece;
   };
   std::vector<Claim> claims;
-  std::vector<Row> decoded;
+  std::vector<LineBlockRow> decoded;
   for (size_t i = first; i < end; ++i) {
     decoded.clear();
     DecodeRun(runs_[i], &decoded);
@@ -479,7 +343,8 @@ void LineTableWriter::MergeRuns(size_t first, size_t end, std::vector<Row>* rows
   };
   std::priority_queue<const Claim*, std::vector<const Claim*>, decltype(yields)> open(yields);
   const auto say = [rows](uint64_t at, const Claim* claim) {
-    rows->push_back(claim == nullptr ? Row{at, 0, 0} : Row{at, claim->row.block, claim->row.chain});
+    rows->push_back(claim == nullptr ? LineBlockRow{at, 0, 0}
+                                     : LineBlockRow{at, claim->row.block, claim->row.chain});
   };
   const Claim* next = claims.data();
   const Claim* const last = next + claims.size();
@@ -513,8 +378,8 @@ absl::Status LineTableWriter::Finish(uint64_t max_rows) {
   std::sort(runs_.begin(), runs_.end(), [](const Run& a, const Run& b) {
     return a.start != b.start ? a.start < b.start : a.piece < b.piece;
   });
-  CellWriter cells(max_rows, out_);
-  std::vector<Row> rows;
+  LineCellWriter cells(max_rows, out_);
+  std::vector<LineBlockRow> rows;
   for (size_t i = 0; i < runs_.size();) {
     uint64_t end_address = runs_[i].end;
     size_t end = i + 1;
@@ -527,20 +392,19 @@ absl::Status LineTableWriter::Finish(uint64_t max_rows) {
     } else {
       MergeRuns(i, end, &rows);
     }
-    for (const Row& row : rows) RETURN_IF_ERROR(cells.Add(row));
+    for (const LineBlockRow& row : rows) RETURN_IF_ERROR(cells.Add(row));
     i = end;
   }
   RETURN_IF_ERROR(cells.Finish());
-  row_count_ = cells.rows;
-  cells.pages.push_back(static_cast<uint32_t>(cells.data_bytes));
-  footer.row_count = cells.rows;
-  footer.cell_data_bytes = cells.data_bytes;
-  footer.area_count = static_cast<uint32_t>(cells.areas.size());
-  footer.page_count = static_cast<uint32_t>(cells.pages.size() - 1);
-  footer.cell_count = cells.cells;
+  row_count_ = cells.row_count();
+  footer.row_count = cells.row_count();
+  footer.cell_data_bytes = cells.data_bytes();
+  footer.area_count = static_cast<uint32_t>(cells.areas().size());
+  footer.page_count = static_cast<uint32_t>(cells.pages().size() - 1);
+  footer.cell_count = cells.cell_count();
   RETURN_IF_ERROR(WriteFunctions(&footer));
-  RETURN_IF_ERROR(WriteTable<LineArea>(cells.areas, &footer.areas));
-  RETURN_IF_ERROR(WriteTable<uint32_t>(cells.pages, &footer.pages));
+  RETURN_IF_ERROR(WriteTable<LineArea>(cells.areas(), &footer.areas));
+  RETURN_IF_ERROR(WriteTable<uint32_t>(cells.pages(), &footer.pages));
   RETURN_IF_ERROR(WriteTable<LineBlock>(blocks_, &footer.blocks));
   uint64_t end;
   return WriteTable<LinesFooter>(std::span(&footer, 1), &end);

@@ -13,7 +13,7 @@
 #include "absl/status/status.h"
 #include "symbolizer/dwarf/interned.h"
 #include "symbolizer/dwarf/unit_lines.h"
-#include "symbolizer/index/bit_writer.h"
+#include "symbolizer/index/line_cell_writer.h"
 #include "symbolizer/index/line_table_format.h"
 #include "symbolizer/index/name_interner.h"
 #include "symbolizer/index/section_sink.h"
@@ -71,31 +71,12 @@ class LineTableWriter {
     uint32_t block;
     uint32_t first_chain;  // what is added to its chains to get those of the block
   };
-  struct Row {
-    uint64_t address;
-    uint32_t block;
-    uint32_t chain;  // of the block; 0: nothing
-  };
   struct Pointer {
     const char* start;
 
     bool operator==(const Pointer&) const = default;
     uint64_t Hash() const { return dwarf::MixHash(0, reinterpret_cast<uintptr_t>(start)); }
   };
-  // Counts what goes into the sink.
-  class Output {
-   public:
-    explicit Output(SectionSink& sink) : sink_(sink) {}
-    absl::Status Append(std::span<const std::byte> bytes);
-    absl::Status Align();  // to 8 bytes
-    uint64_t size() const { return size_; }
-
-   private:
-    SectionSink& sink_;
-    uint64_t size_ = 0;
-  };
-  class CellWriter;
-
   // What an earlier unit has said is taken out of the piece, and all that it leaves unused.
   void DropClaimed(uint64_t unit, dwarf::UnitLines* piece);
   static void DropUnused(dwarf::UnitLines* piece);
@@ -104,14 +85,14 @@ class LineTableWriter {
   absl::Status FlushBlock();
   void EncodeRows(const dwarf::UnitLines& piece, PieceRows* rows);
   // Appends the rows of a run, and an end.
-  void DecodeRun(const Run& run, std::vector<Row>* rows) const;
-  void MergeRuns(size_t first, size_t end, std::vector<Row>* rows);
+  void DecodeRun(const Run& run, std::vector<LineBlockRow>* rows) const;
+  void MergeRuns(size_t first, size_t end, std::vector<LineBlockRow>* rows);
   absl::Status WriteFunctions(LinesFooter* footer);
   template <typename T>
   absl::Status WriteTable(std::span<const T> table, uint64_t* offset);
 
   NameInterner& names_;
-  Output out_;
+  SectionOutput out_;
   // Strings of a section are known by where they are: most are merged, and reading them is slow.
   dwarf::Interned<Pointer> pointers_;
   std::vector<uint32_t> name_of_pointer_;

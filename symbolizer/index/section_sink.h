@@ -4,7 +4,9 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -30,6 +32,27 @@ class VectorSink final : public SectionSink {
 
  private:
   std::vector<std::byte> bytes_;
+};
+
+// Counts what goes into a sink, which must outlive it.
+class SectionOutput {
+ public:
+  explicit SectionOutput(SectionSink& sink) : sink_(sink) {}
+  absl::Status Append(std::span<const std::byte> bytes) {
+    size_ += bytes.size();
+    return sink_.Append(bytes);
+  }
+  // Zeros up to a multiple of 8.
+  absl::Status Align() {
+    constexpr std::byte kZeros[8] = {};
+    const auto over = static_cast<size_t>(size_ % 8);
+    return over == 0 ? absl::OkStatus() : Append(std::span(kZeros).first(8 - over));
+  }
+  uint64_t size() const { return size_; }
+
+ private:
+  SectionSink& sink_;
+  uint64_t size_ = 0;
 };
 
 }  // namespace firewatch::symbolizer

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Inlined calls in every place that an entry can stand in. Compiled by several compilers and in
 // several formats; llvm-symbolizer says what is right.
-#include "inlines.h"
+#include <inlines.h>
 
 volatile int sink;
 
