@@ -246,7 +246,10 @@ test('frames without a name say why, and the list says what helps', async ({ pag
   await share.click();
   const list = page.getByTestId('unnamed-list');
   await expect(list.getByRole('listitem').first()).toContainText('of frames');
-  await expect(list.locator('code').first()).toContainText('firewatch debuginfo upload ');
+  // Files that only need a moment come with no command.
+  const commands = await list.locator('code').allTextContents();
+  if (!process.env.FIREWATCH_URL) expect(commands.length).toBeGreaterThan(0);
+  for (const command of commands) expect(command).toContain('firewatch debuginfo upload ');
   await page.keyboard.press('Escape');
   await expect(page.getByRole('dialog')).toHaveCount(0);
 });
