@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/record.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <signal.h>
 #include <unistd.h>
@@ -24,6 +25,7 @@
 #include "base/clock.h"
 #include "base/metrics.h"
 #include "base/status.h"
+#include "base/unique_fd.h"
 #include "bpf/include/losses.h"
 #include "cli/cache_directory.h"
 #include "cli/child.h"
@@ -36,6 +38,10 @@
 
 namespace firewatch::cli {
 namespace {
+
+// Kept for the output: events of threads may take every other descriptor (RLIMIT_NOFILE), and then
+// all that was recorded would be lost.
+base::UniqueFd g_spare_fd;
 
 // Debug information is read at some 200 MB a second: enough for most programs.
 constexpr int kFinalLinesMs = 10'000;
@@ -77,6 +83,7 @@ bool AnyAlive(const std::vector<uint32_t>& pids) {
 }
 
 absl::Status WriteFile(const std::string& path, std::string_view bytes) {
+  g_spare_fd.Reset();
   std::FILE* file = path == "-" ? stdout : std::fopen(path.c_str(), "wb");
   if (file == nullptr) return base::ErrnoStatus(errno, fmt::format("write {}", path));
   const bool written = std::fwrite(bytes.data(), 1, bytes.size(), file) == bytes.size();
@@ -240,6 +247,7 @@ absl::StatusOr<int> RunRecord(const RecordOptions& options) {
   for (uint32_t pid : options.pids) {
     if (!AnyAlive({pid})) return base::NotFound("there is no process {}", pid);
   }
+  g_spare_fd.Reset(::open("/dev/null", O_RDONLY | O_CLOEXEC));
   base::MetricsRegistry metrics;
   base::SystemClock clock;
   ASSIGN_OR_RETURN(const auto symbolizer, MakeSymbolizer(options, metrics));

@@ -159,6 +159,7 @@ class FallbackTest(FirewatchTest):
         recorder.send_signal(signal.SIGINT)
         log = recorder.communicate(timeout=120)[0]
         self.assertNotIn("no descriptors left", log)
+        self.assertEqual(recorder.returncode, 0, log)
         self.assertGreater(self.profile().total("samples", lambda frames: "burn_40" in frames), 5, log)
 
     # ---- ptrace ------------------------------------------------------------------------------
