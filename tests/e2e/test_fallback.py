@@ -140,7 +140,7 @@ class FallbackTest(FirewatchTest):
         more, which must be sampled."""
         recorder = subprocess.Popen(
             self.nobody(["prlimit", "--nofile=96", binary("firewatch"), "record", "--sampler", "perf",
-                         "--all", "--hz", "99", "--seconds", "600", "-o", self.out, "--cache",
+                         "--all", "--hz", "99", "--seconds", "600", "--lines", "off", "-o", self.out, "--cache",
                          self.cache]),
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=self.folder,
             env={**os.environ, **NO_LEAK_CHECK})
