@@ -20,6 +20,7 @@
 #include <cerrno>
 #include <charconv>
 #include <cstring>
+#include <iterator>
 #include <optional>
 #include <utility>
 
@@ -51,6 +52,7 @@ constexpr size_t kMinRingBytes = size_t{128} << 10;
 // Processes come and go: their files are opened while they live, so samples must not wait long.
 constexpr uint64_t kDrainPeriodNs = 250'000'000;
 constexpr uint64_t kScanPeriodNs = 1'000'000'000;
+constexpr rlim_t kOtherDescriptors = 256;
 
 uint32_t Raw(Pid pid) { return static_cast<uint32_t>(pid); }
 
@@ -117,6 +119,7 @@ struct FallbackSampler::Impl {
   absl::Status OpenMachine();
   absl::Status Attach(Pid pid);
   absl::Status AttachThread(uint32_t tid);
+  absl::StatusOr<std::vector<base::UniqueFd>> OpenEventsOf(uint32_t tid);
   absl::Status AttachOwn();
   void FindNewOwn();
   void CloseEnded();
@@ -275,11 +278,21 @@ void FallbackSampler::Impl::CloseEnded() {
 absl::Status FallbackSampler::Impl::AttachThread(uint32_t tid) {
   if (events.size() + rings.size() > max_events) CloseEnded();
   if (events.size() + rings.size() > max_events) {
-    if (!full_said) spdlog::warn("no descriptors left: further processes are not sampled");
-    full_said = true;
-    Lose(FW_LOSS_FILTER_FULL);
-    return absl::OkStatus();
+    return base::ResourceExhausted("{} perf events are open", events.size());
   }
+  auto opened = OpenEventsOf(tid);
+  if (absl::IsResourceExhausted(opened.status())) {  // others have the descriptors
+    CloseEnded();
+    opened = OpenEventsOf(tid);
+  }
+  RETURN_IF_ERROR(opened.status());
+  std::move(opened->begin(), opened->end(), std::back_inserter(events));
+  return absl::OkStatus();
+}
+
+// One per CPU, or none.
+absl::StatusOr<std::vector<base::UniqueFd>> FallbackSampler::Impl::OpenEventsOf(uint32_t tid) {
+  std::vector<base::UniqueFd> out;
   for (const CpuRing& ring : rings) {
     auto event =
         OpenPerfEvent(SampleAttributes(), static_cast<pid_t>(tid), static_cast<int>(ring.cpu));
@@ -294,21 +307,33 @@ absl::Status FallbackSampler::Impl::AttachThread(uint32_t tid) {
     if (::ioctl(event->get(), PERF_EVENT_IOC_SET_OUTPUT, ring.owner.get()) != 0) {
       return base::ErrnoStatus(errno, "join a perf ring");
     }
-    events.push_back(*std::move(event));
+    out.push_back(*std::move(event));
   }
-  return absl::OkStatus();
+  return out;
 }
 
-// All its threads; those that come later inherit. Whoever is gone meanwhile is no error.
+// All its threads; those that come later inherit. Whoever is gone meanwhile is no error. A process
+// of which no thread could be attached is not followed, and the next scan tries again.
 absl::Status FallbackSampler::Impl::Attach(Pid pid) {
   if (!followed.insert(Raw(pid)).second) return absl::OkStatus();
+  bool any = false;
+  absl::Status error = absl::OkStatus();
   for (const uint32_t tid : NumbersIn(fmt::format("/proc/{}/task", Raw(pid)))) {
     const absl::Status status = AttachThread(tid);
-    if (!status.ok() && !absl::IsNotFound(status) && ::kill(static_cast<pid_t>(tid), 0) == 0) {
-      return status;
+    any = any || status.ok();
+    if (status.ok() || absl::IsNotFound(status) || ::kill(static_cast<pid_t>(tid), 0) != 0) {
+      continue;
     }
+    error = status;
+    if (!absl::IsResourceExhausted(status)) break;
+    if (!full_said) spdlog::warn("no descriptors left: further processes are not sampled");
+    full_said = true;
+    Lose(FW_LOSS_FILTER_FULL);
+    break;
   }
-  return absl::OkStatus();
+  if (!error.ok() && !any) followed.erase(Raw(pid));
+  // What it was refused for want of descriptors has been counted.
+  return absl::IsResourceExhausted(error) && !events.empty() ? absl::OkStatus() : error;
 }
 
 absl::Status FallbackSampler::Impl::AttachOwn() {
@@ -336,7 +361,8 @@ void FallbackSampler::Impl::FindNewOwn() {
 absl::Status FallbackSampler::Impl::Start() {
   rlimit limit{};
   ::getrlimit(RLIMIT_NOFILE, &limit);
-  max_events = limit.rlim_cur / 4 * 3;
+  // The rest is for the files that are unwound by, the names, the output.
+  max_events = limit.rlim_cur - std::min<rlim_t>(limit.rlim_cur / 2, kOtherDescriptors);
   hardware_cycles = !options.sampler.prefer_cpu_clock && HasHardwareCycles();
   RETURN_IF_ERROR(OpenRings());
   if (!options.sampler.pids.empty()) {

@@ -136,12 +136,12 @@ class FallbackTest(FirewatchTest):
         self.check_rooted(self.profile())
 
     def test_events_of_processes_that_ended_are_given_back(self):
-        """Sixty processes of three seconds, with descriptors for the events of some thirty; then one
-        more, which must be sampled."""
+        """Sixty processes of some seconds, with descriptors for the events of about twenty; then
+        one more, which must be sampled."""
         recorder = subprocess.Popen(
-            self.nobody(["prlimit", "--nofile=96", binary("firewatch"), "record", "--sampler", "perf",
-                         "--all", "--hz", "99", "--seconds", "600", "--lines", "off", "-o", self.out, "--cache",
-                         self.cache]),
+            self.nobody(["prlimit", f"--nofile={48 * os.cpu_count()}", binary("firewatch"), "record",
+                         "--sampler", "perf", "--all", "--hz", "99", "--seconds", "600",
+                         "--lines", "off", "-o", self.out, "--cache", self.cache]),
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=self.folder,
             env={**os.environ, **NO_LEAK_CHECK})
         self.addCleanup(recorder.kill)
@@ -150,8 +150,8 @@ class FallbackTest(FirewatchTest):
             said = recorder.stdout.read()
             self.assertRegex(said, "not permitted|denied")
             self.skipTest(f"no perf events for this user: {said[-300:]}")
-        for _ in range(3):
-            sleepers = [subprocess.Popen(self.nobody(["sleep", "4"])) for _ in range(20)]
+        for _ in range(4):
+            sleepers = [subprocess.Popen(self.nobody(["sleep", "4"])) for _ in range(15)]
             for sleeper in sleepers:
                 sleeper.wait()
         subprocess.run(self.nobody([binary("workload_shares"), "--seconds", "8"]), check=True,
