@@ -1,255 +1,229 @@
 // SPDX-License-Identifier: Apache-2.0
+// Reading is under way from the beginning, beside sending: a server may refuse a body before all of
+// it has been sent. The operations are asynchronous for their deadlines' sake; this thread runs
+// them in slices and looks at the cancellation in between.
 #include "transport/plain_http.h"
 
-#include <fcntl.h>
-#include <netdb.h>
-#include <poll.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <charconv>
+#include <array>
+#include <boost/asio/buffer.hpp>
+#include <boost/asio/connect.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/write.hpp>
+#include <boost/beast/core/flat_buffer.hpp>
+#include <boost/beast/http/chunk_encode.hpp>
+#include <boost/beast/http/empty_body.hpp>
+#include <boost/beast/http/read.hpp>
+#include <boost/beast/http/string_body.hpp>
+#include <boost/beast/http/write.hpp>
 #include <chrono>
-#include <cstring>
-#include <memory>
-#include <optional>
+#include <utility>
 
 #include "base/status.h"
-#include "base/unique_fd.h"
+#include "transport/address.h"
 
 namespace firewatch::transport {
 namespace {
 
+namespace asio = boost::asio;
+namespace http = boost::beast::http;
+using asio::ip::tcp;
+using boost::system::error_code;
 using Clock = std::chrono::steady_clock;
 
-constexpr int kSliceMs = 200;  // how late a cancellation may be seen
+constexpr std::chrono::milliseconds kSlice{200};  // how late a cancellation may be seen
 constexpr size_t kChunkBytes = size_t{64} << 10;
 constexpr size_t kMaxHeadBytes = size_t{32} << 10;
 
-std::string Lower(std::string_view text) {
-  std::string out(text);
-  for (char& c : out) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-  return out;
-}
-
-std::string_view Trim(std::string_view text) {
-  while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);
-  while (!text.empty() && (text.back() == ' ' || text.back() == '\t')) text.remove_suffix(1);
-  return text;
-}
-
-std::optional<uint64_t> Number(std::string_view text) {
-  uint64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (text.empty() || error != std::errc() || end != text.data() + text.size()) return std::nullopt;
-  return value;
-}
-
+// One home thread, the caller's. Its handlers never outlive it: the destructor runs what is left.
 class Exchange {
  public:
   Exchange(const PlainHttpUrl& url, const PlainHttpOptions& options)
-      : url_(url), options_(options) {}
+      : url_(url), options_(options) {
+    parser_.header_limit(kMaxHeadBytes);
+    parser_.body_limit(options.max_answer_bytes);
+  }
+  ~Exchange() {
+    Close();
+    io_.restart();
+    io_.run();
+  }
+  Exchange(const Exchange&) = delete;
+  Exchange& operator=(const Exchange&) = delete;
 
   absl::Status Connect() {
-    addrinfo hints{};
-    hints.ai_family = AF_UNSPEC;
-    hints.ai_socktype = SOCK_STREAM;
-    addrinfo* list = nullptr;
-    const int failed = ::getaddrinfo(url_.host.c_str(), url_.port.c_str(), &hints, &list);
-    if (failed != 0) return base::Unavailable("{}: {}", url_.host, ::gai_strerror(failed));
-    const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> owner(list, &::freeaddrinfo);
-    absl::Status status = base::Unavailable("{}: no address", url_.host);
-    for (const addrinfo* one = list; one != nullptr; one = one->ai_next) {
-      status = ConnectTo(*one);
-      if (status.ok() || status.code() == absl::StatusCode::kCancelled) break;
-    }
-    return status;
+    tcp::resolver resolver(io_);
+    error_code error;
+    const auto addresses = resolver.resolve(url_.host, url_.port, error);
+    if (error) return base::Unavailable("{}: {}", url_.host, error.message());
+    bool done = false;
+    asio::async_connect(socket_, addresses, [&](const error_code& result, const tcp::endpoint&) {
+      error = result;
+      done = true;
+    });
+    RETURN_IF_ERROR(RunUntil(done, options_.connect_timeout_ms));
+    if (error) return base::Unavailable("connect to {}: {}", url_.authority, error.message());
+    ReadOn();
+    return absl::OkStatus();
   }
 
-  // True when the peer has something to say first.
-  absl::StatusOr<bool> Send(std::string_view bytes) {
-    while (!bytes.empty()) {
-      ASSIGN_OR_RETURN(const short ready, Wait(POLLOUT | POLLIN, options_.stall_timeout_ms));
-      if ((ready & POLLIN) != 0) return true;
-      const ssize_t sent = ::send(fd_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
-      if (sent < 0 && (errno == EINTR || errno == EAGAIN)) continue;
-      if (sent < 0 && (errno == EPIPE || errno == ECONNRESET)) return true;  // perhaps it told why
-      if (sent < 0) return base::Unavailable("send to {}: {}", url_.authority, Error());
-      bytes.remove_prefix(static_cast<size_t>(sent));
-    }
-    return false;
+  absl::Status SendHead(const PlainHttpRequest& given) {
+    http::request<http::empty_body> request;
+    request.method_string(given.method);
+    request.target(given.target);
+    request.version(11);
+    request.set(http::field::host, url_.authority);
+    request.keep_alive(false);
+    for (const auto& [name, value] : given.headers) request.set(name, value);
+    if (given.produce != nullptr) request.chunked(true);
+    http::request_serializer<http::empty_body> serializer(request);
+    bool done = false;
+    http::async_write_header(socket_, serializer,
+                             [&](const error_code& error, size_t) { Sent(error, &done); });
+    return RunUntilSent(done);
   }
 
-  absl::StatusOr<HttpResponse> Receive() {
-    std::string bytes;
-    std::optional<PlainHttpHead> head;
-    std::optional<uint64_t> length;
-    std::string piece(kChunkBytes, '\0');
-    while (true) {
-      if (!head.has_value()) {
-        auto parsed = ParsePlainHttpHead(bytes);
-        if (!parsed.ok() && parsed.status().code() != absl::StatusCode::kNotFound) {
-          return base::Unavailable("{}: {}", url_.authority, base::Message(parsed.status()));
-        }
-        if (parsed.ok() && parsed->response.status >= 200) {
-          head = *std::move(parsed);
-          for (const auto& [name, value] : head->response.headers) {
-            if (name == "content-length") length = Number(value);
-          }
-        } else if (parsed.ok()) {
-          bytes.erase(0, parsed->body_at);  // "100 Continue"
-          continue;
-        }
+  absl::Status SendBody(const PlainBodyProducer& produce) {
+    std::string buffer(kChunkBytes, '\0');
+    for (size_t bytes = 1; bytes != 0 && !sending_ended();) {
+      ASSIGN_OR_RETURN(bytes, produce(buffer.data(), buffer.size()));
+      bool done = false;
+      const auto sent = [&](const error_code& error, size_t) { Sent(error, &done); };
+      if (bytes != 0) {
+        asio::async_write(socket_, http::make_chunk(asio::const_buffer(buffer.data(), bytes)),
+                          sent);
+      } else {
+        asio::async_write(socket_, http::make_chunk_last(), sent);
       }
-      if (head.has_value() && length.has_value() && bytes.size() - head->body_at >= *length) break;
-      if (bytes.size() > options_.max_answer_bytes) {
-        return base::ResourceExhausted("{}: the answer is too large", url_.authority);
-      }
-      ASSIGN_OR_RETURN(const short ready, Wait(POLLIN, options_.stall_timeout_ms));
-      (void)ready;
-      const ssize_t got = ::recv(fd_.get(), piece.data(), piece.size(), 0);
-      if (got < 0 && (errno == EINTR || errno == EAGAIN)) continue;
-      if (got < 0) return base::Unavailable("receive from {}: {}", url_.authority, Error());
-      if (got == 0) {
-        if (head.has_value() && !length.has_value()) break;
-        return base::Unavailable("{} has closed the connection", url_.authority);
-      }
-      bytes.append(piece.data(), static_cast<size_t>(got));
-    }
-    head->response.body = bytes.substr(head->body_at);
-    return std::move(head->response);
-  }
-
- private:
-  static std::string Error() { return std::strerror(errno); }
-
-  absl::Status ConnectTo(const addrinfo& address) {
-    fd_.Reset(::socket(address.ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-    if (!fd_.valid()) return base::Unavailable("socket: {}", Error());
-    if (::connect(fd_.get(), address.ai_addr, address.ai_addrlen) == 0) return absl::OkStatus();
-    if (errno != EINPROGRESS) {
-      return base::Unavailable("connect to {}: {}", url_.authority, Error());
-    }
-    RETURN_IF_ERROR(Wait(POLLOUT, options_.connect_timeout_ms).status());
-    int error = 0;
-    socklen_t size = sizeof(error);
-    if (::getsockopt(fd_.get(), SOL_SOCKET, SO_ERROR, &error, &size) != 0 || error != 0) {
-      return base::Unavailable("connect to {}: {}", url_.authority, std::strerror(error));
+      RETURN_IF_ERROR(RunUntilSent(done));
     }
     return absl::OkStatus();
   }
 
-  absl::StatusOr<short> Wait(int events, int timeout_ms) {
-    const auto deadline = Clock::now() + std::chrono::milliseconds(timeout_ms);
-    while (true) {
-      if (options_.cancel != nullptr && *options_.cancel) return absl::CancelledError("stopped");
-      pollfd one = {.fd = fd_.get(), .events = static_cast<short>(events), .revents = 0};
-      const int ready = ::poll(&one, 1, kSliceMs);
-      if (ready > 0) return one.revents;
-      if (ready < 0 && errno != EINTR) return base::Unavailable("poll: {}", Error());
-      if (Clock::now() >= deadline) {
-        return absl::DeadlineExceededError(url_.authority + " does not answer");
-      }
+  absl::StatusOr<HttpResponse> Receive() {
+    RETURN_IF_ERROR(RunUntil(read_done_, options_.stall_timeout_ms));
+    if (read_error_ == http::error::body_limit) {
+      return base::ResourceExhausted("{}: the answer is too large", url_.authority);
     }
+    if (read_error_ == http::error::end_of_stream || read_error_ == http::error::partial_message) {
+      return base::Unavailable("{} has closed the connection", url_.authority);
+    }
+    if (read_error_) {
+      return base::Unavailable("receive from {}: {}", url_.authority, read_error_.message());
+    }
+    auto message = parser_.release();
+    HttpResponse out;
+    out.status = static_cast<int>(message.result_int());
+    for (const auto& field : message) {
+      std::string name(field.name_string());
+      std::ranges::transform(name, name.begin(), [](char c) {
+        return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+      });
+      if (name == "content-type") out.content_type = std::string(field.value());
+      out.headers.emplace_back(std::move(name), std::string(field.value()));
+    }
+    out.body = std::move(message.body());
+    return out;
+  }
+
+ private:
+  // The answer is there, or the connection is of no more use for sending: perhaps it told why.
+  bool sending_ended() const { return read_done_ || send_failed_; }
+
+  void Close() {
+    error_code ignored;
+    socket_.close(ignored);
+  }
+
+  void ReadOn() {
+    http::async_read_some(socket_, buffer_, parser_, [this](const error_code& error, size_t bytes) {
+      moved_ = true;
+      read_error_ = error;
+      read_done_ = static_cast<bool>(error) || parser_.is_done() || bytes == 0;
+      if (!read_done_) ReadOn();
+    });
+  }
+
+  void Sent(const error_code& error, bool* done) {
+    moved_ = true;
+    *done = true;
+    if (error) send_failed_ = true;
+  }
+
+  // Until `done`, or the answer is there: an operation that still hangs then is ended.
+  absl::Status RunUntilSent(bool& done) {
+    moved_at_ = Clock::now();
+    absl::Status status = absl::OkStatus();
+    while (status.ok() && !done && !read_done_) {
+      status = RunSlice(options_.stall_timeout_ms);
+    }
+    if (!done) {
+      Close();
+      io_.restart();
+      io_.run();  // its handler refers to the caller's variables
+    }
+    return status;
+  }
+
+  absl::Status RunUntil(bool& done, int timeout_ms) {
+    moved_at_ = Clock::now();
+    absl::Status status = absl::OkStatus();
+    while (status.ok() && !done) status = RunSlice(timeout_ms);
+    if (!done) {
+      Close();
+      io_.restart();
+      io_.run();
+    }
+    return status;
+  }
+
+  absl::Status RunSlice(int timeout_ms) {
+    if (options_.cancel != nullptr && *options_.cancel) return absl::CancelledError("stopped");
+    if (std::exchange(moved_, false)) moved_at_ = Clock::now();
+    if (Clock::now() - moved_at_ >= std::chrono::milliseconds(timeout_ms)) {
+      return absl::DeadlineExceededError(url_.authority + " does not answer");
+    }
+    io_.restart();
+    io_.run_one_for(kSlice);
+    return absl::OkStatus();
   }
 
   const PlainHttpUrl& url_;
   const PlainHttpOptions& options_;
-  base::UniqueFd fd_;
+  asio::io_context io_;
+  tcp::socket socket_{io_};
+  boost::beast::flat_buffer buffer_;
+  http::response_parser<http::string_body> parser_;
+  error_code read_error_;
+  bool read_done_ = false;
+  bool send_failed_ = false;
+  bool moved_ = true;
+  Clock::time_point moved_at_ = Clock::now();
 };
-
-// True when the peer answers before all of it was sent.
-absl::StatusOr<bool> SendBody(Exchange& exchange, const PlainBodyProducer& produce) {
-  std::string buffer(kChunkBytes, '\0');
-  while (true) {
-    ASSIGN_OR_RETURN(const size_t bytes, produce(buffer.data(), buffer.size()));
-    std::string chunk = fmt::format("{:x}\r\n", bytes);
-    chunk.append(buffer.data(), bytes).append("\r\n");
-    ASSIGN_OR_RETURN(const bool answered, exchange.Send(chunk));
-    if (answered || bytes == 0) return answered;
-  }
-}
 
 }  // namespace
 
 absl::StatusOr<PlainHttpUrl> ParsePlainHttpUrl(std::string_view url) {
-  const auto bad = [url](std::string_view why) {
-    return base::InvalidArgument("\"{}\": {}; HOST:PORT or http://HOST:PORT is expected", url, why);
-  };
+  constexpr std::string_view kScheme = "http://";
   std::string_view rest = url;
-  if (const size_t scheme = rest.find("://"); scheme != std::string_view::npos) {
-    if (rest.substr(0, scheme) != "http") return bad("only http is spoken");
-    rest.remove_prefix(scheme + 3);
-  }
+  if (rest.starts_with(kScheme)) rest.remove_prefix(kScheme.size());
   if (rest.ends_with('/')) rest.remove_suffix(1);
-  const bool strange = std::ranges::any_of(
-      rest, [](char c) { return c <= ' ' || c >= 127 || std::strchr("/?#@\\%\"", c) != nullptr; });
-  if (rest.empty() || strange) return bad("not an address");
-  PlainHttpUrl out = {.host = {}, .port = "80", .authority = std::string(rest)};
-  size_t host_end = rest.find(':');
-  if (rest.front() == '[') {
-    const size_t close = rest.find(']');
-    if (close == std::string_view::npos || close == 1) return bad("not an address");
-    out.host = rest.substr(1, close - 1);
-    host_end = close + 1;
-  } else {
-    out.host = rest.substr(0, host_end);
+  const auto address = ParseHostPort(rest);
+  if (!address.ok() || address->port == 0) {
+    return base::InvalidArgument("\"{}\" is not HOST:PORT or http://HOST:PORT", url);
   }
-  if (out.host.empty()) return bad("there is no host");
-  if (host_end < rest.size()) {
-    const auto port = Number(rest.substr(host_end + 1));
-    if (rest[host_end] != ':' || !port || *port == 0 || *port > 65535) return bad("not a port");
-    out.port = std::to_string(*port);
-  }
-  return out;
-}
-
-absl::StatusOr<PlainHttpHead> ParsePlainHttpHead(std::string_view bytes) {
-  const size_t end = bytes.find("\r\n\r\n");
-  if (end == std::string_view::npos) {
-    if (bytes.size() > kMaxHeadBytes) return base::InvalidArgument("the head is too large");
-    return base::NotFound("not whole");
-  }
-  if (end > kMaxHeadBytes) return base::InvalidArgument("the head is too large");
-  PlainHttpHead head;
-  head.body_at = end + 4;
-  std::string_view rest = bytes.substr(0, end + 2);
-  for (bool first = true; !rest.empty(); first = false) {
-    const size_t line_end = rest.find("\r\n");
-    const std::string_view line = rest.substr(0, line_end);
-    rest.remove_prefix(line_end + 2);
-    if (first) {  // "HTTP/1.1 201 Created"
-      const auto status = line.size() < 12 ? std::nullopt : Number(line.substr(9, 3));
-      if (!line.starts_with("HTTP/1.") || line[8] != ' ' || !status || *status < 100) {
-        return base::InvalidArgument("not an answer of an HTTP server");
-      }
-      head.response.status = static_cast<int>(*status);
-      continue;
-    }
-    const size_t colon = line.find(':');
-    if (colon == std::string_view::npos) return base::InvalidArgument("a header without a colon");
-    head.response.headers.emplace_back(Lower(line.substr(0, colon)),
-                                       std::string(Trim(line.substr(colon + 1))));
-    if (head.response.headers.back().first == "content-type") {
-      head.response.content_type = head.response.headers.back().second;
-    }
-  }
-  return head;
+  return PlainHttpUrl{.host = address->host,
+                      .port = std::to_string(address->port.value_or(80)),
+                      .authority = std::string(rest)};
 }
 
 absl::StatusOr<HttpResponse> PlainHttp(const PlainHttpUrl& url, const PlainHttpRequest& request,
                                        const PlainHttpOptions& options) {
   Exchange exchange(url, options);
   RETURN_IF_ERROR(exchange.Connect());
-  std::string head = fmt::format("{} {} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n",
-                                 request.method, request.target, url.authority);
-  for (const auto& [name, value] : request.headers) head += name + ": " + value + "\r\n";
-  if (request.produce != nullptr) head += "Transfer-Encoding: chunked\r\n";
-  ASSIGN_OR_RETURN(bool answered, exchange.Send(head + "\r\n"));
-  if (!answered && request.produce != nullptr) {
-    ASSIGN_OR_RETURN(answered, SendBody(exchange, request.produce));
-  }
+  RETURN_IF_ERROR(exchange.SendHead(request));
+  if (request.produce != nullptr) RETURN_IF_ERROR(exchange.SendBody(request.produce));
   return exchange.Receive();
 }
 

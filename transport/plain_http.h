@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// One blocking HTTP/1.1 exchange over one connection, by hand: for the agent, which must not load
-// libcurl and what it drags in (transport/http_client.h). No TLS, no redirects, no proxies, no
-// decoding: enough for our own server.
+// One blocking HTTP/1.1 exchange over one connection, by Boost.Beast: for the agent, which must not
+// load libcurl and what it drags in (transport/http_client.h). No TLS, no redirects, no proxies, no
+// content decoding: enough for our own server.
 #pragma once
 
 #include <atomic>
@@ -26,15 +26,6 @@ struct PlainHttpUrl {
 // it is 80. InvalidArgument: https, a path, an empty host, strange characters.
 absl::StatusOr<PlainHttpUrl> ParsePlainHttpUrl(std::string_view url);
 
-// The head of an answer and where its body begins; HttpResponse::headers have lower-case names.
-// The bytes are a stranger's. InvalidArgument when they are no HTTP/1 answer.
-struct PlainHttpHead {
-  HttpResponse response;
-  size_t body_at = 0;
-};
-// Ends with the empty line; NotFound as long as that is missing.
-absl::StatusOr<PlainHttpHead> ParsePlainHttpHead(std::string_view bytes);
-
 // Fills up to `capacity` bytes and returns how many; 0: that was all. An error ends the exchange
 // and is its result.
 using PlainBodyProducer = std::function<absl::StatusOr<size_t>(char* buffer, size_t capacity)>;
@@ -54,9 +45,9 @@ struct PlainHttpOptions {
   const std::atomic<bool>* cancel = nullptr;
 };
 
-// Any answer is OK, whatever its status code; one that comes before the body is sent ends sending.
-// Errors: DeadlineExceeded, Unavailable (no connection, a broken answer), ResourceExhausted (a
-// large answer), Cancelled.
+// Any answer is OK, whatever its status code, with its header names in lower case; one that comes
+// before the body is sent ends sending. Errors: DeadlineExceeded, Unavailable (no connection, a
+// broken answer), ResourceExhausted (a large answer), Cancelled.
 absl::StatusOr<HttpResponse> PlainHttp(const PlainHttpUrl& url, const PlainHttpRequest& request,
                                        const PlainHttpOptions& options);
 

@@ -1,18 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "transport/plain_http.h"
 
+#include <arpa/inet.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
-#include <chrono>
 #include <cstring>
 #include <memory>
 #include <string>
+#include <thread>
+#include <utility>
 
+#include "base/check.h"
 #include "base/metrics.h"
 #include "base/status.h"
+#include "base/unique_fd.h"
 
 namespace firewatch::transport {
 namespace {
@@ -32,14 +39,88 @@ TEST(PlainHttpTest, AddressesAreTakenApart) {
   }
 }
 
-TEST(PlainHttpTest, HeadsThatAreNoneAreRefused) {
-  EXPECT_EQ(ParsePlainHttpHead("HTTP/1.1 200 OK\r\n").status().code(), absl::StatusCode::kNotFound);
-  for (const char* bad : {"\r\n\r\n", "SSH-2.0-x\r\n\r\n", "HTTP/1.1 2x0 OK\r\n\r\n",
-                          "HTTP/1.1 200 OK\r\nno colon\r\n\r\n"}) {
-    EXPECT_EQ(ParsePlainHttpHead(bad).status().code(), absl::StatusCode::kInvalidArgument) << bad;
+// A server that says one thing to whoever comes, and hangs up.
+class OneLineServer {
+ public:
+  explicit OneLineServer(std::string said) {
+    listener_.Reset(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof(address);
+    CHECK(::bind(listener_.get(), reinterpret_cast<sockaddr*>(&address), size) == 0);
+    CHECK(::listen(listener_.get(), 1) == 0);
+    CHECK(::getsockname(listener_.get(), reinterpret_cast<sockaddr*>(&address), &size) == 0);
+    url_ = *ParsePlainHttpUrl(fmt::format("127.0.0.1:{}", ntohs(address.sin_port)));
+    thread_ = std::thread([this, said = std::move(said)] {
+      const base::UniqueFd peer(::accept(listener_.get(), nullptr, nullptr));
+      std::array<char, 4096> request{};
+      (void)::recv(peer.get(), request.data(), request.size(), 0);
+      (void)::send(peer.get(), said.data(), said.size(), MSG_NOSIGNAL);
+      ::shutdown(peer.get(), SHUT_WR);
+      (void)::recv(peer.get(), request.data(), request.size(), 0);
+    });
   }
-  EXPECT_EQ(ParsePlainHttpHead(std::string(100'000, 'a')).status().code(),
-            absl::StatusCode::kInvalidArgument);
+  ~OneLineServer() { thread_.join(); }
+  const PlainHttpUrl& url() const { return url_; }
+
+ private:
+  base::UniqueFd listener_;
+  PlainHttpUrl url_;
+  std::thread thread_;
+};
+
+TEST(PlainHttpTest, AnswersThatAreNoneAreRefused) {
+  for (const char* bad : {"", "\r\n\r\n", "SSH-2.0-x\r\n\r\n", "HTTP/1.1 2x0 OK\r\n\r\n",
+                          "HTTP/1.1 200 OK\r\nno colon\r\n\r\n", "HTTP/1.1 200 OK\r\n",
+                          "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n123",
+                          "HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\n"}) {
+    const OneLineServer server(bad);
+    EXPECT_EQ(PlainHttp(server.url(), {}, {}).status().code(), absl::StatusCode::kUnavailable)
+        << bad;
+  }
+  const OneLineServer head("HTTP/1.1 200 OK\r\nx: " + std::string(100'000, 'a'));
+  EXPECT_EQ(PlainHttp(head.url(), {}, {}).status().code(), absl::StatusCode::kUnavailable);
+  const OneLineServer body("HTTP/1.1 200 OK\r\n\r\n" + std::string(100'000, 'a'));
+  EXPECT_EQ(PlainHttp(body.url(), {}, {.max_answer_bytes = 50'000}).status().code(),
+            absl::StatusCode::kResourceExhausted);
+}
+
+TEST(PlainHttpTest, ABodyMayEndWithTheConnectionOrComeInChunks) {
+  for (const char* good :
+       {"HTTP/1.0 404 Not Found\r\nContent-Type: a/b\r\n\r\nno\nwhere",
+        "HTTP/1.1 404 Not Found\r\nContent-Type: a/b\r\n"
+        "Transfer-Encoding: chunked\r\n\r\n3\r\nno\n\r\n5\r\nwhere\r\n0\r\n\r\n"}) {
+    const OneLineServer server(good);
+    const auto answer = PlainHttp(server.url(), {}, {});
+    ASSERT_TRUE(answer.ok()) << base::ToString(answer.status());
+    EXPECT_EQ(answer->status, 404);
+    EXPECT_EQ(answer->body, "no\nwhere");
+    EXPECT_EQ(answer->content_type, "a/b");
+  }
+}
+
+TEST(PlainHttpTest, SilenceIsADeadline) {
+  const base::UniqueFd listener(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof(address);
+  ASSERT_EQ(::bind(listener.get(), reinterpret_cast<sockaddr*>(&address), size), 0);
+  ASSERT_EQ(::listen(listener.get(), 1), 0);
+  ASSERT_EQ(::getsockname(listener.get(), reinterpret_cast<sockaddr*>(&address), &size), 0);
+  const auto url = ParsePlainHttpUrl(fmt::format("127.0.0.1:{}", ntohs(address.sin_port)));
+  EXPECT_EQ(PlainHttp(*url, {}, {.stall_timeout_ms = 100}).status().code(),
+            absl::StatusCode::kDeadlineExceeded);
+  // It never reads: the socket's buffers fill up, and then nothing moves.
+  const auto endless = [](char* buffer, size_t capacity) -> absl::StatusOr<size_t> {
+    std::memset(buffer, 0, capacity);
+    return capacity;
+  };
+  EXPECT_EQ(PlainHttp(*url, {.method = "PUT", .produce = endless}, {.stall_timeout_ms = 300})
+                .status()
+                .code(),
+            absl::StatusCode::kDeadlineExceeded);
 }
 
 class PlainHttpServerTest : public testing::Test {
