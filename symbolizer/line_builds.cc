@@ -92,6 +92,13 @@ void LineBuilds::Want(const std::string& key, const FileIdentity& file, const Ma
   if (wanted_.size() < kMaxWanted) wanted_.emplace(key, Wanted{.file = file, .hint = hint});
 }
 
+bool LineBuilds::Drop(const std::string& key) {
+  if (job_ != nullptr && job_->key == key) return false;
+  wanted_.erase(key);
+  done_.erase(key);
+  return true;
+}
+
 void LineBuilds::AddWeight(std::string_view key, uint64_t frames) {
   if (const auto known = wanted_.find(key); known != wanted_.end()) known->second.weight += frames;
 }

@@ -62,6 +62,8 @@ class LineBuilds {
   void Want(const std::string& key, const FileIdentity& file, const MappingHint& hint);
   // Its lines are lost: they may be wanted again.
   void Forget(const std::string& key) { done_.erase(key); }
+  // Nobody uses the file any more. False, and nothing was done, while its lines are being built.
+  bool Drop(const std::string& key);
   // Samples passed through frames of that file: it matters more.
   void AddWeight(std::string_view key, uint64_t frames);
 

@@ -55,6 +55,8 @@ struct FileRecord {
   uint64_t size_bytes = 0;
   NameReason no_names = NameReason::kPending;
   std::string_view reason;   // in reasons_
+  bool unused = false;       // at the last ForgetUnused
+  bool forgotten = false;    // the id stands for no file
   uint32_t slot = kNoSlot;   // in slots_
   uint64_t retry_at_ns = 0;  // another process may show the file later: kUnreadable, or for lines
   MappingHint hint;          // of the request under way
@@ -116,6 +118,7 @@ class SymbolizerImpl final : public Symbolizer {
                        std::vector<SymbolFrame>* frames) override;
   KernelSymbol LookupKernel(uint64_t address) override;
   std::string_view KernelReason() override { return kernel_.Reason(); }
+  std::vector<FileId> ForgetUnused(const FileSet& kept) override;
   uint64_t MappedBytes() const override { return mapped_bytes_ + kernel_.mapped_bytes(); }
 
  private:
@@ -153,6 +156,8 @@ class SymbolizerImpl final : public Symbolizer {
   void OnLines(LineBuilds::Outcome outcome);
   SymbolFrame FrameOf(IndexSlot& slot, const IndexFrame& frame);
   void ForgetNames();
+  void ForgetSlots();
+  void ForgetReasons();
   void UnmapUnused();
   void UpdateGauges();
 
@@ -167,7 +172,10 @@ class SymbolizerImpl final : public Symbolizer {
 
   std::deque<FileRecord> files_;  // by FileId; addresses are stable
   absl::flat_hash_set<uint32_t, IdentityHash, IdentityEqual> ids_;
+  std::vector<uint32_t> resting_ids_;  // forgotten by the last ForgetUnused
+  std::vector<uint32_t> free_ids_;     // by those before
   std::deque<IndexSlot> slots_;
+  std::vector<uint32_t> free_slots_;
   base::StringMap<uint32_t> slot_by_key_;
   // Key of an index that is being built -> the files that wait for it; the builder is the first.
   base::StringMap<std::vector<uint32_t>> building_;
@@ -189,6 +197,7 @@ class SymbolizerImpl final : public Symbolizer {
   base::Counter& rebuilt_;
   base::Gauge& mapped_gauge_;
   base::Gauge& cache_gauge_;
+  base::Gauge& files_gauge_;
 };
 
 base::Counter& LookupCounter(base::MetricsRegistry& metrics, const char* space,
@@ -238,8 +247,10 @@ SymbolizerImpl::SymbolizerImpl(SymbolizerOptions options, std::unique_ptr<IndexC
                                   "Index files that were damaged and are built again.")),
       mapped_gauge_(metrics.AddGauge("firewatch_symbol_index_mapped_bytes",
                                      "Bytes of symbol index files that are mapped.")),
-      cache_gauge_(metrics.AddGauge("firewatch_symbol_cache_bytes",
-                                    "Bytes of the symbol cache directory.")) {
+      cache_gauge_(
+          metrics.AddGauge("firewatch_symbol_cache_bytes", "Bytes of the symbol cache directory.")),
+      files_gauge_(metrics.AddGauge("firewatch_symbol_files_kept",
+                                    "Files that a mapping, a sample or the kernel side knows.")) {
   for (const char* state : kStateNames) {
     states_.push_back(&metrics.AddCounter(
         "firewatch_symbol_files_total", "Files that have come into a state.", {{"state", state}}));
@@ -278,8 +289,15 @@ NameReason ReasonOfGap(const IndexSlot& slot) {
 FileId SymbolizerImpl::Intern(const FileIdentity& file) {
   const auto known = ids_.find(file);
   if (known != ids_.end()) return FileId{*known};
-  const auto id = static_cast<uint32_t>(files_.size());
-  FileRecord& record = files_.emplace_back();
+  auto id = static_cast<uint32_t>(files_.size());
+  if (free_ids_.empty()) {
+    files_.emplace_back();
+  } else {
+    id = free_ids_.back();
+    free_ids_.pop_back();
+  }
+  FileRecord& record = files_[id];
+  record = FileRecord();
   record.identity = file;
   record.build_id = file.build_id.ToHex();
   ids_.insert(id);
@@ -319,6 +337,7 @@ void SymbolizerImpl::Request(FileId file, uint32_t pid, uint32_t parent_pid, uin
   const auto id = static_cast<uint32_t>(file);
   CHECK(id < files_.size());
   FileRecord& record = At(id);
+  if (record.forgotten) return;
   if (options_.on_use != nullptr) {
     record.use_hint = {
         .pid = pid, .parent_pid = parent_pid, .map_start = map_start, .map_end = map_end};
@@ -411,6 +430,7 @@ absl::StatusOr<std::shared_ptr<const MappedUnwindTable>> SymbolizerImpl::UnwindT
     FileId file, uint32_t pid, uint32_t parent_pid, uint64_t map_start, uint64_t map_end) {
   const auto id = static_cast<uint32_t>(file);
   CHECK(id < files_.size());
+  if (At(id).forgotten) return base::NotFound("nobody maps the file any more");
   return tables_.Get(
       id, At(id).identity,
       {.pid = pid, .parent_pid = parent_pid, .map_start = map_start, .map_end = map_end});
@@ -521,7 +541,14 @@ void SymbolizerImpl::EndBuild(uint32_t id, FileState state, const std::string& r
 
 uint32_t SymbolizerImpl::SlotOf(const std::string& key) {
   const auto [entry, is_new] = slot_by_key_.try_emplace(key, static_cast<uint32_t>(slots_.size()));
-  if (is_new) slots_.emplace_back().key = key;
+  if (!is_new) return entry->second;
+  if (free_slots_.empty()) {
+    slots_.emplace_back();
+  } else {
+    entry->second = free_slots_.back();
+    free_slots_.pop_back();
+  }
+  slots_[entry->second].key = key;
   return entry->second;
 }
 
@@ -669,6 +696,55 @@ void SymbolizerImpl::UnmapUnused() {
   for (IndexSlot& slot : slots_) {
     if (slot.is_mapped && slot.last_use < *median) UnmapSlot(slot);
   }
+}
+
+std::vector<FileId> SymbolizerImpl::ForgetUnused(const FileSet& kept) {
+  free_ids_.insert(free_ids_.end(), resting_ids_.begin(), resting_ids_.end());
+  resting_ids_.clear();
+  std::vector<FileId> forgotten;
+  for (uint32_t id = 0; id < files_.size(); ++id) {
+    FileRecord& record = At(id);
+    if (record.forgotten) continue;
+    const bool unused =
+        !kept.contains(FileId{id}) && record.state != FileState::kPending && !tables_.IsAsked(id);
+    if (!std::exchange(record.unused, unused) || !unused) continue;
+    ids_.erase(id);
+    tables_.Forget(id);
+    record = FileRecord();
+    record.forgotten = true;
+    resting_ids_.push_back(id);
+    forgotten.push_back(FileId{id});
+  }
+  if (!forgotten.empty()) {
+    ForgetSlots();
+    ForgetReasons();
+    tables_.ForgetSlots();
+  }
+  files_gauge_.Set(static_cast<double>(ids_.size()));
+  return forgotten;
+}
+
+// Those that no file uses any more. The index stays in the cache.
+void SymbolizerImpl::ForgetSlots() {
+  std::vector<bool> used(slots_.size());
+  for (const FileRecord& record : files_) {
+    if (record.slot != kNoSlot) used[record.slot] = true;
+  }
+  for (uint32_t number = 0; number < slots_.size(); ++number) {
+    IndexSlot& slot = slots_[number];
+    if (used[number] || slot.key.empty() || !lines_.Drop(slot.key)) continue;
+    UnmapSlot(slot);
+    slot_by_key_.erase(slot.key);
+    slot = IndexSlot();
+    free_slots_.push_back(number);
+  }
+}
+
+// Their texts name paths and build ids.
+void SymbolizerImpl::ForgetReasons() {
+  absl::flat_hash_set<const char*> used;
+  for (const FileRecord& record : files_) used.insert(record.reason.data());
+  std::erase_if(reasons_, [&](const std::string& text) { return !used.contains(text.data()); });
 }
 
 void SymbolizerImpl::UpdateGauges() {

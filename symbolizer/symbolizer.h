@@ -11,6 +11,8 @@
 // of low priority (line_builds.h), with lines and inlined functions.
 #pragma once
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -29,8 +31,25 @@
 
 namespace firewatch::symbolizer {
 
-// Dense, from 0, for the life of one Symbolizer.
+// Dense, from 0. Names one file for as long as anybody keeps it (Symbolizer::ForgetUnused).
 enum class FileId : uint32_t {};
+
+// Ids that somebody keeps.
+class FileSet {
+ public:
+  void Add(FileId file) {
+    const auto id = static_cast<size_t>(file);
+    if (id >= has_.size()) has_.resize(std::max(id + 1, has_.size() * 2));
+    has_[id] = true;
+  }
+  bool contains(FileId file) const {
+    const auto id = static_cast<size_t>(file);
+    return id < has_.size() && has_[id];
+  }
+
+ private:
+  std::vector<bool> has_;
+};
 
 enum class FileState : uint8_t {
   kNew,         // met in a mapping, never asked for
@@ -135,7 +154,7 @@ struct FileSegment {
 };
 
 // One home thread (the agent's profiler thread). What Info() returns stays valid as long as the
-// Symbolizer; what Lookup() and LookupKernel() return points into mapped index files and stays
+// file is kept; what Lookup() and LookupKernel() return points into mapped index files and stays
 // valid until the next Poll(), which may unmap some: copy names that are kept longer.
 class Symbolizer {
  public:
@@ -203,6 +222,13 @@ class Symbolizer {
   virtual KernelSymbol LookupKernel(uint64_t address) = 0;
   // "" when kernel names can be had, else the reason (kptr_restrict, no permission).
   virtual std::string_view KernelReason() = 0;
+
+  // Files come and go: a machine that builds software maps thousands of new ones in an hour.
+  // Forgets those that are not in `kept` and were not at the call before. `kept` names every id
+  // that is held anywhere; calls are a minute apart. An id that was forgotten is given out again
+  // after the next call, so that a sample which was on its way meets no other file. Files that the
+  // helper is at stay. Returns the ids.
+  virtual std::vector<FileId> ForgetUnused(const FileSet& kept) = 0;
 
   // Memory that the index files occupy as clean page cache, for /metrics.
   virtual uint64_t MappedBytes() const = 0;

@@ -209,6 +209,66 @@ TEST_F(SymbolizerTest, NamesFunctionsOfThisBinary) {
   EXPECT_EQ(Metric("firewatch_symbol_lookups_total{space=\"user\",result=\"hit\"}"), 2);
 }
 
+TEST_F(SymbolizerTest, FilesThatNobodyKeepsAreForgottenAndTheirIdsComeAgain) {
+  const std::string kept_path = Write("kept", SmallElf("kept-build-id-000001"));
+  const FileId kept = Settle(kept_path);
+  const FileId left = Settle(Write("left", SmallElf("left-build-id-000001", "old")));
+  EXPECT_EQ(NameAt(left, 0x200), "old");
+  const auto table = symbolizer_->UnwindTableOf(left, static_cast<uint32_t>(::getpid()), 0, 0, 0);
+  EXPECT_TRUE(absl::IsUnavailable(table.status()));
+  FileSet set;
+  set.Add(kept);
+  EXPECT_TRUE(symbolizer_->ForgetUnused(set).empty()) << "its table is being built";
+  Wait();
+  const uint64_t mapped = symbolizer_->MappedBytes();
+  EXPECT_TRUE(symbolizer_->ForgetUnused(set).empty()) << "unused for the first time";
+  const std::vector<FileId> forgotten = symbolizer_->ForgetUnused(set);
+  ASSERT_EQ(forgotten, std::vector<FileId>{left});
+  EXPECT_LT(symbolizer_->MappedBytes(), mapped);
+  EXPECT_EQ(Metric("firewatch_symbol_files_kept"), 1);
+
+  const std::string other_path = Write("other", SmallElf("other-build-id-00001", "new"));
+  const FileId at_once = Settle(other_path);
+  EXPECT_NE(at_once, left) << "a sample that was on its way would get its names";
+  set.Add(at_once);
+  EXPECT_TRUE(symbolizer_->ForgetUnused(set).empty());
+  const FileId again = Settle(Write("third", SmallElf("third-build-id-00001", "newest")));
+  EXPECT_EQ(again, left);
+  EXPECT_EQ(NameAt(again, 0x200), "newest");
+  EXPECT_EQ(symbolizer_->Intern({.path = directory_ + "/third"}), left);
+  EXPECT_EQ(NameAt(kept, 0x200), "named");
+  EXPECT_EQ(NameAt(at_once, 0x200), "new");
+
+  // The old one comes back: from the cache.
+  const FileId back = Settle(directory_ + "/left");
+  EXPECT_EQ(NameAt(back, 0x200), "old");
+}
+
+TEST_F(SymbolizerTest, AFileUsedNowAndThenStays) {
+  const FileId file = Settle(Write("file", SmallElf("file-build-id-000001")));
+  FileSet with;
+  with.Add(file);
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_TRUE(symbolizer_->ForgetUnused(FileSet()).empty());
+    EXPECT_TRUE(symbolizer_->ForgetUnused(with).empty());
+  }
+  EXPECT_EQ(NameAt(file, 0x200), "named");
+}
+
+// A build machine: a new program every moment, forever.
+TEST_F(SymbolizerTest, AStreamOfNewFilesTakesABoundedNumberOfIds) {
+  uint32_t largest = 0;
+  for (int round = 0; round < 50; ++round) {
+    for (int i = 0; i < 100; ++i) {
+      const FileId id = symbolizer_->Intern({.path = fmt::format("/no/{}/{}", round, i)});
+      symbolizer_->Request(id, static_cast<uint32_t>(::getpid()), 0, 0, 0);
+      largest = std::max(largest, static_cast<uint32_t>(id));
+    }
+    symbolizer_->ForgetUnused(FileSet());
+  }
+  EXPECT_LT(largest, 400u);
+}
+
 // The C library is stripped to .dynsym: dladdr is the oracle for what it exports.
 TEST_F(SymbolizerTest, NamesExportedFunctionsOfTheCLibrary) {
   Dl_info known{};

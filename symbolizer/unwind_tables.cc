@@ -103,6 +103,20 @@ absl::StatusOr<UnwindTables::Table> UnwindTables::Get(uint32_t id, const FileIde
   return Pending();
 }
 
+void UnwindTables::Forget(uint32_t id) {
+  if (id < files_.size()) files_[id] = File();
+}
+
+void UnwindTables::ForgetSlots() {
+  base::StringSet used;
+  for (const File& file : files_) {
+    if (!file.key.empty()) used.insert(file.key);
+  }
+  absl::erase_if(slots_, [&used](const auto& entry) {
+    return !used.contains(entry.first) && !entry.second.building;
+  });
+}
+
 absl::StatusOr<UnwindTables::Table> UnwindTables::FromKey(const std::string& key) {
   Slot& slot = slots_[key];
   if (!slot.error.ok()) return slot.error;

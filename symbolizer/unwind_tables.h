@@ -40,6 +40,13 @@ class UnwindTables {
   // Symbolizer::UnwindTableOf. `file` is a dense number; `identity` must outlive this object.
   absl::StatusOr<Table> Get(uint32_t file, const FileIdentity& identity, const MappingHint& hint);
 
+  // A job of this file is outstanding.
+  bool IsAsked(uint32_t file) const { return file < files_.size() && files_[file].asked; }
+  // The number may come again, for another file. Not for a file that IsAsked.
+  void Forget(uint32_t file);
+  // What is known of contents that no file has any more.
+  void ForgetSlots();
+
   // An answer to a job whose `for_table` is set.
   void OnResult(HelperResult result);
 

@@ -89,6 +89,10 @@ void MappingSet::Coalesce(size_t from, size_t to) {
   }
 }
 
+void MappingSet::AddFiles(symbolizer::FileSet* kept) const {
+  for (const ProcessMapping& mapping : mappings_) kept->Add(mapping.file);
+}
+
 std::shared_ptr<const MappingSet> MappingSet::With(const ProcessMapping& mapping) const {
   auto copy = std::make_shared<MappingSet>(*this);
   copy->Add(mapping);

@@ -594,6 +594,16 @@ void ProcessTable::ForEachAsEvents(absl::FunctionRef<void(const ProcessEvent&)> 
   }
 }
 
+void ProcessTable::AddFiles(symbolizer::FileSet* kept) const {
+  absl::flat_hash_set<const MappingSet*> seen;  // forked children share them
+  for (const auto& [pid, newest] : impl_->newest) {
+    for (const Entry* life = newest.get(); life != nullptr; life = life->older.get()) {
+      const MappingSet* mappings = life->process.mappings.get();
+      if (seen.insert(mappings).second) mappings->AddFiles(kept);
+    }
+  }
+}
+
 size_t ProcessTable::size() const { return impl_->total; }
 
 }  // namespace firewatch::agent

@@ -38,6 +38,7 @@ class MappingSet {
   // The first mapping of these bytes of the file, or nullptr.
   const ProcessMapping* FindFile(symbolizer::FileId file, uint64_t file_offset) const;
   const std::vector<ProcessMapping>& all() const { return mappings_; }
+  void AddFiles(symbolizer::FileSet* kept) const;
   // A copy with one mapping added; whatever it overlaps is cut or removed (as mmap does).
   std::shared_ptr<const MappingSet> With(const ProcessMapping& mapping) const;
   // The same in place, for a set that nobody shares yet. False (and unchanged) when the set would
@@ -108,6 +109,9 @@ class ProcessTable {
   // The living processes as the events that would make them (kFork, kExec, kMmap…), at time 0: the
   // head of a replay file. Files are told by path and, where known, build id.
   void ForEachAsEvents(absl::FunctionRef<void(const ProcessEvent&)> callback) const;
+
+  // The files that mappings of any process refer to (Symbolizer::ForgetUnused).
+  void AddFiles(symbolizer::FileSet* kept) const;
 
   size_t size() const;  // living and exited
 

@@ -136,6 +136,25 @@ TEST_F(ProcessTableTest, ForkSharesTheMappingsOfItsParentWithoutACopy) {
   EXPECT_NE(child.incarnation, parent.incarnation);
 }
 
+TEST_F(ProcessTableTest, TellsTheFilesOfAllLives) {
+  ProcessTable table = Make();
+  table.Apply(Exec(7, 10, "old"));
+  table.Apply(Mmap(7, 11, 0x1000, 0x2000, "/bin/old"));
+  table.Apply(Exec(7, 20, "new"));
+  table.Apply(Mmap(7, 21, 0x1000, 0x2000, "/bin/new"));
+  const symbolizer::FileId old = symbolizer_.Intern({.path = "/bin/old"});
+  const symbolizer::FileId now = symbolizer_.Intern({.path = "/bin/new"});
+  symbolizer::FileSet kept;
+  table.AddFiles(&kept);
+  EXPECT_TRUE(kept.contains(old)) << "samples of the life before exec may be on their way";
+  EXPECT_TRUE(kept.contains(now));
+  table.Expire(30);
+  kept = {};
+  table.AddFiles(&kept);
+  EXPECT_FALSE(kept.contains(old));
+  EXPECT_TRUE(kept.contains(now));
+}
+
 TEST_F(ProcessTableTest, MappingOfTheChildIsNotTheParents) {
   ProcessTable table = Make();
   table.Apply(Exec(10, 100, "sh"));

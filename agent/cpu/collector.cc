@@ -142,4 +142,9 @@ bool Collector::FinishClosed(bool force, int wait_ms) {
   return true;
 }
 
+void Collector::AddFiles(symbolizer::FileSet* kept) const {
+  for (const Window& window : windows_) window.AddFiles(kept);
+  deferred_.AddFiles(kept);
+}
+
 }  // namespace firewatch::agent

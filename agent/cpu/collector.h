@@ -52,6 +52,9 @@ class Collector {
   // Stacks wait for unwind tables: call CollectNames again soon.
   bool waits_for_tables() const { return deferred_.waiting(); }
 
+  // The files of all samples that are not delivered yet (Symbolizer::ForgetUnused).
+  void AddFiles(symbolizer::FileSet* kept) const;
+
   // What stacks that wait may still put onto the heap.
   uint64_t deferred_free_bytes() const { return deferred_.free_bytes(); }
 

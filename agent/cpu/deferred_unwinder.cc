@@ -261,6 +261,11 @@ void DeferredUnwinder::Finish(size_t window, Finished finished) {
   });
 }
 
+void DeferredUnwinder::AddFiles(symbolizer::FileSet* kept) const {
+  for (const auto& waiting : kept_) waiting->process.mappings->AddFiles(kept);
+  for (const auto& [id, file] : files_) kept->Add(id);
+}
+
 size_t DeferredUnwinder::waiting(size_t window) const {
   return static_cast<size_t>(std::count_if(
       kept_.begin(), kept_.end(), [window](const auto& k) { return k->window == window; }));

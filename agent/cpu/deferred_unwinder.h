@@ -47,6 +47,9 @@ class DeferredUnwinder {
   // Walks all that wait for this window with the tables that are there.
   void Finish(size_t window, Finished finished);
 
+  // The files of the samples that wait (Symbolizer::ForgetUnused).
+  void AddFiles(symbolizer::FileSet* kept) const;
+
   size_t waiting(size_t window) const;
   bool waiting() const { return !kept_.empty(); }
   // What further samples may still put onto the heap.

@@ -549,6 +549,7 @@ std::array<uint64_t, FW_LOSS_COUNT> FallbackSampler::Losses() const { return imp
 uint32_t FallbackSampler::hz() const { return impl_->options.sampler.hz; }
 bool FallbackSampler::hardware_cycles() const { return impl_->hardware_cycles; }
 size_t FallbackSampler::cpu_count() const { return impl_->rings.size(); }
+void FallbackSampler::AddFiles(symbolizer::FileSet* kept) const { impl_->unwinder.AddFiles(kept); }
 size_t FallbackSampler::ring_bytes() const { return impl_->rings.size() * impl_->bytes_per_ring; }
 
 }  // namespace firewatch::agent

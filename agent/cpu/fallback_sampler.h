@@ -51,6 +51,7 @@ class FallbackSampler : public SampleSource {
   uint32_t hz() const override;
   bool hardware_cycles() const override;
   size_t cpu_count() const override;
+  void AddFiles(symbolizer::FileSet* kept) const override;
 
   size_t ring_bytes() const;  // of all rings: memory that the kernel locks for them
 

@@ -308,6 +308,10 @@ fw_stack_end StackUnwinder::Unwind(const Process& process, const ThreadState& th
 
 bool StackUnwinder::met_unmapped() const { return impl_->walk.met_unmapped; }
 
+void StackUnwinder::AddFiles(symbolizer::FileSet* kept) const {
+  for (const auto& [file, image] : impl_->images) kept->Add(file);
+}
+
 size_t StackUnwinder::cached_bytes() const {
   size_t chunks = 0;
   for (const auto& [file, image] : impl_->images) chunks += image->chunk_count();

@@ -49,6 +49,7 @@ class StackUnwinder {
   bool met_unmapped() const;
 
   size_t cached_bytes() const;
+  void AddFiles(symbolizer::FileSet* kept) const;
 
  private:
   struct Impl;

@@ -198,6 +198,15 @@ void KnownFiles::ForgetLeastUsed() {
   full_loss_.Add(count);
 }
 
+void KnownFiles::ForgetUnused(symbolizer::FileSet* kept) {
+  std::vector<fw_file_key> unused;
+  for (const auto& [key, entry] : keys_) {
+    if (!kept->contains(entry.file) && now_s_ >= entry.noted_s + kUnusedS) unused.push_back(key);
+  }
+  for (const fw_file_key& key : unused) ForgetKey(key);
+  for (const auto& [id, file] : files_) kept->Add(id);
+}
+
 // Keys that the same inode had before its ctime changed (a hard link is enough): never met again,
 // but as much used as their file, so that they would stay until the map is full of them.
 void KnownFiles::ForgetOlder(const fw_file_key& key, const File& file) {

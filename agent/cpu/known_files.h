@@ -66,11 +66,18 @@ class KnownFiles {
   // Between windows: gives back what is over the budget now.
   void ObeyBudget() { store_.ObeyBudget(); }
 
+  // Gives up files that `kept` does not have and that no note has named for a minute; adds the
+  // others to it (Symbolizer::ForgetUnused).
+  void ForgetUnused(symbolizer::FileSet* kept);
+  // The id will stand for another file.
+  void OnForgotten(symbolizer::FileId file) { refused_.erase(file); }
+
   TableListing List() const;
   const TableStore& store() const { return store_; }
 
  private:
   static constexpr uint64_t kHurryS = 3;
+  static constexpr uint64_t kUnusedS = 60;
 
   struct KeyHash {
     size_t operator()(const fw_file_key& key) const;

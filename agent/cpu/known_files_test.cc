@@ -95,6 +95,37 @@ TEST_F(KnownFilesTest, AFileThatDoesNotComeIsWaitedForWithoutHurry) {
   EXPECT_EQ(memory_.tables()[memory_.known_files[5].table].state, FW_TABLE_READY);
 }
 
+TEST_F(KnownFilesTest, AFileThatNobodyMapsIsGivenUpAfterAMinute) {
+  const TableForTest table(3);
+  names_.tables.insert_or_assign("/bin/app", table.Map());
+  files_.Advance(100);
+  Send(Note(5), MakeProcess("/bin/app"));
+  Send(Note(6), MakeProcess("/bin/none"));
+  const uint32_t index = memory_.known_files[5].table;
+  files_.Advance(159);
+  symbolizer::FileSet kept;
+  files_.ForgetUnused(&kept);
+  EXPECT_TRUE(memory_.known_files.contains(5)) << "too early";
+  EXPECT_TRUE(kept.contains(symbolizer::FileId{0}));
+  files_.Advance(160);
+  kept = {};
+  kept.Add(symbolizer::FileId{1});
+  files_.ForgetUnused(&kept);
+  EXPECT_FALSE(memory_.known_files.contains(5));
+  EXPECT_EQ(memory_.tables()[index].state, FW_TABLE_ABSENT);
+  EXPECT_FALSE(kept.contains(symbolizer::FileId{0}));
+  ASSERT_TRUE(memory_.known_files.contains(6)) << "somebody maps it";
+
+  // A refusal goes with its id: what comes under that id later is asked for.
+  kept = {};
+  files_.ForgetUnused(&kept);
+  EXPECT_FALSE(memory_.known_files.contains(6));
+  files_.OnForgotten(symbolizer::FileId{1});
+  names_.tables.insert_or_assign("/bin/none", table.Map());
+  Send(Note(7), MakeProcess("/bin/none"));
+  EXPECT_NE(memory_.known_files[7].table, FW_NO_TABLE);
+}
+
 TEST_F(KnownFilesTest, AFileWithoutTableIsCountedOnceWithTheReason) {
   const Process process = MakeProcess("/bin/app");
   Send(Note(5), process);

@@ -23,6 +23,8 @@ constexpr uint64_t kNamesIntervalMs = 25;
 // How often the helper is asked for unwind tables; only while some are being built.
 constexpr uint64_t kTablesIntervalMs = 10;
 constexpr uint64_t kSecondNs = 1'000'000'000;
+// How often files that nobody maps any more are forgotten: longer than a sample is on its way.
+constexpr uint64_t kForgetIntervalNs = 60 * kSecondNs;
 // How often the heap is looked at, while samples come.
 constexpr uint64_t kMemoryIntervalNs = 100'000'000;
 // Of the memory limit: what stacks that wait for tables, and frames of each of the two windows, may
@@ -64,6 +66,8 @@ void ClearEvent(int fd) {
 Profiler::Profiler(ProfilerOptions options, ProcessTable& table, symbolizer::Symbolizer& symbolizer,
                    const base::Clock& clock, base::MetricsRegistry& metrics, Collector::Sink sink)
     : options_(std::move(options)),
+      table_(table),
+      symbolizer_(symbolizer),
       clock_(clock),
       collector_(LimitedWindow(options_), table, symbolizer, metrics,
                  [this, to = std::move(sink)](ClosedWindow window) {
@@ -228,6 +232,19 @@ void Profiler::ReportTables() {
                       .memory_limit_bytes = options_.memory_limit_bytes});
 }
 
+void Profiler::ForgetUnusedFiles() {
+  if (closed_at_ns_ - files_forgotten_ns_ < kForgetIntervalNs) return;
+  files_forgotten_ns_ = closed_at_ns_;
+  symbolizer::FileSet kept;
+  table_.AddFiles(&kept);
+  collector_.AddFiles(&kept);
+  opened_.source->AddFiles(&kept);
+  if (known_files_ != nullptr) known_files_->ForgetUnused(&kept);
+  for (const symbolizer::FileId file : symbolizer_.ForgetUnused(kept)) {
+    if (known_files_ != nullptr) known_files_->OnForgotten(file);
+  }
+}
+
 void Profiler::CloseWindow() {
   Drain();
   // The one before is handed over with the names it has: windows never pile up.
@@ -242,6 +259,7 @@ void Profiler::CloseWindow() {
     ReportTables();
   }
   if (!collector_.FinishClosed(false)) ArmTimer(names_timer_.get(), kNamesIntervalMs);
+  ForgetUnusedFiles();
 }
 
 void Profiler::FinishClosed() {

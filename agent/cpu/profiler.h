@@ -89,11 +89,14 @@ class Profiler {
   MemoryBudget::Room TableRoom();
   void ObeyMemoryLimit(uint64_t now_ns);
   void ReportTables();
+  void ForgetUnusedFiles();
   void CloseWindow();
   void FinishClosed();
   void RunFinalWindow();
 
   ProfilerOptions options_;
+  ProcessTable& table_;
+  symbolizer::Symbolizer& symbolizer_;
   const base::Clock& clock_;
   Collector collector_;
   OpenedSource opened_;
@@ -101,6 +104,7 @@ class Profiler {
   MemoryBudget budget_;
   uint64_t memory_looked_ns_ = 0;
   uint64_t memory_trimmed_ns_ = 0;
+  uint64_t files_forgotten_ns_ = 0;
   uint64_t tables_reported_s_ = 0;
   uint64_t loads_reported_ = 0;
   bool tables_timer_armed_ = false;

@@ -382,6 +382,7 @@ size_t PtraceSampler::Stop(SampleCallback) {
 
 std::array<uint64_t, FW_LOSS_COUNT> PtraceSampler::Losses() const { return impl_->losses; }
 uint32_t PtraceSampler::hz() const { return impl_->hz; }
+void PtraceSampler::AddFiles(symbolizer::FileSet* kept) const { impl_->unwinder.AddFiles(kept); }
 size_t PtraceSampler::cpu_count() const {
   return static_cast<size_t>(std::max(1L, ::sysconf(_SC_NPROCESSORS_ONLN)));
 }

@@ -52,6 +52,7 @@ class PtraceSampler : public SampleSource {
   std::array<uint64_t, FW_LOSS_COUNT> Losses() const override;
   uint32_t hz() const override;
   size_t cpu_count() const override;
+  void AddFiles(symbolizer::FileSet* kept) const override;
   PauseStats Pauses() const override;
 
  private:

@@ -18,6 +18,7 @@
 #include "agent/cpu/sample.h"
 #include "agent/cpu/table_memory.h"
 #include "bpf/include/losses.h"
+#include "symbolizer/symbolizer.h"
 
 namespace firewatch::agent {
 
@@ -87,6 +88,8 @@ class SampleSource {
   // Our BPF maps by name, each with what the kernel charges for it.
   virtual std::vector<std::pair<std::string, uint64_t>> MapSizes() const { return {}; }
   virtual PauseStats Pauses() const { return {}; }
+  // Files that it keeps something of (Symbolizer::ForgetUnused).
+  virtual void AddFiles(symbolizer::FileSet* /*kept*/) const {}
 };
 
 }  // namespace firewatch::agent

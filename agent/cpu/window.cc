@@ -346,6 +346,14 @@ void Window::RequestJit(Owner& owner) {
                          });
 }
 
+void Window::AddFiles(symbolizer::FileSet* kept) const {
+  for (const Owner& owner : owners_) owner.mappings->AddFiles(kept);
+  for (const fw_u64 frame : frames_) {
+    if (KindOf(frame) != FW_FRAME_FILE) continue;
+    kept->Add(static_cast<symbolizer::FileId>(PayloadOf(frame) >> FW_FRAME_FILE_OFFSET_BITS));
+  }
+}
+
 fw_u64 Window::ResolveUser(Owner& owner, uint64_t pc) {
   const ProcessMapping* mapping = owner.mappings->Find(pc);
   if (mapping == nullptr) return MakeFrame(FW_FRAME_USER, pc);

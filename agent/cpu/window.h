@@ -90,6 +90,9 @@ class Window {
   // one). Losses are the caller's to fill in.
   ClosedWindow Close(base::WallTime start, base::WallTime end);
 
+  // The files of its frames and of their processes (Symbolizer::ForgetUnused).
+  void AddFiles(symbolizer::FileSet* kept) const;
+
   uint64_t samples() const { return samples_; }
   uint64_t stacks_full() const { return stacks_full_; }  // since Close
 

@@ -112,6 +112,24 @@ TEST_F(WindowTest, AsksForTheNamesOfFileFrames) {
   EXPECT_THAT(names_.requested, ElementsAre("/bin/app"));
 }
 
+TEST_F(WindowTest, TellsTheFilesOfItsFramesUntilItIsClosed) {
+  Window window({.hz = 100}, names_);
+  const Process process = MakeProcess(1, "/bin/app", "a");
+  MakeProcess(2, "/bin/other", "a");
+  // As the kernel side says it: the process may have unmapped the file meanwhile.
+  Add(window, process,
+      {FW_FRAME_FILE << FW_FRAME_KIND_SHIFT | fw_u64{1} << FW_FRAME_FILE_OFFSET_BITS | 0x1008});
+  symbolizer::FileSet kept;
+  window.AddFiles(&kept);
+  EXPECT_TRUE(kept.contains(process.mappings->all()[0].file));
+  EXPECT_TRUE(kept.contains(symbolizer::FileId{1}));
+  (void)window.Close({0}, {1});
+  kept = {};
+  window.AddFiles(&kept);
+  EXPECT_FALSE(kept.contains(process.mappings->all()[0].file));
+  EXPECT_FALSE(kept.contains(symbolizer::FileId{1}));
+}
+
 TEST_F(WindowTest, FileIdsOfAnotherRunAreNotLookedUp) {
   Window window({.hz = 100, .file_frames = false}, names_);
   Add(window, MakeProcess(1, "/bin/app", "a"),

@@ -105,6 +105,10 @@ class FakeSymbolizer final : public Symbolizer {
     return {};
   }
   std::string_view KernelReason() override { return ""; }
+  std::vector<FileId> ForgetUnused(const FileSet& files_kept) override {
+    kept = files_kept;
+    return std::exchange(forgotten, {});
+  }
   uint64_t MappedBytes() const override { return 0; }
 
   size_t pending = 0;                                              // what Poll answers
@@ -116,6 +120,8 @@ class FakeSymbolizer final : public Symbolizer {
   // By path; a file without an entry has no table.
   std::map<std::string, absl::StatusOr<std::shared_ptr<const MappedUnwindTable>>> tables;
   size_t table_questions = 0;
+  FileSet kept;                   // of the last ForgetUnused
+  std::vector<FileId> forgotten;  // what the next one answers
 
  private:
   struct Row {
