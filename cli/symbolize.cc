@@ -26,6 +26,7 @@
 #include "cli/symbolize_input.h"
 #include "cli/symbolize_module.h"
 #include "cli/symbolize_names.h"
+#include "symbolizer/index_build.h"
 
 namespace firewatch::cli {
 namespace {
@@ -329,6 +330,7 @@ int RunSymbolize(std::span<const std::string_view> arguments) {
     fmt::print("llvm-symbolizer compatible: firewatch symbolize {}\n", FIREWATCH_VERSION);
     return 0;
   }
+  symbolizer::ReturnLargeBlocks();
   return Session(*std::move(options)).Run();
 }
 

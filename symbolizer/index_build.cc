@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "symbolizer/index_build.h"
 
+#include <malloc.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -114,6 +115,11 @@ absl::StatusOr<IndexBuildReport> Build(ObjectFiles& files, const IndexBuildOptio
 }
 
 }  // namespace
+
+void ReturnLargeBlocks() {
+  constexpr int kLargeBytes = 128 << 10;  // where glibc begins
+  ::mallopt(M_MMAP_THRESHOLD, kLargeBytes);
+}
 
 absl::StatusOr<IndexBuildReport> BuildIndex(ObjectFiles& files, const IndexBuildOptions& options,
                                             int out_fd) {

@@ -36,6 +36,12 @@ struct IndexBuildReport {
   uint64_t units_without_dwo = 0;
 };
 
+// For programs that build indexes; once, before the first thread. Large blocks go back to the
+// system when they are freed, always: by itself glibc raises the size from which it maps blocks to
+// that of the largest one ever freed, and keeps the holes of vectors that grew (ceph-mon: 12.9 MB
+// instead of 8.7 for an index of 8.7 MB, in the same CPU time).
+void ReturnLargeBlocks();
+
 // Writes from offset 0 of `out_fd` (seekable, empty). An index without lines is no error: the
 // report (and the index) says why. Errors: as ElfReader's when symbols cannot be read; Internal
 // when `out_fd` cannot be written.

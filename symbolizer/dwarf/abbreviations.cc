@@ -194,7 +194,7 @@ bool HoldsNoCode(uint64_t tag) {
   }
 }
 
-uint64_t ReadValue(Action action, Cursor& cursor) {
+uint64_t ReadValue(Action action, ByteCursor& cursor) {
   switch (action) {
     case kRead1:
       return cursor.U8();
@@ -360,7 +360,7 @@ class AbbreviationCompiler {
     }
   }
 
-  Cursor cursor_;
+  ByteCursor cursor_;
   uint64_t start_;
   Program skip_, take_;
   AbbreviationTable table_;
@@ -390,7 +390,7 @@ size_t AbbreviationTable::size_bytes() const {
          sparse_.size() * (sizeof(Abbreviation) + 32);
 }
 
-void AbbreviationTable::SkipSteps(const Abbreviation& entry, Cursor& cursor) const {
+void AbbreviationTable::SkipSteps(const Abbreviation& entry, ByteCursor& cursor) const {
   const AttributeStep* step = steps_.data() + entry.first_step;
   for (const AttributeStep* end = step + entry.skip_count; step != end; ++step) {
     switch (step->action) {
@@ -416,7 +416,7 @@ void AbbreviationTable::SkipSteps(const Abbreviation& entry, Cursor& cursor) con
   }
 }
 
-void AbbreviationTable::TakeEntry(const Abbreviation& entry, Cursor& cursor,
+void AbbreviationTable::TakeEntry(const Abbreviation& entry, ByteCursor& cursor,
                                   Attributes* out) const {
   out->present = 0;
   cursor.Skip(entry.take_lead);

@@ -15,8 +15,8 @@
 #include <unordered_map>
 #include <vector>
 
+#include "symbolizer/byte_cursor.h"
 #include "symbolizer/dwarf/constants.h"
-#include "symbolizer/dwarf/cursor.h"
 
 namespace firewatch::symbolizer::dwarf {
 
@@ -115,18 +115,18 @@ class AbbreviationTable {
 
   // The cursor stands after the entry's code; afterwards behind the entry. A failure shows in the
   // cursor.
-  void SkipEntry(const Abbreviation& entry, Cursor& cursor) const {
+  void SkipEntry(const Abbreviation& entry, ByteCursor& cursor) const {
     cursor.Skip(entry.skip_lead);
     if (entry.skip_count != 0) SkipSteps(entry, cursor);
   }
-  void TakeEntry(const Abbreviation& entry, Cursor& cursor, Attributes* out) const;
+  void TakeEntry(const Abbreviation& entry, ByteCursor& cursor, Attributes* out) const;
 
   size_t size_bytes() const;
 
  private:
   friend class AbbreviationCompiler;
   const Abbreviation* FindSparse(uint64_t code) const;
-  void SkipSteps(const Abbreviation& entry, Cursor& cursor) const;
+  void SkipSteps(const Abbreviation& entry, ByteCursor& cursor) const;
 
   UnitShape shape_;
   std::vector<Abbreviation> dense_;  // by code

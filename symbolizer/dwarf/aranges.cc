@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "symbolizer/dwarf/aranges.h"
 
-#include "symbolizer/dwarf/cursor.h"
+#include "symbolizer/byte_cursor.h"
 
 namespace firewatch::symbolizer::dwarf {
 
@@ -9,7 +9,7 @@ void ForEachArange(std::span<const std::byte> section,
                    const std::function<void(uint64_t start, uint64_t end, uint64_t unit)>& visit) {
   uint64_t offset = 0;
   while (offset < section.size()) {
-    Cursor cursor(section, offset);
+    ByteCursor cursor(section, offset);
     unsigned offset_size = 4;
     uint64_t length = cursor.U32();
     if (length == 0xffffffff) {

@@ -18,7 +18,7 @@ void FunctionWalk::Start(const Unit& unit, const CodeFilter& filter, ForeignUnit
   range_budget_ = unit.RangeBudget();
   open_.clear();
   function_ranges_.clear();
-  cursor_ = Cursor(unit.file().sections().info, unit.first_child());
+  cursor_ = ByteCursor(unit.file().sections().info, unit.first_child());
   cursor_.LimitTo(unit.header().end);
   depth_ = unit.has_children() ? 1 : 0;
 }
@@ -32,7 +32,7 @@ bool FunctionWalk::Read() {
   first_function_range_ = function_ranges_.size();
 
   const AbbreviationTable& table = unit_->table();
-  Cursor cursor = cursor_;
+  ByteCursor cursor = cursor_;
   Attributes attributes;
   uint32_t depth = depth_;
   while (!cursor.at_end()) {

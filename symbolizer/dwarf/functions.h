@@ -86,7 +86,7 @@ class FunctionWalk {
   std::vector<CodeRange> ranges_;
   std::vector<FunctionName> names_;
   IndexMap names_by_origin_;
-  Cursor cursor_{{}};
+  ByteCursor cursor_{{}};
   uint32_t depth_ = 0;  // of the entries that are being read; the unit's own has 0
   std::vector<Open> open_;
   std::vector<AddressRange> found_;

@@ -16,7 +16,7 @@ struct TableValue {
 };
 
 bool ReadTableValue(uint64_t form, uint8_t offset_size, const DwarfSections& sections,
-                    Cursor& cursor, TableValue* out) {
+                    ByteCursor& cursor, TableValue* out) {
   switch (form) {
     case kFormString:
       out->text = cursor.String();
@@ -87,7 +87,7 @@ bool LineProgram::Open(const DwarfSections& sections, uint64_t offset, uint8_t a
   *this = LineProgram();
   address_size_ = address_size;
   relative_paths_ = sections.relative_paths;
-  Cursor cursor(sections.line, offset);
+  ByteCursor cursor(sections.line, offset);
   uint64_t length = cursor.U32();
   if (length == 0xffffffff) {
     length = cursor.U64();
@@ -122,7 +122,7 @@ bool LineProgram::Open(const DwarfSections& sections, uint64_t offset, uint8_t a
   return cursor.ok();
 }
 
-void LineProgram::ReadTables(Cursor& cursor) {
+void LineProgram::ReadTables(ByteCursor& cursor) {
   directories_.emplace_back();  // 0 is the compilation directory
   while (cursor.ok()) {
     const std::string_view directory = cursor.String();
@@ -141,7 +141,7 @@ void LineProgram::ReadTables(Cursor& cursor) {
 }
 
 // Twice the same: a description of an entry (what, form), then that many entries.
-bool LineProgram::ReadTables5(Cursor& cursor, const DwarfSections& sections) {
+bool LineProgram::ReadTables5(ByteCursor& cursor, const DwarfSections& sections) {
   struct Field {
     uint64_t content;
     uint64_t form;
@@ -242,7 +242,7 @@ bool LineProgram::Execute(const CodeFilter& filter, Order order, LineRows* out, 
     }
   };
 
-  Cursor cursor(program_);
+  ByteCursor cursor(program_);
   while (!cursor.at_end()) {
     const uint8_t opcode = cursor.U8();
     if (opcode >= opcode_base_) {

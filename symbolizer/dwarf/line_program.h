@@ -14,8 +14,8 @@
 #include <string_view>
 #include <vector>
 
+#include "symbolizer/byte_cursor.h"
 #include "symbolizer/dwarf/code_filter.h"
-#include "symbolizer/dwarf/cursor.h"
 #include "symbolizer/dwarf/input.h"
 #include "symbolizer/dwarf/line_rows.h"
 
@@ -48,8 +48,8 @@ class LineProgram {
     std::string_view name;
     uint64_t directory;
   };
-  void ReadTables(Cursor& cursor);
-  bool ReadTables5(Cursor& cursor, const DwarfSections& sections);
+  void ReadTables(ByteCursor& cursor);
+  bool ReadTables5(ByteCursor& cursor, const DwarfSections& sections);
   // One row that is not yet in order.
   struct UnsortedRow {
     uint64_t address;

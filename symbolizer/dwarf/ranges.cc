@@ -53,14 +53,14 @@ std::optional<uint64_t> Unit::IndexedRangeList(uint64_t index) const {
   const std::span<const std::byte> section = file_->sections().rnglists;
   const uint64_t size = header_.shape.offset_size;
   if (index > section.size() / size || rnglists_base_ > section.size()) return std::nullopt;
-  Cursor cursor(section, rnglists_base_ + index * size);
+  ByteCursor cursor(section, rnglists_base_ + index * size);
   const uint64_t offset = cursor.Sized(static_cast<unsigned>(size));
   if (!cursor.ok() || offset > section.size()) return std::nullopt;
   return rnglists_base_ + offset;
 }
 
 void Unit::ReadRnglist(uint64_t offset, size_t* budget, std::vector<AddressRange>* out) const {
-  Cursor cursor(file_->sections().rnglists, offset);
+  ByteCursor cursor(file_->sections().rnglists, offset);
   const unsigned size = header_.shape.address_size;
   uint64_t base = low_pc_;
   for (; cursor.ok() && *budget > 0; --*budget) {
@@ -120,7 +120,7 @@ void Unit::ReadRnglist(uint64_t offset, size_t* budget, std::vector<AddressRange
 void Unit::ReadDebugRanges(uint64_t offset, size_t* budget, std::vector<AddressRange>* out) const {
   const std::span<const std::byte> section = address_sections_->ranges;
   if (__builtin_add_overflow(offset, ranges_base_, &offset)) return;
-  Cursor cursor(section, offset);
+  ByteCursor cursor(section, offset);
   const unsigned size = header_.shape.address_size;
   const uint64_t maximum = size == 4 ? UINT32_MAX : UINT64_MAX;
   uint64_t base = low_pc_;

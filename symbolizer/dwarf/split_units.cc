@@ -29,7 +29,7 @@ SplitUnits::SplitUnits(const DwarfInput& input) : input_(input) {
 
 bool SplitUnits::ReadIndexHeader() {
   const std::span<const std::byte> index = input_.dwp.cu_index;
-  Cursor cursor(index);
+  ByteCursor cursor(index);
   version_ = cursor.U16();  // a 32-bit 2 before DWARF 5, and 5 with padding in it
   cursor.U16();
   columns_ = cursor.U32();
@@ -52,7 +52,7 @@ std::optional<DwarfSections> SplitUnits::InPackage(uint64_t dwo_id) const {
   const uint64_t kinds = rows_of_slots + uint64_t{slots_} * 4;
   const uint64_t offsets = kinds + uint64_t{columns_} * 4;
   const uint64_t sizes = offsets + uint64_t{units_} * columns_ * 4;
-  const auto number = [&index](uint64_t at) { return Cursor(index, at).U32(); };
+  const auto number = [&index](uint64_t at) { return ByteCursor(index, at).U32(); };
 
   const uint64_t mask = slots_ - 1;
   uint64_t slot = dwo_id & mask;
@@ -61,7 +61,7 @@ std::optional<DwarfSections> SplitUnits::InPackage(uint64_t dwo_id) const {
   for (uint32_t tries = 0; tries < slots_; ++tries) {
     row = number(rows_of_slots + slot * 4);
     if (row == 0) return std::nullopt;
-    if (Cursor(index, kIndexHeaderSize + slot * 8).U64() == dwo_id) break;
+    if (ByteCursor(index, kIndexHeaderSize + slot * 8).U64() == dwo_id) break;
     row = 0;
     slot = (slot + step) & mask;
   }

@@ -13,7 +13,7 @@ constexpr uint32_t kLengthReserved = 0xfffffff0;
 }  // namespace
 
 bool ReadUnitHeader(std::span<const std::byte> info, uint64_t offset, UnitHeader* out) {
-  Cursor cursor(info, offset);
+  ByteCursor cursor(info, offset);
   *out = {};
   out->offset = offset;
   uint64_t length = cursor.U32();
@@ -80,7 +80,7 @@ bool Unit::Open(const InfoFile& file, uint64_t offset, bool kept) {
 }
 
 bool Unit::ReadOwnEntry() {
-  Cursor cursor(file_->sections().info, header_.entries);
+  ByteCursor cursor(file_->sections().info, header_.entries);
   cursor.LimitTo(header_.end);
   const Abbreviation* entry = table_->Find(cursor.Uleb());
   if (!cursor.ok() || entry == nullptr) return false;
@@ -145,7 +145,7 @@ std::span<const std::byte> Unit::LocateString(const Attributes& attributes, Slot
       const uint64_t size = header_.shape.offset_size;
       const uint64_t all = sections.str_offsets.size();
       if (*offset > all / size || str_offsets_base_ > all) return {};
-      Cursor cursor(sections.str_offsets, str_offsets_base_ + *offset * size);
+      ByteCursor cursor(sections.str_offsets, str_offsets_base_ + *offset * size);
       *offset = cursor.Sized(static_cast<unsigned>(size));
       if (!cursor.ok()) return {};
       return sections.str;
@@ -176,7 +176,7 @@ std::optional<uint64_t> Unit::IndexedAddress(uint64_t index) const {
   const std::span<const std::byte> section = address_sections_->addr;
   const uint64_t size = header_.shape.address_size;
   if (index > section.size() / size || addr_base_ > section.size()) return std::nullopt;
-  Cursor cursor(section, addr_base_ + index * size);
+  ByteCursor cursor(section, addr_base_ + index * size);
   const uint64_t address = cursor.Sized(static_cast<unsigned>(size));
   if (!cursor.ok()) return std::nullopt;
   return address;
@@ -224,7 +224,7 @@ std::optional<EntryRef> Unit::ReferenceOf(const Attributes& attributes, Slot slo
 
 const Abbreviation* Unit::EntryAt(uint64_t offset, Attributes* out) const {
   if (offset < header_.entries) return nullptr;
-  Cursor cursor(file_->sections().info, offset);
+  ByteCursor cursor(file_->sections().info, offset);
   cursor.LimitTo(header_.end);
   const uint64_t code = cursor.Uleb();
   const Abbreviation* entry = code == 0 ? nullptr : table_->Find(code);

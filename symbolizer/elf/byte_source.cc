@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "symbolizer/elf/byte_source.h"
 
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -29,6 +30,12 @@ absl::Status ByteSource::Read(uint64_t offset, std::span<std::byte> out) const {
   return out.empty() ? absl::OkStatus() : ReadInside(offset, out);
 }
 
+std::span<const std::byte> ByteSource::View(uint64_t offset, uint64_t size) const {
+  if (offset > size_ || size > size_ - offset || size == 0) return {};
+  const std::span<const std::byte> whole = Whole();
+  return whole.empty() ? whole : whole.subspan(offset, size);
+}
+
 FdByteSource::FdByteSource(int fd) : ByteSource(SizeOf(fd)), fd_(fd) {}
 
 absl::Status FdByteSource::ReadInside(uint64_t offset, std::span<std::byte> out) const {
@@ -41,6 +48,18 @@ absl::Status FdByteSource::ReadInside(uint64_t offset, std::span<std::byte> out)
     out = out.subspan(static_cast<size_t>(got));
   }
   return absl::OkStatus();
+}
+
+MappingByteSource::~MappingByteSource() {
+  if (!mapped_.empty()) ::munmap(const_cast<std::byte*>(mapped_.data()), mapped_.size());
+}
+
+std::span<const std::byte> MappingByteSource::Whole() const {
+  if (mapped_.empty() && size() > 0) {
+    void* memory = ::mmap(nullptr, size(), PROT_READ, MAP_SHARED, fd(), 0);
+    if (memory != MAP_FAILED) mapped_ = {static_cast<const std::byte*>(memory), size()};
+  }
+  return mapped_;
 }
 
 absl::Status SpanByteSource::ReadInside(uint64_t offset, std::span<std::byte> out) const {

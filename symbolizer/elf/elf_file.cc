@@ -2,11 +2,9 @@
 #include "symbolizer/elf/elf_file.h"
 
 #include <elf.h>
-#include <sys/mman.h>
 #include <zlib.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
 #include <utility>
 
@@ -88,14 +86,10 @@ std::optional<AltLink> ParseAltLink(std::span<const std::byte> section) {
   return link;
 }
 
-ElfFile::~ElfFile() {
-  if (!mapped_.empty()) ::munmap(const_cast<std::byte*>(mapped_.data()), mapped_.size());
-}
-
 absl::StatusOr<std::unique_ptr<ElfFile>> ElfFile::Open(int fd, const ElfLimits& limits,
                                                        ScratchFile& scratch) {
-  std::unique_ptr<ElfFile> file(new ElfFile(fd, scratch));
-  file->own_source_ = std::make_unique<FdByteSource>(fd);
+  std::unique_ptr<ElfFile> file(new ElfFile(scratch));
+  file->own_source_ = std::make_unique<MappingByteSource>(fd);
   RETURN_IF_ERROR(file->ReadHeaders(*file->own_source_, limits));
   return file;
 }
@@ -103,7 +97,7 @@ absl::StatusOr<std::unique_ptr<ElfFile>> ElfFile::Open(int fd, const ElfLimits& 
 absl::StatusOr<std::unique_ptr<ElfFile>> ElfFile::FromSource(const ByteSource& source,
                                                              const ElfLimits& limits,
                                                              ScratchFile& scratch) {
-  std::unique_ptr<ElfFile> file(new ElfFile(-1, scratch));
+  std::unique_ptr<ElfFile> file(new ElfFile(scratch));
   RETURN_IF_ERROR(file->ReadHeaders(source, limits));
   return file;
 }
@@ -111,7 +105,7 @@ absl::StatusOr<std::unique_ptr<ElfFile>> ElfFile::FromSource(const ByteSource& s
 absl::StatusOr<std::unique_ptr<ElfFile>> ElfFile::FromBytes(std::vector<std::byte> bytes,
                                                             const ElfLimits& limits,
                                                             ScratchFile& scratch) {
-  std::unique_ptr<ElfFile> file(new ElfFile(-1, scratch));
+  std::unique_ptr<ElfFile> file(new ElfFile(scratch));
   file->memory_ = std::move(bytes);
   file->own_source_ = std::make_unique<SpanByteSource>(file->memory_);
   RETURN_IF_ERROR(file->ReadHeaders(*file->own_source_, limits));
@@ -128,8 +122,7 @@ absl::Status ElfFile::ReadHeaders(const ByteSource& source, const ElfLimits& lim
 
 const ElfSection* ElfFile::Find(std::string_view name) const {
   for (const ElfSection& section : reader_->sections()) {
-    if (section.type != SHT_NOBITS && section.size > 0 &&
-        StringAt(section_names_, section.name) == name) {
+    if (section.type != SHT_NOBITS && section.size > 0 && section_names_.At(section.name) == name) {
       return &section;
     }
   }
@@ -153,19 +146,11 @@ absl::Status ElfFile::CheckInside(const ElfSection& section) const {
 
 absl::StatusOr<std::span<const std::byte>> ElfFile::RawBytes(const ElfSection& section) {
   RETURN_IF_ERROR(CheckInside(section));
-  if (fd_ < 0) {
-    std::vector<std::byte> copy(section.size);
-    RETURN_IF_ERROR(reader_->source().Read(section.file_offset, copy));
-    return copies_.emplace_back(std::move(copy));
-  }
-  // The file in one piece: a thousand .dwo with eight sections each are a thousand mappings.
-  if (mapped_.empty()) {
-    const size_t size = reader_->source().size();
-    void* memory = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, fd_, 0);
-    if (memory == MAP_FAILED) return base::ResourceExhausted("map {} bytes: errno {}", size, errno);
-    mapped_ = {static_cast<const std::byte*>(memory), size};
-  }
-  return mapped_.subspan(section.file_offset, section.size);
+  const ByteSource& source = reader_->source();
+  if (const auto view = source.View(section.file_offset, section.size); !view.empty()) return view;
+  std::vector<std::byte> copy(section.size);
+  RETURN_IF_ERROR(source.Read(section.file_offset, copy));
+  return copies_.emplace_back(std::move(copy));
 }
 
 absl::StatusOr<std::vector<std::byte>> ElfFile::ReadRaw(std::string_view name,

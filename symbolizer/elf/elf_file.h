@@ -46,15 +46,15 @@ class ElfFile {
   // Borrowed: `fd` and `scratch` must outlive the object. Errors are ElfReader::Open's.
   static absl::StatusOr<std::unique_ptr<ElfFile>> Open(int fd, const ElfLimits& limits,
                                                        ScratchFile& scratch);
-  // Of anything that can be read (must outlive the object): sections are copied, never mapped.
+  // Of anything that can be read (must outlive the object): sections that the source does not let
+  // view are copied.
   static absl::StatusOr<std::unique_ptr<ElfFile>> FromSource(const ByteSource& source,
                                                              const ElfLimits& limits,
                                                              ScratchFile& scratch);
-  // Of bytes in memory, the same.
+  // Of bytes in memory.
   static absl::StatusOr<std::unique_ptr<ElfFile>> FromBytes(std::vector<std::byte> bytes,
                                                             const ElfLimits& limits,
                                                             ScratchFile& scratch);
-  ~ElfFile();
   ElfFile(const ElfFile&) = delete;
   ElfFile& operator=(const ElfFile&) = delete;
 
@@ -75,7 +75,7 @@ class ElfFile {
   absl::StatusOr<uint32_t> Crc() const;
 
  private:
-  ElfFile(int fd, ScratchFile& scratch) : fd_(fd), scratch_(scratch) {}
+  explicit ElfFile(ScratchFile& scratch) : scratch_(scratch) {}
   absl::Status ReadHeaders(const ByteSource& source, const ElfLimits& limits);
   const ElfSection* Find(std::string_view name) const;
   absl::Status CheckInside(const ElfSection& section) const;
@@ -85,13 +85,11 @@ class ElfFile {
 
   std::vector<std::byte> memory_;                 // FromBytes
   std::unique_ptr<const ByteSource> own_source_;  // Open, FromBytes
-  const int fd_;                                  // -1: nothing to map
   ScratchFile& scratch_;
   std::optional<ElfReader> reader_;
-  std::vector<char> section_names_;
+  StringTable section_names_;
   base::StringMap<std::span<const std::byte>> loaded_;
   std::deque<std::vector<std::byte>> copies_;
-  std::span<const std::byte> mapped_;  // the whole file, once a section was asked for
 };
 
 }  // namespace firewatch::symbolizer

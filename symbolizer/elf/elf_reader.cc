@@ -235,7 +235,7 @@ absl::Status ElfReader::ForEachSymbol(const ElfSection& section,
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::vector<char>> ElfReader::ReadStringsOf(const ElfSection& symbols) const {
+absl::StatusOr<StringTable> ElfReader::ReadStringsOf(const ElfSection& symbols) const {
   if (symbols.link >= sections_.size() || sections_[symbols.link].type != SHT_STRTAB) {
     return base::InvalidArgument("symbol table links to section {}, which holds no strings",
                                  symbols.link);
@@ -243,15 +243,15 @@ absl::StatusOr<std::vector<char>> ElfReader::ReadStringsOf(const ElfSection& sym
   return ReadStrings(sections_[symbols.link], limits_.max_string_bytes);
 }
 
-absl::StatusOr<std::vector<char>> ElfReader::ReadSectionNames() const {
+absl::StatusOr<StringTable> ElfReader::ReadSectionNames() const {
   if (names_section_ >= sections_.size() || sections_[names_section_].type != SHT_STRTAB) {
-    return std::vector<char>();
+    return StringTable();
   }
   return ReadStrings(sections_[names_section_], limits_.max_section_name_bytes);
 }
 
-absl::StatusOr<std::vector<char>> ElfReader::ReadStrings(const ElfSection& section,
-                                                         uint64_t limit) const {
+absl::StatusOr<StringTable> ElfReader::ReadStrings(const ElfSection& section,
+                                                   uint64_t limit) const {
   if (section.file_offset > source_->size()) {
     return base::InvalidArgument("string table past the end of the file");
   }
@@ -259,10 +259,13 @@ absl::StatusOr<std::vector<char>> ElfReader::ReadStrings(const ElfSection& secti
   if (bytes > limit) {
     return base::ResourceExhausted("string table of {} bytes, {} are allowed", bytes, limit);
   }
+  if (const auto view = source_->View(section.file_offset, bytes); !view.empty()) {
+    return StringTable(view);
+  }
   std::vector<char> strings(bytes);
   RETURN_IF_ERROR(
       source_->Read(section.file_offset, std::as_writable_bytes(std::span<char>(strings))));
-  return strings;
+  return StringTable(std::move(strings));
 }
 
 const ElfSection* ElfReader::SectionNamed(std::string_view name) const {
@@ -282,10 +285,10 @@ const ElfSection* ElfReader::SectionNamed(std::string_view name) const {
   return nullptr;
 }
 
-std::string_view StringAt(const std::vector<char>& strings, uint32_t offset) {
-  if (offset >= strings.size()) return "";
-  const char* begin = strings.data() + offset;
-  const size_t room = strings.size() - offset;
+std::string_view StringTable::At(uint32_t offset) const {
+  if (offset >= bytes_.size()) return "";
+  const char* begin = bytes_.data() + offset;
+  const size_t room = bytes_.size() - offset;
   const void* end = std::memchr(begin, 0, room);
   return {begin,
           end == nullptr ? room : static_cast<size_t>(static_cast<const char*>(end) - begin)};

@@ -14,7 +14,9 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <span>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -64,6 +66,26 @@ struct ElfSymbol {
   uint16_t section = 0;
 };
 
+// A string section of a file: viewed in place where the source allows it, else a copy. What At
+// gives is valid as long as this object and the source.
+class StringTable {
+ public:
+  StringTable() = default;
+  explicit StringTable(std::vector<char> copy) : copy_(std::move(copy)), bytes_(copy_) {}
+  explicit StringTable(std::span<const std::byte> view)
+      : bytes_(reinterpret_cast<const char*>(view.data()), view.size()) {}
+  StringTable(StringTable&&) = default;  // a vector that moves keeps its bytes where they are
+  StringTable& operator=(StringTable&&) = default;
+
+  std::span<const char> bytes() const { return bytes_; }
+  // "" when the offset lies outside; ends with the table when it is not terminated.
+  std::string_view At(uint32_t offset) const;
+
+ private:
+  std::vector<char> copy_;
+  std::span<const char> bytes_;
+};
+
 class ElfReader {
  public:
   // InvalidArgument when it is not an ELF file, not x86-64, or its headers are malformed;
@@ -92,17 +114,16 @@ class ElfReader {
   // Calls `visit` for every entry of the symbol table `section` in file order; reads in pieces.
   absl::Status ForEachSymbol(const ElfSection& section,
                              const std::function<void(const ElfSymbol&)>& visit) const;
-  // The string section that a symbol table links to, cut at the end of the file. A name that is not
-  // terminated ends with the table.
-  absl::StatusOr<std::vector<char>> ReadStringsOf(const ElfSection& symbols) const;
-  // The names of sections, for StringAt with ElfSection::name; empty when there are none.
-  absl::StatusOr<std::vector<char>> ReadSectionNames() const;
+  // The string section that a symbol table links to, cut at the end of the file.
+  absl::StatusOr<StringTable> ReadStringsOf(const ElfSection& symbols) const;
+  // The names of sections, by ElfSection::name; empty when there are none.
+  absl::StatusOr<StringTable> ReadSectionNames() const;
 
  private:
   ElfReader(const ByteSource& source, const ElfLimits& limits)
       : source_(&source), limits_(limits) {}
   absl::Status ReadHeaders();
-  absl::StatusOr<std::vector<char>> ReadStrings(const ElfSection& section, uint64_t limit) const;
+  absl::StatusOr<StringTable> ReadStrings(const ElfSection& section, uint64_t limit) const;
   absl::Status ReadSegments(uint64_t offset, uint64_t count);
   absl::Status ReadSections(uint64_t offset, uint64_t count);
   // True when a build id was found in the notes of this range.
@@ -118,8 +139,5 @@ class ElfReader {
   std::optional<ElfSegment> eh_frame_header_;
   BuildId build_id_;
 };
-
-// The name at `offset` of a string table; "" when the offset lies outside.
-std::string_view StringAt(const std::vector<char>& strings, uint32_t offset);
 
 }  // namespace firewatch::symbolizer

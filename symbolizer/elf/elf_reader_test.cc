@@ -169,7 +169,7 @@ TEST(ElfReaderTest, TableThatClaimsMoreThanTheFileIsCutAtItsEnd) {
   EXPECT_LE(count, elf.bytes.size() / 24);
   auto strings = elf.reader->ReadStringsOf(table);
   ASSERT_TRUE(strings.ok());
-  EXPECT_LE(strings->size(), elf.bytes.size());
+  EXPECT_LE(strings->bytes().size(), elf.bytes.size());
 }
 
 TEST(ElfReaderTest, MoreSymbolsThanAllowedAreRefused) {
@@ -183,12 +183,12 @@ TEST(ElfReaderTest, MoreSymbolsThanAllowedAreRefused) {
 }
 
 TEST(ElfReaderTest, StringsOutsideTheTableAreEmpty) {
-  const std::vector<char> strings = {'\0', 'a', 'b', '\0', 'c'};
-  EXPECT_EQ(StringAt(strings, 1), "ab");
-  EXPECT_EQ(StringAt(strings, 2), "b");
-  EXPECT_EQ(StringAt(strings, 4), "c") << "not terminated: ends with the table";
-  EXPECT_EQ(StringAt(strings, 5), "");
-  EXPECT_EQ(StringAt(strings, UINT32_MAX), "");
+  const StringTable strings(std::vector<char>{'\0', 'a', 'b', '\0', 'c'});
+  EXPECT_EQ(strings.At(1), "ab");
+  EXPECT_EQ(strings.At(2), "b");
+  EXPECT_EQ(strings.At(4), "c") << "not terminated: ends with the table";
+  EXPECT_EQ(strings.At(5), "");
+  EXPECT_EQ(strings.At(UINT32_MAX), "");
 }
 
 }  // namespace

@@ -50,7 +50,7 @@ uint8_t RankOf(const ElfSymbol& symbol) {
 }
 
 // Also collects where data in the middle of code begins (tables of hand-written assembly).
-void Add(const ElfReader& elf, const ElfSymbol& symbol, const std::vector<char>& strings,
+void Add(const ElfReader& elf, const ElfSymbol& symbol, const StringTable& strings,
          const FunctionSymbolOptions& options, std::vector<InputSymbol>* out,
          std::vector<uint64_t>* data) {
   const bool is_data = symbol.type == STT_OBJECT;
@@ -64,7 +64,7 @@ void Add(const ElfReader& elf, const ElfSymbol& symbol, const std::vector<char>&
     data->push_back(symbol.value);
     return;
   }
-  const std::string_view name = StringAt(strings, symbol.name);
+  const std::string_view name = strings.At(symbol.name);
   if (name.empty()) return;
   uint64_t reach = section->size - (symbol.value - section->vaddr);
   if (!options.debug_file) reach = std::min(reach, elf.BytesAfter(symbol.value));
@@ -92,7 +92,7 @@ void AddGoFunctions(const ElfReader& elf, FunctionSymbols* result) {
   auto pclntab = ReadGoPclntab(elf);
   if (!pclntab.ok()) return;
   result->has_table = true;
-  result->strings.push_back(std::move(pclntab->table));
+  result->strings.emplace_back(std::move(pclntab->table));
   for (const GoFunction& function : pclntab->functions) {
     result->symbols.push_back(
         {.start = function.start, .end = function.end, .name = function.name, .rank = kGoRank});
@@ -116,7 +116,7 @@ absl::StatusOr<FunctionSymbols> ReadFunctionSymbols(const ElfReader& elf,
     has_symtab = has_symtab || type == SHT_SYMTAB;
     ASSIGN_OR_RETURN(auto strings, elf.ReadStringsOf(*table));
     result.strings.push_back(std::move(strings));
-    const std::vector<char>& names = result.strings.back();
+    const StringTable& names = result.strings.back();
     RETURN_IF_ERROR(elf.ForEachSymbol(*table, [&](const ElfSymbol& symbol) {
       Add(elf, symbol, names, options, &result.symbols, &data);
     }));

@@ -25,7 +25,7 @@ namespace firewatch::symbolizer {
 
 struct FunctionSymbols {
   std::vector<InputSymbol> symbols;  // names point into the two below
-  std::vector<std::vector<char>> strings;
+  std::vector<StringTable> strings;
   std::deque<std::string> made_names;  // not in the file as they are: PLT slots
   bool has_table = false;              // there is a .symtab, a .dynsym or a pclntab
   bool is_go = false;                  // has a pclntab: dots in names are Go's own
@@ -38,7 +38,7 @@ struct FunctionSymbolOptions {
 };
 
 // Errors as ElfReader's; a PLT or pclntab that makes no sense is no error, only not named. Memory:
-// 40 bytes per function and the string tables.
+// 40 bytes per function, and the string tables where the source does not let view them.
 absl::StatusOr<FunctionSymbols> ReadFunctionSymbols(const ElfReader& elf,
                                                     const FunctionSymbolOptions& options = {});
 

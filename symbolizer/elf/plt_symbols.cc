@@ -129,7 +129,7 @@ class PltNamer {
     if (!strings.ok()) return;
     strings_ = *std::move(strings);
     const absl::Status ignored = elf_.ForEachSymbol(
-        table, [&](const ElfSymbol& symbol) { names_.push_back(StringAt(strings_, symbol.name)); });
+        table, [&](const ElfSymbol& symbol) { names_.push_back(strings_.At(symbol.name)); });
     if (!ignored.ok()) names_.clear();
   }
 
@@ -187,7 +187,7 @@ class PltNamer {
   absl::flat_hash_map<uint64_t, Target> by_got_;
   std::vector<Target> by_number_;  // of .rela.plt
   uint32_t symbols_section_ = 0;
-  std::vector<char> strings_;
+  StringTable strings_;
   std::vector<std::string_view> names_;  // by number in the dynamic symbol table
   bool resolvers_read_ = false;
   absl::flat_hash_map<uint64_t, InputSymbol> by_start_;

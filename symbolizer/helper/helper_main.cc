@@ -17,6 +17,7 @@
 #include "symbolizer/helper/elf_index.h"
 #include "symbolizer/helper/protocol.h"
 #include "symbolizer/helper/sandbox.h"
+#include "symbolizer/index_build.h"
 #include "symbolizer/symbolizer.h"
 
 namespace firewatch::symbolizer {
@@ -143,6 +144,7 @@ int RunSymbolHelper(int fd) {
     std::fputs("--symbol-helper is started by Firewatch itself\n", stderr);
     return 2;
   }
+  ReturnLargeBlocks();
   const auto sandbox = EnterSandbox({.keep_fd = fd, .max_bytes = config.max_bytes});
   if (!sandbox.ok()) {
     const std::string text = base::ToString(sandbox.status()) + "\n";

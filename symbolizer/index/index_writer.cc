@@ -124,10 +124,12 @@ class IndexWriter::LinesFile final : public SectionSink {
   XXH3_state_t hash_;
 };
 
-IndexWriter::IndexWriter(IndexSource source)
-    : source_(std::move(source)),
-      ranges_(Flatten(source_.symbols)),
-      symbols_(CollectSymbols(source_, ranges_, names_)) {}
+IndexWriter::IndexWriter(IndexSource source) : source_(std::move(source)) {
+  const std::vector<SymbolRange> ranges = Flatten(source_.symbols);
+  symbols_ = CollectSymbols(source_, ranges, names_);
+  // Lines are next, which take all the memory that there is.
+  std::vector<InputSymbol>().swap(source_.symbols);
+}
 
 IndexWriter::~IndexWriter() = default;
 

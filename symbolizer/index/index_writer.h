@@ -80,7 +80,6 @@ class IndexWriter {
   class LinesFile;
 
   IndexSource source_;
-  std::vector<SymbolRange> ranges_;
   NameTableBuilder names_;
   SymbolColumns symbols_;
   LinesState lines_state_ = LinesState::kNotTried;

@@ -5,7 +5,7 @@
 //   rsp + 8 + ((rip & 15) >= n) * 8     the lazy-binding part of .plt, as linkers write it
 #include <optional>
 
-#include "symbolizer/unwind/byte_cursor.h"
+#include "symbolizer/byte_cursor.h"
 #include "symbolizer/unwind/cfi_rows.h"
 
 namespace firewatch::symbolizer {
@@ -50,7 +50,7 @@ struct Linear {
 };
 
 std::optional<uint8_t> TakeBase(ByteCursor& cursor, int64_t* offset) {
-  const uint8_t op = cursor.Byte();
+  const uint8_t op = cursor.U8();
   uint64_t reg = 0;
   if (op >= kBreg0 && op <= kBreg31) {
     reg = op - kBreg0;
@@ -68,7 +68,7 @@ std::optional<int64_t> TakeConstant(uint8_t op, ByteCursor& cursor) {
   if (op >= kLit0 && op <= kLit31) return op - kLit0;
   switch (op) {
     case kConst1u:
-      return cursor.Byte();
+      return cursor.U8();
     case kConst1s:
       return cursor.Fixed<int8_t>();
     case kConst2u:
@@ -104,14 +104,14 @@ std::optional<Linear> AsLinear(std::span<const std::byte> expression) {
   linear.reg = *reg;
   while (!cursor.at_end()) {
     int64_t& sum = linear.deref ? linear.addend : linear.offset;
-    const uint8_t op = cursor.Byte();
+    const uint8_t op = cursor.U8();
     if (op == kNop) continue;
     if (op == kDeref && !linear.deref) {
       linear.deref = true;
     } else if (op == kPlusUconst) {
       sum = Sum(sum, static_cast<int64_t>(cursor.Uleb()));
     } else if (const auto constant = TakeConstant(op, cursor)) {
-      const uint8_t operation = cursor.Byte();
+      const uint8_t operation = cursor.U8();
       if (operation == kPlus) {
         sum = Sum(sum, *constant);
       } else if (operation == kMinus) {
@@ -136,11 +136,11 @@ std::optional<int64_t> PltLimit(std::span<const std::byte> expression) {
   const auto stack = TakeBase(cursor, &stack_offset);
   const auto ip = TakeBase(cursor, &ip_offset);
   if (stack != kRsp || stack_offset != 8 || ip != kRip || ip_offset != 0) return std::nullopt;
-  if (cursor.Byte() != kLit0 + 15 || cursor.Byte() != kAnd) return std::nullopt;
-  const uint8_t limit = cursor.Byte();
+  if (cursor.U8() != kLit0 + 15 || cursor.U8() != kAnd) return std::nullopt;
+  const uint8_t limit = cursor.U8();
   if (limit < kLit0 || limit > kLit0 + 15) return std::nullopt;
   for (const uint8_t op : {uint8_t{kGe}, uint8_t{kLit0 + 3}, uint8_t{kShl}, uint8_t{kPlus}}) {
-    if (cursor.Byte() != op) return std::nullopt;
+    if (cursor.U8() != op) return std::nullopt;
   }
   if (!cursor.at_end() || !cursor.ok()) return std::nullopt;
   return limit - kLit0;

@@ -4,7 +4,7 @@
 #include <iterator>
 
 #include "absl/container/flat_hash_map.h"
-#include "symbolizer/unwind/byte_cursor.h"
+#include "symbolizer/byte_cursor.h"
 
 namespace firewatch::symbolizer {
 namespace {
@@ -102,13 +102,13 @@ CfiReason ReadAugmentation(const CfiSection& section, std::string_view letters,
   for (const char letter : letters) {
     switch (letter) {
       case 'R':
-        cie->pointer_encoding = cursor.Byte();
+        cie->pointer_encoding = cursor.U8();
         break;
       case 'L':
-        cursor.Byte();
+        cursor.U8();
         break;
       case 'P': {
-        const auto encoding = static_cast<uint8_t>(cursor.Byte() & ~kIndirect);
+        const auto encoding = static_cast<uint8_t>(cursor.U8() & ~kIndirect);
         const uint64_t vaddr = section.vaddr + data_offset + cursor.position();
         CfiSection any_base = section;  // only the size matters
         any_base.text_vaddr = any_base.data_vaddr = 0;
@@ -129,12 +129,12 @@ CfiReason ReadAugmentation(const CfiSection& section, std::string_view letters,
 
 CfiReason ReadCie(const CfiSection& section, const Entry& entry, Cie* cie) {
   ByteCursor cursor(entry.body);
-  const uint8_t version = cursor.Byte();
+  const uint8_t version = cursor.U8();
   if (version != 1 && version != 3 && version != 4) return CfiReason::kCieVersion;
   std::string_view augmentation = TakeString(cursor);
   if (version == 4) {
-    const uint8_t address_size = cursor.Byte();
-    const uint8_t segment_size = cursor.Byte();
+    const uint8_t address_size = cursor.U8();
+    const uint8_t segment_size = cursor.U8();
     if (address_size != 8 || segment_size != 0) return CfiReason::kCieAddressSize;
   }
   if (augmentation.starts_with("eh")) {  // GCC 2: the address of its exception table
@@ -143,7 +143,7 @@ CfiReason ReadCie(const CfiSection& section, const Entry& entry, Cie* cie) {
   }
   cie->code_alignment = cursor.Uleb();
   cie->data_alignment = cursor.Sleb();
-  const uint64_t return_column = version == 1 ? cursor.Byte() : cursor.Uleb();
+  const uint64_t return_column = version == 1 ? cursor.U8() : cursor.Uleb();
   if (!cursor.ok()) return CfiReason::kCieTruncated;
   if (return_column != kReturnColumn) return CfiReason::kCieReturnColumn;
   if (augmentation.starts_with('z')) {

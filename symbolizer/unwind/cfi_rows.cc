@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "symbolizer/unwind/cfi_rows.h"
 
-#include "symbolizer/unwind/byte_cursor.h"
+#include "symbolizer/byte_cursor.h"
 
 namespace firewatch::symbolizer {
 namespace {
@@ -64,7 +64,7 @@ class Machine {
   CfiReason Run(std::span<const std::byte> instructions) {
     ByteCursor cursor(instructions);
     while (!cursor.at_end() && reason_ == CfiReason::kNone && !past_end_) {
-      const uint8_t op = cursor.Byte();
+      const uint8_t op = cursor.U8();
       const auto low = static_cast<uint8_t>(op & 0x3f);
       switch (op & 0xc0) {
         case kAdvanceLoc:
@@ -95,7 +95,7 @@ class Machine {
         SetLocation(cursor);
         break;
       case kAdvanceLoc1:
-        Advance(cursor.Byte());
+        Advance(cursor.U8());
         break;
       case kAdvanceLoc2:
         Advance(cursor.Fixed<uint16_t>());

@@ -7,7 +7,7 @@
 #include <array>
 
 #include "base/status.h"
-#include "symbolizer/unwind/byte_cursor.h"
+#include "symbolizer/byte_cursor.h"
 
 namespace firewatch::symbolizer {
 namespace {

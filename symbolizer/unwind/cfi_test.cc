@@ -7,7 +7,7 @@
 #include <span>
 #include <vector>
 
-#include "symbolizer/unwind/byte_cursor.h"
+#include "symbolizer/byte_cursor.h"
 #include "symbolizer/unwind/cfi_builder_for_test.h"
 #include "symbolizer/unwind/table_builder.h"
 

@@ -56,7 +56,7 @@ class UnwindFixtureTest : public testing::TestWithParam<const char*> {
       if (section.type != SHT_SYMTAB) continue;
       const auto strings = elf->ReadStringsOf(section);
       (void)elf->ForEachSymbol(section, [&](const ElfSymbol& symbol) {
-        if (StringAt(*strings, symbol.name) == name) address = symbol.value;
+        if (strings->At(symbol.name) == name) address = symbol.value;
       });
     }
     EXPECT_NE(address, 0U) << name;

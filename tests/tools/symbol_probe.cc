@@ -126,6 +126,7 @@ absl::StatusOr<Opened> OpenFiles(const Arguments& arguments) {
 
 absl::Status Build(const Arguments& arguments) {
   ASSIGN_OR_RETURN(const base::UniqueFd out, OpenFile(arguments.out, O_RDWR | O_CREAT | O_TRUNC));
+  ReturnLargeBlocks();  // as all who build
   MemoryWatch memory;
   const double cpu = CpuSeconds();
   const auto begin = Clock::now();

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reads fields of a DWARF section, little endian. As ByteCursor (unwind/byte_cursor.h): a read that
-// would leave the bytes gives 0 and makes the cursor fail for good. It differs where entries by the
-// ten million are skipped: short numbers and fixed sizes cost one comparison.
+// Reads little-endian fields, LEB128 numbers and strings from foreign bytes. Never leaves them: a
+// read that would gives 0 and makes the cursor fail for good, so callers ask once, at the end.
+// Entries of DWARF are skipped by the ten million: short numbers and fixed sizes cost one
+// comparison.
 #pragma once
 
 #include <cstddef>
@@ -10,11 +11,11 @@
 #include <span>
 #include <string_view>
 
-namespace firewatch::symbolizer::dwarf {
+namespace firewatch::symbolizer {
 
-class Cursor {
+class ByteCursor {
  public:
-  explicit Cursor(std::span<const std::byte> bytes, uint64_t offset = 0)
+  explicit ByteCursor(std::span<const std::byte> bytes, uint64_t offset = 0)
       : begin_(reinterpret_cast<const uint8_t*>(bytes.data())),
         at_(begin_),
         end_(begin_ + bytes.size()) {
@@ -29,6 +30,9 @@ class Cursor {
   bool at_end() const { return at_ == end_; }
   uint64_t position() const { return static_cast<uint64_t>(at_ - begin_); }
   uint64_t left() const { return static_cast<uint64_t>(end_ - at_); }
+  std::span<const std::byte> rest() const {
+    return {reinterpret_cast<const std::byte*>(at_), left()};
+  }
   // Moves the end nearer; beyond the present end it stays.
   void LimitTo(uint64_t end_offset) {
     if (end_offset < static_cast<uint64_t>(end_ - begin_)) end_ = begin_ + end_offset;
@@ -83,6 +87,7 @@ class Cursor {
     }
   }
 
+  // At most 10 bytes, as many as 64 bits need; bits beyond the 64th are dropped.
   uint64_t Uleb() {
     if (at_ < end_ && *at_ < 0x80) return *at_++;
     return LongUleb();
@@ -112,6 +117,16 @@ class Cursor {
     } else {
       at_ += size;
     }
+  }
+  // The next `size` bytes, which are skipped; empty when there are fewer.
+  std::span<const std::byte> Take(uint64_t size) {
+    if (left() < size) {
+      Fail();
+      return {};
+    }
+    const std::span<const std::byte> taken = rest().first(size);
+    at_ += size;
+    return taken;
   }
   // Up to the NUL, which is skipped.
   std::string_view String() {
@@ -155,8 +170,8 @@ class Cursor {
 
 // The string that starts at `offset`; empty when there is none. Valid as long as the section.
 inline std::string_view StringAt(std::span<const std::byte> section, uint64_t offset) {
-  Cursor cursor(section, offset);
+  ByteCursor cursor(section, offset);
   return cursor.String();
 }
 
-}  // namespace firewatch::symbolizer::dwarf
+}  // namespace firewatch::symbolizer
