@@ -12,6 +12,7 @@ import argparse
 import glob
 import importlib
 import os
+import signal
 import sys
 import time
 
@@ -42,6 +43,8 @@ def main():
     if arguments.full:
         os.environ["FIREWATCH_TEST_SCALE"] = "full"
     sys.path.insert(0, HERE)
+    # A shell starts what it runs in the background with SIGINT ignored, and programs inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     tests = load(arguments.only)
     if arguments.list:
         print("\n".join(name_of(test) for test in tests))
