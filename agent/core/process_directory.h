@@ -59,19 +59,25 @@ class ProcessDirectory {
   ~ProcessDirectory();
 
   // The life of `pid` at the time of the hints; the nearest one when none covers it. Nothing when
-  // nobody has heard of the pid, /proc neither, and there is no hint to make one up from; with a
-  // comm or a cgroup id as a hint there always is an answer (counted as "made up").
-  // About 0.3 us when it is known and has been asked for before.
+  // nobody has heard of the pid, /proc neither, and there is no hint to make one up from: with a
+  // comm or a cgroup id there always is an answer (and a counter of those made up).
+  //
+  // The table hears of events up to two seconds late. Who asks about something that happened just
+  // now may get the life before an exec; who asks three seconds later does not.
+  // About 0.3 us when it has been asked for before.
   std::optional<ProcessInfo> Find(Pid pid, const ProcessHints& hints = {});
 
   // --- for who feeds it: one thread, in time order ---
   // Until the first call, and after StopFeeding, /proc alone answers (ended processes are then
   // known only as far as they were asked for).
-  void Began(Pid pid, Pid parent, uint64_t start_ns, std::string_view comm,
-             std::string_view exe_path, bool kernel_thread);
-  // Of the newest life; "" and 0 leave what is known.
-  void Changed(Pid pid, std::string_view comm, std::string_view exe_path, uint64_t cgroup_id);
-  // Labels that the table has made anyway.
+
+  // A life has begun, after a fork or an exec; start_ns 0: it was found living. It inherits what is
+  // known of the life before the exec, else of the parent.
+  void Began(Pid pid, Pid parent, uint64_t start_ns);
+  // Of the newest life, all that is known now. cgroup_id 0 leaves what is known.
+  void Describe(Pid pid, std::string_view comm, std::string_view exe_path, uint64_t cgroup_id,
+                bool kernel_thread);
+  // Labels that the table has made for a sample.
   void Labelled(Pid pid, std::shared_ptr<const profile::LabelSet> labels);
   void Ended(Pid pid, uint64_t end_ns);
   void StopFeeding();
