@@ -13,6 +13,8 @@ namespace {
 constexpr uint64_t kBuildingPointNs = 10'000'000'000;
 // Less than this long after a step the average still shows the level before.
 constexpr size_t kMinPoints = 2;
+// What a level may cost at most of the next one's: beyond, it is noise of a quiet moment.
+constexpr double kMaxRatio = 16;
 
 double Percent(double part) { return 100 * part; }
 double MiB(uint64_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
@@ -53,8 +55,7 @@ void Governor::Measure(std::string_view name, uint64_t now_ns, const GovernedUsa
   if (state.building.empty() || state.building.back().time_ns + kBuildingPointNs <= now_ns) {
     state.building.push_back({now_ns, usage});
   }
-  while (state.building.size() > 1 &&
-         state.building[1].time_ns + options_.building_ns <= now_ns) {
+  while (state.building.size() > 1 && state.building[1].time_ns + options_.building_ns <= now_ns) {
     state.building.pop_front();
   }
   const Point& first = state.points.front();
@@ -101,13 +102,14 @@ void Governor::Settle(State* state, int level, uint64_t now_ns) {
   state->settled_ns = now_ns;
   state->over_since_ns = 0;
   state->under_since_ns = 0;
+  state->ratio = 0;
   // What is measured from here on is the new level.
   state->points.clear();
 }
 
 bool Governor::StepDown(State* state, uint64_t now_ns, std::vector<GovernorStep>* steps) {
   const double all = total();
-  uint64_t all_memory = 0;
+  uint64_t all_memory = common_memory_bytes_;
   for (const auto& [name, other] : states_) all_memory += IsOff(other) ? 0 : other.memory_bytes;
   const double share = ShareOf(*state);
   const uint64_t memory_share = MemoryShareOf(*state);
@@ -126,19 +128,20 @@ bool Governor::StepDown(State* state, uint64_t now_ns, std::vector<GovernorStep>
     return false;
   }
   const std::string why =
-      over_cpu ? fmt::format("{:.2f} % of the machine, {:.2f} % is its share, {:.2f} % of {:.2f} % "
-                             "in all",
-                             Percent(state->cpu), Percent(share), Percent(all),
-                             Percent(options_.budget))
+      over_cpu ? fmt::format(
+                     "{:.2f} % of the machine, {:.2f} % is its share, {:.2f} % of {:.2f} % "
+                     "in all",
+                     Percent(state->cpu), Percent(share), Percent(all), Percent(options_.budget))
                : fmt::format("{:.1f} MiB, {:.1f} MiB is its share, {:.1f} MiB of {:.1f} MiB in all",
                              MiB(state->memory_bytes), MiB(memory_share), MiB(all_memory),
                              MiB(options_.memory_bytes));
   steps->push_back({state->module.name, state->level, state->level + 1, why});
-  if (state->stepped_up) {
-    state->wait_ns = std::min(2 * state->wait_ns, options_.max_recovery_ns);
-  }
+  // A level that has held for long was no failed trial.
+  const bool failed_trial = state->stepped_up && now_ns - state->settled_ns < 2 * state->wait_ns;
+  state->wait_ns =
+      failed_trial ? std::min(2 * state->wait_ns, options_.max_recovery_ns) : options_.recovery_ns;
   state->stepped_up = false;
-  state->cost_above = over_cpu ? state->cpu : 0;
+  state->cost_above = state->cpu;
   state->memory_above = over_memory ? state->memory_bytes : 0;
   ++state->steps_down;
   Settle(state, state->level + 1, now_ns);
@@ -146,20 +149,26 @@ bool Governor::StepDown(State* state, uint64_t now_ns, std::vector<GovernorStep>
 }
 
 bool Governor::StepUp(State* state, uint64_t now_ns, std::vector<GovernorStep>* steps) {
-  // A level that has held for long is no longer a trial.
-  if (state->level == 0) {
-    if (state->stepped_up && now_ns - state->settled_ns > 2 * state->wait_ns) {
-      state->stepped_up = false;
-      state->wait_ns = options_.recovery_ns;
-    }
-    return false;
-  }
+  if (state->level == 0) return false;
   const double all = total() - (IsOff(*state) ? 0 : state->cpu);
   const double room = std::max(ShareOf(*state), options_.budget - all);
-  // What it cost above is history when what it costs here has fallen by more than the step did:
-  // then the load has gone, and the measure of the level above is this one's, scaled.
-  const bool fits = IsOff(*state) || state->cpu <= options_.recover_at * room / 2 ||
-                    state->cost_above <= options_.recover_at * room;
+  // What the step has saved is known when the new level has been measured for a while.
+  if (!IsOff(*state) && state->ratio == 0 &&
+      now_ns - state->settled_ns >= std::max(options_.patience_ns, options_.average_ns / 2)) {
+    state->ratio = std::clamp(state->cost_above / std::max(state->cpu, 1e-9), 1.0, kMaxRatio);
+  }
+  // Either it would fit as it was measured above, or with what it would cost above now, when its
+  // load has gone.
+  const auto fits_in = [this](double predicted, double above, double limit) {
+    return std::min(predicted, above) <= options_.recover_at * limit;
+  };
+  const double ratio = state->ratio == 0 ? kMaxRatio : state->ratio;
+  const bool fits =
+      IsOff(*state) ||
+      (fits_in(state->cpu * ratio, state->cost_above, room) &&
+       (options_.memory_bytes == 0 || fits_in(2 * static_cast<double>(state->memory_bytes),
+                                              static_cast<double>(state->memory_above),
+                                              static_cast<double>(MemoryShareOf(*state)))));
   if (!fits) {
     state->under_since_ns = 0;
     return false;
@@ -190,8 +199,10 @@ std::vector<GovernorStep> Governor::Decide(uint64_t now_ns) {
       continue;
     }
     if (!measured) continue;
-    if (StepDown(state, now_ns, &steps)) {
+    if (!stepped && StepDown(state, now_ns, &steps)) {
       stepped = true;
+      // What the step has given may be enough for all: their patience begins anew.
+      for (auto& [name, other] : states_) other.over_since_ns = 0;
       continue;
     }
     if (!stepped && state->over_since_ns == 0) stepped |= StepUp(state, now_ns, &steps);

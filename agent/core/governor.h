@@ -5,11 +5,11 @@
 // The budget is a part of the machine's CPU time for everything together, and a number of bytes.
 // Each module that runs has a share by its weight. A module is over when it uses more than its
 // share while all together use more than the budget: what others leave is lent, never at their
-// expense. One that has been over for `patience` steps down one level; the last level but one is the
-// least detail, the last is off. It steps up again when it would still be at `recover_at` of what it
-// may use, as its cost at the level above was measured, for as long as `recovery`; each time that a
-// step up had to be taken back, that time doubles. From off it comes back to try, with the same
-// doubling.
+// expense. One that has been over for `patience` steps down one level; the last level but one is
+// the least detail, the last is off. It steps up again when it would still be at `recover_at` of
+// what it may use, as its cost at the level above was measured, for as long as `recovery`; each
+// time that a step up had to be taken back, that time doubles. From off it comes back to try, with
+// the same doubling.
 #pragma once
 
 #include <cstddef>
@@ -49,9 +49,9 @@ struct GovernedUsage {
 struct GovernedModule {
   std::string name;
   double weight = 1;
-  int levels = 1;              // that work; level `levels` is off
+  int levels = 1;  // that work; level `levels` is off
   bool may_switch_off = true;
-  bool pinned = false;         // stays at level 0: the user has asked for exactly this
+  bool pinned = false;  // stays at level 0: the user has asked for exactly this
 };
 
 struct GovernorStep {
@@ -87,7 +87,9 @@ class Governor {
 
   // Totals now; to be called every second or few for each module that runs.
   void Measure(std::string_view name, uint64_t now_ns, const GovernedUsage& usage);
-  // At most one step per module, after all have been measured. The caller obeys at once.
+  // What belongs to nobody alone: the heap of the agent.
+  void SetCommonMemory(uint64_t bytes) { common_memory_bytes_ = bytes; }
+  // At most one step, after all have been measured. The caller obeys at once.
   std::vector<GovernorStep> Decide(uint64_t now_ns);
 
   int LevelOf(std::string_view name) const;  // 0 when unknown
@@ -104,7 +106,7 @@ class Governor {
     GovernedModule module;
     int level = 0;
     std::deque<Point> points;
-    std::deque<Point> building;   // one point per ten seconds, for ten minutes
+    std::deque<Point> building;  // one point per ten seconds, for ten minutes
     double cpu = 0;
     uint64_t memory_bytes = 0;
     uint64_t settled_ns = 0;      // when the level was last changed
@@ -113,7 +115,8 @@ class Governor {
     uint64_t wait_ns = 0;         // how long it must have been under
     double cost_above = 0;        // CPU at the level above, when it stepped down
     uint64_t memory_above = 0;
-    bool stepped_up = false;      // the last step was up: going down again doubles the wait
+    double ratio = 0;         // cost_above to the cost here, once that is known; 0: not yet
+    bool stepped_up = false;  // the last step was up: going down again doubles the wait
     uint64_t steps_down = 0;
     uint64_t steps_up = 0;
   };
@@ -127,6 +130,7 @@ class Governor {
   bool StepUp(State* state, uint64_t now_ns, std::vector<GovernorStep>* steps);
 
   GovernorOptions options_;
+  uint64_t common_memory_bytes_ = 0;
   std::map<std::string, State, std::less<>> states_;
 };
 
