@@ -119,6 +119,7 @@ class SymbolizerImpl final : public Symbolizer {
   KernelSymbol LookupKernel(uint64_t address) override;
   std::string_view KernelReason() override { return kernel_.Reason(); }
   std::vector<FileId> ForgetUnused(const FileSet& kept) override;
+  uint64_t HelperCpuNs() const override { return queue_.cpu_ns() + lines_.cpu_ns(); }
   uint64_t MappedBytes() const override { return mapped_bytes_ + kernel_.mapped_bytes(); }
 
  private:

@@ -230,6 +230,9 @@ class Symbolizer {
   // helper is at stay. Returns the ids.
   virtual std::vector<FileId> ForgetUnused(const FileSet& kept) = 0;
 
+  // CPU time of the helpers so far, those that have ended included.
+  virtual uint64_t HelperCpuNs() const { return 0; }
+
   // Memory that the index files occupy as clean page cache, for /metrics.
   virtual uint64_t MappedBytes() const = 0;
 };

@@ -93,6 +93,9 @@ class Window {
   // The files of its frames and of their processes (Symbolizer::ForgetUnused).
   void AddFiles(symbolizer::FileSet* kept) const;
 
+  // What a sample is worth from here on; CHECKs that the window is empty.
+  void SetHz(uint32_t hz);
+
   uint64_t samples() const { return samples_; }
   uint64_t stacks_full() const { return stacks_full_; }  // since Close
 
@@ -129,7 +132,7 @@ class Window {
   void AddToGroup(const Stack& stack, GroupBuilder& group);
   void ReportGaps(const Gaps& gaps, ClosedWindow* closed) const;
 
-  const WindowOptions options_;
+  WindowOptions options_;
   symbolizer::Symbolizer& symbolizer_;
   std::vector<Owner> owners_;
   absl::flat_hash_map<uint64_t, uint32_t> owner_of_incarnation_;
