@@ -36,6 +36,7 @@ enum class Flag : uint8_t {
   kBuildIndex,
   kFileOffsets,
   kDetails,
+  kNoLines,
   kThreads,
   kHelp,
   kVersion,
@@ -86,6 +87,7 @@ constexpr FlagRow kFlags[] = {
     {"build-index", Flag::kBuildIndex, Value::kNone},
     {"file-offsets", Flag::kFileOffsets, Value::kNone},
     {"details", Flag::kDetails, Value::kNone},
+    {"no-lines", Flag::kNoLines, Value::kNone},
     {"threads", Flag::kThreads, Value::kNeeded},
     {"help", Flag::kHelp, Value::kNone},
     {"h", Flag::kHelp, Value::kNone},
@@ -251,6 +253,9 @@ class Parser {
       case Flag::kDetails:
         options_.details = true;
         break;
+      case Flag::kNoLines:
+        options_.lines = false;
+        break;
       case Flag::kThreads:
         return TakeNumber(spelled, text, &options_.threads);
       case Flag::kHelp:
@@ -346,6 +351,8 @@ Not llvm-symbolizer's:
   --no-cache                   neither use nor save an index
   --build-index                build the index first, however few addresses are asked for
   --file-offsets               addresses are offsets in the file, as in Firewatch's profiles
+  --no-lines                   functions of the symbol tables alone, without files and lines: the
+                               quickest answer from a large debug file
   --details                    JSON with "Flags" and "Aliases" of each frame
   --threads N                  for building an index (default: all CPUs)
 )";

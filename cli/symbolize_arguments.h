@@ -40,6 +40,7 @@ struct SymbolizeOptions {
   bool build_index = false;   // before the first answer, however few are asked for
   bool file_offsets = false;  // addresses are offsets in the file, as in Firewatch's profiles
   bool details = false;       // JSON: flags and aliases of frames
+  bool lines = true;          // false: symbol tables alone
   unsigned threads = 0;       // of index building; 0: as many as CPUs
   bool help = false;
   bool version = false;

@@ -16,9 +16,9 @@
 #include <utility>
 
 #include "base/status.h"
+#include "symbolizer/demangle.h"
 #include "symbolizer/index/text.h"
 #include "symbolizer/index_build.h"
-#include "symbolizer/name_parts.h"
 #include "symbolizer/process/debug_files.h"
 #include "symbolizer/symbolizer.h"
 
@@ -40,6 +40,8 @@ constexpr size_t kMaxNameCacheBytes = size_t{256} << 20;
 // Beyond these an index pays: 1,000 addresses cost what a third of an index costs.
 constexpr uint64_t kMaxColdAddresses = 2000;
 constexpr double kMaxColdSeconds = 2;
+// Looks at the symbols of a few addresses: one index of them costs what ten looks cost.
+constexpr int kMaxNearReads = 10;
 
 // A FIFO must not be waited for, so: is it a regular file? Then open it.
 absl::StatusOr<base::UniqueFd> OpenRegular(const std::string& path) {
@@ -281,6 +283,7 @@ absl::Status SymbolizeModule::Use(base::MappedFile file) {
 absl::Status SymbolizeModule::WriteIndex(bool lines) {
   if (files_ == nullptr) return absl::OkStatus();
   FindCompanions();
+  near_.reset();
   symbols_opened_ = true;
   if (files_ == nullptr) return base::Internal("{} could be opened only once", path_);
   const bool save = lines && MayShare();
@@ -334,6 +337,12 @@ void SymbolizeModule::Prepare(std::vector<uint64_t> addresses) {
   cold_.clear();
   if (whole_) return;
   if (asked_ > kMaxColdAddresses || cold_seconds_ > kMaxColdSeconds) {
+    if (!options_.lines) {
+      OpenSymbols();
+      near_.reset();
+      whole_ = true;
+      return;
+    }
     // What is damaged is noted; names are there all the same.
     if (const absl::Status built = BuildIndex(); !built.ok()) note_ = base::Message(built);
     return;
@@ -345,15 +354,29 @@ void SymbolizeModule::Prepare(std::vector<uint64_t> addresses) {
   cold_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
-void SymbolizeModule::LookUp(std::span<const uint64_t> addresses) {
-  OpenSymbols();
+void SymbolizeModule::ReadSymbols(std::span<const uint64_t> addresses) {
+  near_.reset();
+  // Flags and aliases are told by the whole.
+  if (options_.details || symbols_opened_ || files_ == nullptr || near_reads_++ == kMaxNearReads) {
+    return OpenSymbols();
+  }
+  FindCompanions();
   if (files_ == nullptr) return;
+  auto symbols = symbolizer::ObjectSymbols::ReadAt(*files_, addresses);
+  if (!symbols.ok()) return OpenSymbols();
+  near_.emplace(*std::move(symbols));
+}
+
+void SymbolizeModule::LookUp(std::span<const uint64_t> addresses) {
+  ReadSymbols(addresses);
+  if (files_ == nullptr) return;
+  for (const uint64_t address : addresses) cold_[address];  // found or not, it was looked up
+  if (!options_.lines) return;
   auto dwarf = files_->Dwarf();
   if (!dwarf.ok()) {
     if (dwarf.status().code() != absl::StatusCode::kNotFound) {
       note_ = base::Message(dwarf.status());
     }
-    whole_ = true;
     return;
   }
   std::vector<symbolizer::LookupAnswer> answers;
@@ -372,23 +395,29 @@ std::span<const ModuleFrame> SymbolizeModule::Find(uint64_t vaddr) {
   if (!whole_ && !cold_.contains(vaddr)) Prepare({vaddr});
   if (names_.bytes() > kMaxNameCacheBytes) names_.Clear();
   frames_.clear();
+  texts_.clear();
   if (const auto answer = cold_.find(vaddr); answer != cold_.end()) {
     AddColdFrames(vaddr, answer->second);
   } else {
     AddIndexFrames(vaddr);
   }
-  if (!frames_.empty()) {
-    if (const auto symbol = index_.SymbolAt(vaddr);
-        symbol.has_value() && (symbol->flags & symbolizer::kContinued) == 0) {
-      frames_.back().start_address = symbol->start;
-    }
+  if (frames_.empty()) return frames_;
+  if (near_.has_value()) {
+    const auto symbol = near_->At(vaddr);
+    if (symbol.has_value() && !symbol->continued) frames_.back().start_address = symbol->start;
+  } else if (const auto symbol = index_.SymbolAt(vaddr);
+             symbol.has_value() && (symbol->flags & symbolizer::kContinued) == 0) {
+    frames_.back().start_address = symbol->start;
   }
   return frames_;
 }
 
 void SymbolizeModule::AddIndexFrames(uint64_t vaddr) {
   const size_t count = index_.FindAddress(vaddr, found_);
-  for (const IndexFrame& frame : std::span(found_).first(count)) {
+  // A saved index may have lines that were not asked for.
+  const size_t first = options_.lines || count == 0 ? 0 : count - 1;
+  for (IndexFrame frame : std::span(found_).first(count).subspan(first)) {
+    if (!options_.lines) frame.file = frame.line = frame.start_line = 0;
     const auto function = names_.Get(index_.names(), frame.name, reader_);
     const auto file = names_.Get(index_.names(), frame.file, reader_);
     frames_.push_back({.linkage = function.linkage,
@@ -400,17 +429,25 @@ void SymbolizeModule::AddIndexFrames(uint64_t vaddr) {
   }
 }
 
+void SymbolizeModule::AddSymbolFrame(uint64_t vaddr) {
+  if (!near_.has_value()) return AddIndexFrames(vaddr);
+  const auto symbol = near_->At(vaddr);
+  if (!symbol.has_value()) return;
+  frames_.push_back(
+      {.linkage = Printable(symbol->name), .display = DisplayOf(symbol->name, near_->is_go())});
+}
+
 // As SymbolIndex::FindAddress joins symbols and lines.
 void SymbolizeModule::AddColdFrames(uint64_t vaddr, const symbolizer::LookupAnswer& answer) {
-  AddIndexFrames(vaddr);
+  AddSymbolFrame(vaddr);
   if (answer.frames.empty()) return;
   const bool has_symbol = !frames_.empty();
   const ModuleFrame physical = has_symbol ? frames_.front() : ModuleFrame();
   frames_.clear();
   if (!has_symbol && answer.frames.size() == 1 && answer.frames[0].function.empty()) return;
   for (const symbolizer::LookupFrame& frame : answer.frames) {
-    frames_.push_back({.linkage = frame.function,
-                       .display = DisplayOf(frame.function),
+    frames_.push_back({.linkage = Printable(frame.function),
+                       .display = DisplayOf(frame.function, false),
                        .file = frame.file,
                        .line = frame.line,
                        .start_line = frame.start_line,
@@ -423,11 +460,17 @@ void SymbolizeModule::AddColdFrames(uint64_t vaddr, const symbolizer::LookupAnsw
   }
 }
 
-std::string_view SymbolizeModule::DisplayOf(std::string_view linkage) {
+std::string_view SymbolizeModule::Printable(std::string_view name) {
+  if (symbolizer::IsPrintableUtf8(name)) return name;
+  return texts_.emplace_back(symbolizer::MakePrintable(name));
+}
+
+std::string_view SymbolizeModule::DisplayOf(std::string_view linkage, bool keep_suffixes) {
   auto& shown = shown_[std::string(linkage)];
   if (shown == nullptr) {
-    shown = std::make_unique<const std::string>(
-        symbolizer::MakePrintable(symbolizer::Demangle(symbolizer::SplitName(linkage).function)));
+    std::string name = symbolizer::ShownName(linkage, keep_suffixes);
+    if (name.empty()) name = symbolizer::MakePrintable(linkage);
+    shown = std::make_unique<const std::string>(std::move(name));
   }
   return *shown;
 }

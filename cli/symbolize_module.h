@@ -2,12 +2,13 @@
 // One ELF file that `firewatch symbolize` answers for, with its debug files. Parsed in this
 // process: it is the user's own choice of a file, with the user's own rights.
 //
-// Few addresses are answered from the symbols and those units of the debug information that they
+// Few addresses are answered from those symbols and those units of the debug information that they
 // lie in; many, from a symbol index that is built and saved; if there is a saved one, all from
 // that. The frames are the same.
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <optional>
 #include <span>
@@ -25,6 +26,7 @@
 #include "symbolizer/index/name_cache.h"
 #include "symbolizer/index/symbol_index.h"
 #include "symbolizer/object_files.h"
+#include "symbolizer/object_symbols.h"
 
 namespace firewatch::cli {
 
@@ -78,12 +80,16 @@ class SymbolizeModule {
   absl::Status Reopen();
   bool MayShare() const;
   bool UseSaved();
-  // Symbols and debug files, but no lines yet.
+  // An index of all symbols, also of the debug files; no lines yet.
   void OpenSymbols();
+  // The symbols at these addresses alone, if that is enough of an answer.
+  void ReadSymbols(std::span<const uint64_t> addresses);
   void LookUp(std::span<const uint64_t> addresses);
   void AddIndexFrames(uint64_t vaddr);
+  void AddSymbolFrame(uint64_t vaddr);
   void AddColdFrames(uint64_t vaddr, const symbolizer::LookupAnswer& answer);
-  std::string_view DisplayOf(std::string_view linkage);
+  std::string_view Printable(std::string_view name);
+  std::string_view DisplayOf(std::string_view linkage, bool keep_suffixes);
   absl::Status WriteIndex(bool lines);
   absl::Status Use(base::MappedFile file);
   std::string CacheKey() const;
@@ -101,11 +107,14 @@ class SymbolizeModule {
 
   base::MappedFile index_file_;
   symbolizer::SymbolIndex index_;
-  bool symbols_opened_ = false;
-  bool whole_ = false;  // the index has lines, or it is known that there are none
+  bool symbols_opened_ = false;  // index_ has all symbols, at the least
+  bool whole_ = false;           // the index has lines, or it is known that there are none
   uint64_t asked_ = 0;
+  int near_reads_ = 0;
   double cold_seconds_ = 0;  // that lookups without an index took
-  // Of the last Prepare without an index, and shown names for it.
+  // Of the last Prepare without an index, and shown names for it. `near_`: where there is not even
+  // one of symbols.
+  std::optional<symbolizer::ObjectSymbols> near_;
   absl::flat_hash_map<uint64_t, symbolizer::LookupAnswer> cold_;
   absl::flat_hash_map<std::string, std::unique_ptr<const std::string>> shown_;
 
@@ -113,6 +122,7 @@ class SymbolizeModule {
   symbolizer::NameReader reader_;
   std::vector<symbolizer::IndexFrame> found_;
   std::vector<ModuleFrame> frames_;
+  std::deque<std::string> texts_;  // of frames_
   std::string note_;
 };
 

@@ -6,6 +6,10 @@
 #include <cstdlib>
 #include <memory>
 
+#include "symbolizer/index/name_table.h"
+#include "symbolizer/index/text.h"
+#include "symbolizer/name_parts.h"
+
 namespace firewatch::symbolizer {
 namespace {
 
@@ -37,6 +41,18 @@ std::string Demangle(std::string_view mangled) {
   if (mangled[1] == 'R') return OrUnchanged(llvm::rustDemangle(terminated), mangled);
   if (mangled[1] == 'D') return OrUnchanged(llvm::dlangDemangle(terminated), mangled);
   return OrUnchanged(llvm::itaniumDemangle(terminated), mangled);
+}
+
+std::string ShownName(std::string_view linkage, bool keep_suffixes) {
+  const bool mangled = LooksMangled(linkage);
+  if (!mangled && (keep_suffixes || linkage.find_first_of(".@") == linkage.npos)) return "";
+  if (linkage.find('/') != std::string_view::npos) return "";
+  std::string_view function = linkage;
+  // A mangled name has no dots of its own.
+  if (mangled || !keep_suffixes) function = SplitName(linkage).function;
+  std::string shown = Demangle(function);
+  if (shown == linkage || shown.size() > kMaxDisplayBytes) return "";
+  return IsPrintableUtf8(shown) ? shown : MakePrintable(shown);
 }
 
 }  // namespace firewatch::symbolizer

@@ -2,19 +2,24 @@
 // Files as compilers, objcopy, dwz and dwp leave them, from descriptors to names and lines.
 #include "symbolizer/index_build.h"
 
+#include <elf.h>
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <memory>
+#include <random>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "base/mapped_file.h"
 #include "base/status.h"
+#include "symbolizer/elf/elf_builder_for_test.h"
 #include "symbolizer/elf/function_symbols.h"
 #include "symbolizer/index/symbol_index.h"
 #include "symbolizer/object_symbols.h"
@@ -365,13 +370,64 @@ TEST_F(IndexBuildTest, SymbolsAloneNameWhatTheIndexNames) {
   int named = 0;
   for (uint64_t address = middle - 0x400; address < middle + 0x400; ++address) {
     const auto expected = index_.SymbolAt(address);
-    const auto found = symbols->At(address);
-    ASSERT_EQ(found.has_value(), expected.has_value()) << address;
-    if (!found) continue;
-    ++named;
-    EXPECT_EQ(found->name, index_.LinkageName(expected->name)) << address;
+    const auto alone = ObjectSymbols::ReadAt(*files_, std::span(&address, 1));
+    ASSERT_TRUE(alone.ok());
+    for (const auto& found : {symbols->At(address), alone->At(address)}) {
+      ASSERT_EQ(found.has_value(), expected.has_value()) << address;
+      if (!found) continue;
+      ++named;
+      EXPECT_EQ(found->name, index_.LinkageName(expected->name)) << address;
+      EXPECT_EQ(found->start, expected->start) << address;
+      EXPECT_EQ(found->continued, (expected->flags & kContinued) != 0) << address;
+    }
   }
-  EXPECT_GT(named, 10);
+  EXPECT_GT(named, 20);
+}
+
+// Symbols that overlap, nest, share bytes, have no size, and data among code, drawn at random: who
+// reads only what the asked addresses need says what who reads everything says.
+TEST_F(IndexBuildTest, AFewAddressesAreNamedAsAllAre) {
+  std::mt19937 random(20261122);
+  const auto below = [&](int limit) { return std::uniform_int_distribution<>(0, limit)(random); };
+  for (int round = 0; round < 200; ++round) {
+    constexpr uint64_t text = 0x1000;
+    ElfBuilder builder;
+    builder.Load(0x200, text, 256, 256);
+    const uint16_t section = builder.Text(text, 0x200, 256);
+    const int count = 1 + below(12);
+    for (int i = 0; i < count; ++i) {
+      const auto start = text + static_cast<uint64_t>(below(255));
+      const auto size = static_cast<uint64_t>(below(3) == 0 ? 0 : below(64));
+      builder.Symbol(below(9) == 0 ? "" : std::string(1, static_cast<char>('a' + i)), start, size,
+                     section, below(7) == 0 ? STT_OBJECT : STT_FUNC,
+                     below(2) == 0 ? STB_LOCAL : STB_GLOBAL);
+    }
+    const std::string bytes = builder.Build(1024);
+    const SpanByteSource source(std::as_bytes(std::span(bytes)));
+    const auto files = ObjectFiles::OfSource(source, {});
+    ASSERT_TRUE(files.ok()) << base::Message(files.status());
+    const auto all = ObjectSymbols::Read(**files);
+    ASSERT_TRUE(all.ok());
+    std::vector<uint64_t> some;
+    for (uint64_t address = text - 1; address < text + 258; ++address) {
+      if (below(3) == 0) some.push_back(address);
+    }
+    const auto few = ObjectSymbols::ReadAt(**files, some);
+    ASSERT_TRUE(few.ok());
+    for (uint64_t address = text - 1; address < text + 258; ++address) {
+      const auto alone = ObjectSymbols::ReadAt(**files, std::span(&address, 1));
+      ASSERT_TRUE(alone.ok());
+      const auto expected = all->At(address);
+      const bool asked = std::binary_search(some.begin(), some.end(), address);
+      for (const auto& found : {alone->At(address), asked ? few->At(address) : expected}) {
+        ASSERT_EQ(found.has_value(), expected.has_value()) << round << " " << address - text;
+        if (!found) continue;
+        EXPECT_EQ(found->name, expected->name) << round << " " << address - text;
+        EXPECT_EQ(found->start, expected->start) << round << " " << address - text;
+        EXPECT_EQ(found->continued, expected->continued) << round << " " << address - text;
+      }
+    }
+  }
 }
 
 TEST_F(IndexBuildTest, TextIsNoElfFile) {

@@ -86,7 +86,7 @@ int Run(const Arguments& arguments) {
     return 1;
   }
   if (arguments.first != 0) {
-    const auto symbols = ObjectSymbols::Read(**files);
+    const auto symbols = ObjectSymbols::ReadAt(**files, std::span(&arguments.first, 1));
     if (!symbols.ok()) return 1;
     const auto symbol = symbols->At(arguments.first);
     std::printf("wall %.1f ms, CPU %.1f ms, inflated %lu: %s\n",

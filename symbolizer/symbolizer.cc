@@ -7,15 +7,14 @@
 //
 // A file whose build id the kernel has told skips the first question, and when the index is in the
 // cache it is not even opened. Files with one id share one index. Unwind tables take a way of their
-// own beside it (unwind_tables.h), through the same helper and the same cache. Everything slow or
-// dangerous is elsewhere: helper/ parses, index/ checks and maps, process/ opens.
+// own beside it (unwind_tables.h), through the same helper and the same cache. The states stand in
+// file_records.h, what is mapped in index_slots.h. Everything slow or dangerous is elsewhere:
+// helper/ parses, index/ checks and maps, process/ opens.
 #include "symbolizer/symbolizer.h"
 
 #include <algorithm>
 #include <array>
 #include <cstddef>
-#include <deque>
-#include <set>
 #include <utility>
 #include <vector>
 
@@ -23,9 +22,10 @@
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/status.h"
+#include "symbolizer/file_records.h"
 #include "symbolizer/helper/helper_queue.h"
 #include "symbolizer/index/index_cache.h"
-#include "symbolizer/index/name_cache.h"
+#include "symbolizer/index_slots.h"
 #include "symbolizer/line_builds.h"
 #include "symbolizer/process/jit_names.h"
 #include "symbolizer/process/kernel_symbols.h"
@@ -36,61 +36,6 @@ namespace firewatch::symbolizer {
 namespace {
 
 constexpr uint64_t kSecond = 1'000'000'000;
-constexpr uint64_t kNever = UINT64_MAX;
-constexpr uint32_t kNoSlot = UINT32_MAX;
-// Mappings count against vm.max_map_count (65,530); an index in use is mapped again in 1 ms.
-constexpr size_t kMaxMappedIndexes = 2048;
-constexpr int kMaxAttempts = 8;
-// Names that were shown are kept unpacked: 20,000 of them take some 4 MB.
-constexpr size_t kMaxNamesBytes = size_t{8} << 20;
-
-constexpr const char* kStateNames[] = {"new",        "pending",    "ready",
-                                       "no_symbols", "unreadable", "refused"};
-
-struct FileRecord {
-  FileIdentity identity;
-  FileState state = FileState::kNew;
-  uint8_t attempts = 0;
-  std::string build_id;
-  uint64_t size_bytes = 0;
-  NameReason no_names = NameReason::kPending;
-  std::string_view reason;   // in reasons_
-  bool unused = false;       // at the last ForgetUnused
-  bool forgotten = false;    // the id stands for no file
-  uint32_t slot = kNoSlot;   // in slots_
-  uint64_t retry_at_ns = 0;  // another process may show the file later: kUnreadable, or for lines
-  MappingHint hint;          // of the request under way
-  MappingHint use_hint;      // of the last request; only with SymbolizerOptions::on_use
-  int place = 0;
-};
-
-// One index, for all files with that key. Unmapped when it has not been used for long.
-struct IndexSlot {
-  std::string key;
-  NameReason no_lines = NameReason::kPending;
-  std::string lines_text;  // why
-  MappedIndex mapped;
-  NameCache names;  // of `mapped`
-  bool is_mapped = false;
-  uint64_t last_use = 0;
-};
-
-// The set of ids that is asked by identity, without a second copy of the identities.
-struct IdentityHash {
-  using is_transparent = void;
-  const std::deque<FileRecord>* files;
-  size_t operator()(const FileIdentity& identity) const {
-    return absl::Hash<FileIdentity>()(identity);
-  }
-  size_t operator()(uint32_t id) const { return (*this)((*files)[id].identity); }
-};
-struct IdentityEqual {
-  using is_transparent = void;
-  const std::deque<FileRecord>* files;
-  bool operator()(uint32_t a, uint32_t b) const { return a == b; }
-  bool operator()(uint32_t a, const FileIdentity& b) const { return (*files)[a].identity == b; }
-  bool operator()(const FileIdentity& a, uint32_t b) const { return a == (*files)[b].identity; }
-};
 
 class SymbolizerImpl final : public Symbolizer {
  public:
@@ -120,7 +65,7 @@ class SymbolizerImpl final : public Symbolizer {
   std::string_view KernelReason() override { return kernel_.Reason(); }
   std::vector<FileId> ForgetUnused(const FileSet& kept) override;
   uint64_t HelperCpuNs() const override { return queue_.cpu_ns() + lines_.cpu_ns(); }
-  uint64_t MappedBytes() const override { return mapped_bytes_ + kernel_.mapped_bytes(); }
+  uint64_t MappedBytes() const override { return slots_.mapped_bytes() + kernel_.mapped_bytes(); }
 
  private:
   struct LookupCounters {
@@ -130,9 +75,6 @@ class SymbolizerImpl final : public Symbolizer {
   };
 
   FileRecord& At(uint32_t id) { return files_[id]; }
-  void SetState(uint32_t id, FileState state, std::string_view reason);
-  void SetState(uint32_t id, FileState state, NameReason no_names, std::string_view reason);
-  void SetUnreadable(uint32_t id, std::string_view reason, bool may_retry);
 
   // Opens the file from its `place` on and asks the helper: kPending. An error leaves the state.
   absl::Status OpenAndAsk(uint32_t id);
@@ -146,20 +88,12 @@ class SymbolizerImpl final : public Symbolizer {
 
   // Uses the index of `key` for the file, if there is one.
   bool UseCached(uint32_t id, const std::string& key);
-  uint32_t SlotOf(const std::string& key);
-  void MapSlot(uint32_t slot, MappedIndex index);
-  void UnmapSlot(IndexSlot& slot);
   void UseSlot(uint32_t id, uint32_t slot);
   // Maps the file's index again if need be. nullptr when it has none (any more).
   IndexSlot* SlotForReading(uint32_t id);
   void WantLines(uint32_t id);
   void PollLines(int timeout_ms);
   void OnLines(LineBuilds::Outcome outcome);
-  SymbolFrame FrameOf(IndexSlot& slot, const IndexFrame& frame);
-  void ForgetNames();
-  void ForgetSlots();
-  void ForgetReasons();
-  void UnmapUnused();
   void UpdateGauges();
 
   const SymbolizerOptions options_;
@@ -171,29 +105,15 @@ class SymbolizerImpl final : public Symbolizer {
   UnwindTables tables_;
   LineBuilds lines_;
 
-  std::deque<FileRecord> files_;  // by FileId; addresses are stable
-  absl::flat_hash_set<uint32_t, IdentityHash, IdentityEqual> ids_;
-  std::vector<uint32_t> resting_ids_;  // forgotten by the last ForgetUnused
-  std::vector<uint32_t> free_ids_;     // by those before
-  std::deque<IndexSlot> slots_;
-  std::vector<uint32_t> free_slots_;
-  base::StringMap<uint32_t> slot_by_key_;
+  FileRecords files_;  // by FileId
+  IndexSlots slots_;
   // Key of an index that is being built -> the files that wait for it; the builder is the first.
   base::StringMap<std::vector<uint32_t>> building_;
-  std::set<std::string, std::less<>> reasons_;
-  NameReader reader_;
-  size_t names_bytes_ = 0;  // of all slots' names
-  uint64_t mapped_bytes_ = 0;
-  size_t mapped_count_ = 0;
-  uint64_t use_clock_ = 0;
   JitSymbol jit_symbol_;  // the last answer of LookupJit
 
-  std::vector<base::Counter*> states_;
   LookupCounters lookups_;
   LookupCounters kernel_lookups_;
   LookupCounters jit_lookups_;
-  base::Counter& refused_loss_;     // the same two as in bpf/include/losses.h: they go into every
-  base::Counter& unreadable_loss_;  // upload, the states above do not
   base::Counter& deferred_;
   base::Counter& rebuilt_;
   base::Gauge& mapped_gauge_;
@@ -206,13 +126,6 @@ base::Counter& LookupCounter(base::MetricsRegistry& metrics, const char* space,
   return metrics.AddCounter("firewatch_symbol_lookups_total",
                             "Addresses that were looked up, by address space and result.",
                             {{"space", space}, {"result", result}});
-}
-
-// The counter that the agent's list of losses gives this name (agent/core/losses.h).
-base::Counter& LossCounter(base::MetricsRegistry& metrics, const char* reason) {
-  return metrics.AddCounter("firewatch_agent_lost_total",
-                            "What was lost between a timer's tick and an acknowledged upload.",
-                            {{"reason", reason}});
 }
 
 SymbolizerImpl::SymbolizerImpl(SymbolizerOptions options, std::unique_ptr<IndexCache> cache,
@@ -232,7 +145,8 @@ SymbolizerImpl::SymbolizerImpl(SymbolizerOptions options, std::unique_ptr<IndexC
               .max_bytes = options_.lines_max_bytes,
               .budget = options_.lines_budget},
              *cache_, clock_, metrics),
-      ids_(0, IdentityHash{&files_}, IdentityEqual{&files_}),
+      files_(clock_, metrics),
+      slots_(*cache_),
       lookups_{LookupCounter(metrics, "user", "hit"), LookupCounter(metrics, "user", "miss"),
                LookupCounter(metrics, "user", "not_ready")},
       kernel_lookups_{LookupCounter(metrics, "kernel", "hit"),
@@ -240,8 +154,6 @@ SymbolizerImpl::SymbolizerImpl(SymbolizerOptions options, std::unique_ptr<IndexC
                       LookupCounter(metrics, "kernel", "not_ready")},
       jit_lookups_{LookupCounter(metrics, "jit", "hit"), LookupCounter(metrics, "jit", "miss"),
                    LookupCounter(metrics, "jit", "not_ready")},
-      refused_loss_(LossCounter(metrics, "file_refused")),
-      unreadable_loss_(LossCounter(metrics, "file_unreadable")),
       deferred_(metrics.AddCounter("firewatch_symbol_requests_deferred_total",
                                    "Requests put off because the helper's queue was full.")),
       rebuilt_(metrics.AddCounter("firewatch_symbol_index_corrupt_total",
@@ -251,29 +163,7 @@ SymbolizerImpl::SymbolizerImpl(SymbolizerOptions options, std::unique_ptr<IndexC
       cache_gauge_(
           metrics.AddGauge("firewatch_symbol_cache_bytes", "Bytes of the symbol cache directory.")),
       files_gauge_(metrics.AddGauge("firewatch_symbol_files_kept",
-                                    "Files that a mapping, a sample or the kernel side knows.")) {
-  for (const char* state : kStateNames) {
-    states_.push_back(&metrics.AddCounter(
-        "firewatch_symbol_files_total", "Files that have come into a state.", {{"state", state}}));
-  }
-}
-
-NameReason DefaultReason(FileState state) {
-  switch (state) {
-    case FileState::kNew:
-    case FileState::kPending:
-      return NameReason::kPending;
-    case FileState::kReady:
-      return NameReason::kNone;
-    case FileState::kNoSymbols:
-      return NameReason::kNoSymbols;
-    case FileState::kUnreadable:
-      return NameReason::kNoFile;
-    case FileState::kRefused:
-      return NameReason::kRefused;
-  }
-  return NameReason::kPending;
-}
+                                    "Files that a mapping, a sample or the kernel side knows.")) {}
 
 // No symbol covers an address: one of a debug file might.
 NameReason ReasonOfGap(const IndexSlot& slot) {
@@ -287,51 +177,7 @@ NameReason ReasonOfGap(const IndexSlot& slot) {
   }
 }
 
-FileId SymbolizerImpl::Intern(const FileIdentity& file) {
-  const auto known = ids_.find(file);
-  if (known != ids_.end()) return FileId{*known};
-  auto id = static_cast<uint32_t>(files_.size());
-  if (free_ids_.empty()) {
-    files_.emplace_back();
-  } else {
-    id = free_ids_.back();
-    free_ids_.pop_back();
-  }
-  FileRecord& record = files_[id];
-  record = FileRecord();
-  record.identity = file;
-  record.build_id = file.build_id.ToHex();
-  ids_.insert(id);
-  states_[static_cast<size_t>(FileState::kNew)]->Add();
-  return FileId{id};
-}
-
-void SymbolizerImpl::SetState(uint32_t id, FileState state, std::string_view reason) {
-  SetState(id, state, DefaultReason(state), reason);
-}
-
-void SymbolizerImpl::SetState(uint32_t id, FileState state, NameReason no_names,
-                              std::string_view reason) {
-  FileRecord& record = At(id);
-  record.state = state;
-  record.no_names = no_names;
-  auto interned = reasons_.find(reason);
-  if (interned == reasons_.end()) interned = reasons_.emplace(reason).first;
-  record.reason = *interned;
-  states_[static_cast<size_t>(state)]->Add();
-  if (state == FileState::kRefused) refused_loss_.Add();
-  // A file that is tried again is still one file.
-  if (state == FileState::kUnreadable && record.attempts == 0) unreadable_loss_.Add();
-}
-
-void SymbolizerImpl::SetUnreadable(uint32_t id, std::string_view reason, bool may_retry) {
-  SetState(id, FileState::kUnreadable, reason);
-  FileRecord& record = At(id);
-  ++record.attempts;
-  record.retry_at_ns = may_retry && record.attempts < kMaxAttempts
-                           ? clock_.MonotonicNs() + (kSecond << record.attempts)
-                           : kNever;
-}
+FileId SymbolizerImpl::Intern(const FileIdentity& file) { return FileId{files_.Intern(file)}; }
 
 void SymbolizerImpl::Request(FileId file, uint32_t pid, uint32_t parent_pid, uint64_t map_start,
                              uint64_t map_end) {
@@ -357,7 +203,7 @@ void SymbolizerImpl::Request(FileId file, uint32_t pid, uint32_t parent_pid, uin
     return;
   }
   if (const auto why = WhyNotAFile(record.identity.path); !why.empty()) {
-    SetUnreadable(id, why, false);
+    files_.SetUnreadable(id, why, false);
     record.no_names = NameReason::kAnonymousMemory;
     return;
   }
@@ -366,13 +212,13 @@ void SymbolizerImpl::Request(FileId file, uint32_t pid, uint32_t parent_pid, uin
     if (UseCached(id, record.build_id)) return;
     if (const auto build = building_.find(record.build_id); build != building_.end()) {
       build->second.push_back(id);
-      return SetState(id, FileState::kPending, "");
+      return files_.SetState(id, FileState::kPending, "");
     }
   }
   if (queue_.full()) return deferred_.Add();
   record.place = 0;
   if (const absl::Status asked = OpenAndAsk(id); !asked.ok()) {
-    SetUnreadable(id, base::Message(asked), true);
+    files_.SetUnreadable(id, base::Message(asked), true);
   }
 }
 
@@ -411,7 +257,7 @@ absl::Status SymbolizerImpl::OpenAndAsk(uint32_t id) {
                  .ticket = id,
                  .elf = std::move(opened.fd),
                  .output = {}});
-  SetState(id, FileState::kPending, "");
+  files_.SetState(id, FileState::kPending, "");
   return absl::OkStatus();
 }
 
@@ -423,7 +269,7 @@ absl::Status SymbolizerImpl::AskToBuild(uint32_t id, const std::string& key, bas
                  .ticket = id,
                  .elf = std::move(elf),
                  .output = std::move(scratch)});
-  if (At(id).state != FileState::kPending) SetState(id, FileState::kPending, "");
+  if (At(id).state != FileState::kPending) files_.SetState(id, FileState::kPending, "");
   return absl::OkStatus();
 }
 
@@ -439,7 +285,7 @@ absl::StatusOr<std::shared_ptr<const MappedUnwindTable>> SymbolizerImpl::UnwindT
 
 size_t SymbolizerImpl::Poll(int timeout_ms) {
   kernel_.DropRetired();
-  UnmapUnused();
+  slots_.UnmapUnused();
   const uint64_t deadline =
       clock_.MonotonicNs() + static_cast<uint64_t>(std::max(timeout_ms, 0)) * 1'000'000;
   while (true) {
@@ -514,8 +360,7 @@ void SymbolizerImpl::OnBuilt(uint32_t id, const BuildId& found, bool is_pseudo, 
     return EndBuild(id, bad ? FileState::kRefused : FileState::kUnreadable,
                     std::string(base::Message(index.status())));
   }
-  const uint32_t slot = SlotOf(key);
-  MapSlot(slot, *std::move(index));
+  const uint32_t slot = slots_.Put(key, *std::move(index));
   auto build = building_.extract(key);
   if (build.empty()) return UseSlot(id, slot);
   for (uint32_t waiting : build.mapped()) UseSlot(waiting, slot);
@@ -531,60 +376,19 @@ void SymbolizerImpl::EndBuild(uint32_t id, FileState state, const std::string& r
     break;
   }
   for (uint32_t other : waiting) {
-    if (other != id) SetState(other, FileState::kNew, "");
+    if (other != id) files_.SetState(other, FileState::kNew, "");
   }
   if (state == FileState::kUnreadable) {
-    SetUnreadable(id, reason, true);
+    files_.SetUnreadable(id, reason, true);
   } else {
-    SetState(id, state, reason);
+    files_.SetState(id, state, reason);
   }
-}
-
-uint32_t SymbolizerImpl::SlotOf(const std::string& key) {
-  const auto [entry, is_new] = slot_by_key_.try_emplace(key, static_cast<uint32_t>(slots_.size()));
-  if (!is_new) return entry->second;
-  if (free_slots_.empty()) {
-    slots_.emplace_back();
-  } else {
-    entry->second = free_slots_.back();
-    free_slots_.pop_back();
-  }
-  slots_[entry->second].key = key;
-  return entry->second;
 }
 
 bool SymbolizerImpl::UseCached(uint32_t id, const std::string& key) {
-  const auto known = slot_by_key_.find(key);
-  if (known != slot_by_key_.end() && slots_[known->second].is_mapped) {
-    UseSlot(id, known->second);
-    return true;
-  }
-  auto index = cache_->Find(key);
-  if (!index.ok()) return false;
-  const uint32_t slot = SlotOf(key);
-  MapSlot(slot, *std::move(index));
-  UseSlot(id, slot);
-  return true;
-}
-
-void SymbolizerImpl::MapSlot(uint32_t number, MappedIndex index) {
-  IndexSlot& slot = slots_[number];
-  UnmapSlot(slot);
-  slot.mapped = std::move(index);
-  slot.is_mapped = true;
-  slot.last_use = ++use_clock_;
-  mapped_bytes_ += slot.mapped.file.bytes().size();
-  ++mapped_count_;
-}
-
-void SymbolizerImpl::UnmapSlot(IndexSlot& slot) {
-  if (!slot.is_mapped) return;
-  mapped_bytes_ -= slot.mapped.file.bytes().size();
-  --mapped_count_;
-  names_bytes_ -= slot.names.bytes();
-  slot.names.Clear();
-  slot.mapped = {};
-  slot.is_mapped = false;
+  const auto slot = slots_.Find(key);
+  if (slot.has_value()) UseSlot(id, *slot);
+  return slot.has_value();
 }
 
 void SymbolizerImpl::UseSlot(uint32_t id, uint32_t number) {
@@ -606,19 +410,20 @@ void SymbolizerImpl::UseSlot(uint32_t id, uint32_t number) {
     }
     if (slot.no_lines == NameReason::kPending) WantLines(id);
   }
-  if (index.symbol_count() > 0 || index.has_lines()) return SetState(id, FileState::kReady, "");
+  if (index.symbol_count() > 0 || index.has_lines())
+    return files_.SetState(id, FileState::kReady, "");
   if (slot.no_lines == NameReason::kDebugMismatch || slot.no_lines == NameReason::kOverBudget) {
-    return SetState(id, FileState::kNoSymbols, slot.no_lines, slot.lines_text);
+    return files_.SetState(id, FileState::kNoSymbols, slot.no_lines, slot.lines_text);
   }
   if (index.has_table()) {
-    return SetState(id, FileState::kNoSymbols, "no function in its symbol tables");
+    return files_.SetState(id, FileState::kNoSymbols, "no function in its symbol tables");
   }
   if (record.build_id.empty()) {
-    return SetState(id, FileState::kNoSymbols, NameReason::kNoBuildId,
-                    "stripped, and without a build id nothing else can be found");
+    return files_.SetState(id, FileState::kNoSymbols, NameReason::kNoBuildId,
+                           "stripped, and without a build id nothing else can be found");
   }
-  SetState(id, FileState::kNoSymbols, NameReason::kStripped,
-           "stripped: neither .symtab nor .dynsym");
+  files_.SetState(id, FileState::kNoSymbols, NameReason::kStripped,
+                  "stripped: neither .symtab nor .dynsym");
 }
 
 void SymbolizerImpl::WantLines(uint32_t id) {
@@ -633,9 +438,9 @@ void SymbolizerImpl::PollLines(int timeout_ms) {
 }
 
 void SymbolizerImpl::OnLines(LineBuilds::Outcome outcome) {
-  const auto known = slot_by_key_.find(outcome.key);
-  if (known == slot_by_key_.end()) return;
-  IndexSlot& slot = slots_[known->second];
+  const auto known = slots_.NumberOf(outcome.key);
+  if (!known.has_value()) return;
+  IndexSlot& slot = slots_[*known];
   slot.no_lines = outcome.no_lines;
   slot.lines_text = outcome.text;
   if (outcome.built) {
@@ -644,12 +449,12 @@ void SymbolizerImpl::OnLines(LineBuilds::Outcome outcome) {
       slot.no_lines = NameReason::kRefused;
       slot.lines_text = base::Message(index.status());
     } else {
-      MapSlot(known->second, *std::move(index));
+      slots_.Put(outcome.key, *std::move(index));
     }
   }
   if (!slot.is_mapped) return;  // each file learns it when it is looked up
   for (uint32_t id = 0; id < files_.size(); ++id) {
-    if (At(id).slot == known->second) UseSlot(id, known->second);
+    if (At(id).slot == *known) UseSlot(id, *known);
   }
 }
 
@@ -680,72 +485,22 @@ bool SymbolizerImpl::WaitForLines(int timeout_ms) {
   return true;
 }
 
-void SymbolizerImpl::ForgetNames() {
-  if (names_bytes_ <= kMaxNamesBytes) return;
-  for (IndexSlot& slot : slots_) slot.names.Clear();
-  names_bytes_ = 0;
-}
-
-void SymbolizerImpl::UnmapUnused() {
-  if (mapped_count_ <= kMaxMappedIndexes) return;
-  std::vector<uint64_t> uses;
-  for (const IndexSlot& slot : slots_) {
-    if (slot.is_mapped) uses.push_back(slot.last_use);
-  }
-  const auto median = uses.begin() + static_cast<std::ptrdiff_t>(uses.size() / 2);
-  std::nth_element(uses.begin(), median, uses.end());
-  for (IndexSlot& slot : slots_) {
-    if (slot.is_mapped && slot.last_use < *median) UnmapSlot(slot);
-  }
-}
-
 std::vector<FileId> SymbolizerImpl::ForgetUnused(const FileSet& kept) {
-  free_ids_.insert(free_ids_.end(), resting_ids_.begin(), resting_ids_.end());
-  resting_ids_.clear();
   std::vector<FileId> forgotten;
-  for (uint32_t id = 0; id < files_.size(); ++id) {
-    FileRecord& record = At(id);
-    if (record.forgotten) continue;
-    const bool unused =
-        !kept.contains(FileId{id}) && record.state != FileState::kPending && !tables_.IsAsked(id);
-    if (!std::exchange(record.unused, unused) || !unused) continue;
-    ids_.erase(id);
+  for (const uint32_t id :
+       files_.ForgetUnused(kept, [this](uint32_t file) { return tables_.IsAsked(file); })) {
     tables_.Forget(id);
-    record = FileRecord();
-    record.forgotten = true;
-    resting_ids_.push_back(id);
     forgotten.push_back(FileId{id});
   }
-  if (!forgotten.empty()) {
-    ForgetSlots();
-    ForgetReasons();
-    tables_.ForgetSlots();
-  }
-  files_gauge_.Set(static_cast<double>(ids_.size()));
-  return forgotten;
-}
-
-// Those that no file uses any more. The index stays in the cache.
-void SymbolizerImpl::ForgetSlots() {
+  files_gauge_.Set(static_cast<double>(files_.kept_count()));
+  if (forgotten.empty()) return forgotten;
+  tables_.ForgetSlots();
   std::vector<bool> used(slots_.size());
-  for (const FileRecord& record : files_) {
-    if (record.slot != kNoSlot) used[record.slot] = true;
+  for (uint32_t id = 0; id < files_.size(); ++id) {
+    if (files_[id].slot != kNoSlot) used[files_[id].slot] = true;
   }
-  for (uint32_t number = 0; number < slots_.size(); ++number) {
-    IndexSlot& slot = slots_[number];
-    if (used[number] || slot.key.empty() || !lines_.Drop(slot.key)) continue;
-    UnmapSlot(slot);
-    slot_by_key_.erase(slot.key);
-    slot = IndexSlot();
-    free_slots_.push_back(number);
-  }
-}
-
-// Their texts name paths and build ids.
-void SymbolizerImpl::ForgetReasons() {
-  absl::flat_hash_set<const char*> used;
-  for (const FileRecord& record : files_) used.insert(record.reason.data());
-  std::erase_if(reasons_, [&](const std::string& text) { return !used.contains(text.data()); });
+  slots_.ForgetUnused(used, [this](const std::string& key) { return lines_.Drop(key); });
+  return forgotten;
 }
 
 void SymbolizerImpl::UpdateGauges() {
@@ -775,20 +530,11 @@ FileInfo SymbolizerImpl::Info(FileId file) const {
 }
 
 IndexSlot* SymbolizerImpl::SlotForReading(uint32_t id) {
-  const FileRecord& record = At(id);
-  if (record.slot == kNoSlot) return nullptr;
-  IndexSlot& slot = slots_[record.slot];
-  if (!slot.is_mapped) {
-    auto index = cache_->Find(slot.key);
-    if (!index.ok()) {
-      // Evicted meanwhile: the next Request builds it again.
-      SetState(id, FileState::kNew, "");
-      return nullptr;
-    }
-    MapSlot(record.slot, *std::move(index));
-  }
-  slot.last_use = ++use_clock_;
-  return &slot;
+  if (At(id).slot == kNoSlot) return nullptr;
+  IndexSlot* slot = slots_.ForReading(At(id).slot);
+  // Evicted meanwhile: the next Request builds it again.
+  if (slot == nullptr) files_.SetState(id, FileState::kNew, "");
+  return slot;
 }
 
 std::vector<FileSegment> SymbolizerImpl::SegmentsOf(FileId file) {
@@ -808,7 +554,7 @@ std::vector<FileSegment> SymbolizerImpl::SegmentsOf(FileId file) {
 NameReason SymbolizerImpl::Lookup(FileId file, uint64_t file_offset,
                                   std::vector<SymbolFrame>* frames) {
   frames->clear();
-  ForgetNames();
+  slots_.ForgetNames();
   const auto id = static_cast<uint32_t>(file);
   CHECK(id < files_.size());
   FileRecord& record = At(id);
@@ -828,22 +574,9 @@ NameReason SymbolizerImpl::Lookup(FileId file, uint64_t file_offset,
   for (size_t i = options_.lines || count == 0 ? 0 : count - 1; i < count; ++i) {
     IndexFrame& frame = found[i];
     if (!options_.lines) frame.file = frame.line = frame.start_line = 0;
-    frames->push_back(FrameOf(*slot, frame));
+    frames->push_back(slots_.FrameOf(*slot, frame));
   }
   return count == 0 ? ReasonOfGap(*slot) : NameReason::kNone;
-}
-
-SymbolFrame SymbolizerImpl::FrameOf(IndexSlot& slot, const IndexFrame& frame) {
-  const size_t before = slot.names.bytes();
-  const NameTable& table = slot.mapped.index.names();
-  const NameCache::Names names = slot.names.Get(table, frame.name, reader_);
-  const NameCache::Names file = slot.names.Get(table, frame.file, reader_);
-  names_bytes_ += slot.names.bytes() - before;
-  return {.name = names.display,
-          .system_name = names.linkage,
-          .file = file.linkage,
-          .line = frame.line,
-          .start_line = frame.start_line};
 }
 
 void SymbolizerImpl::RequestJit(uint32_t pid, uint64_t incarnation,

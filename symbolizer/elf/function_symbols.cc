@@ -4,6 +4,7 @@
 #include <elf.h>
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "base/status.h"
@@ -49,32 +50,34 @@ uint8_t RankOf(const ElfSymbol& symbol) {
   return static_cast<uint8_t>(rank + (symbol.type == STT_NOTYPE ? 1 : 0));
 }
 
-// Also collects where data in the middle of code begins (tables of hand-written assembly).
-void Add(const ElfReader& elf, const ElfSymbol& symbol, const StringTable& strings,
-         const FunctionSymbolOptions& options, std::vector<InputSymbol>* out,
-         std::vector<uint64_t>* data) {
+// Nothing when the symbol is neither code nor in the middle of it.
+std::optional<CodeSymbol> AsCode(const ElfReader& elf, const ElfSymbol& symbol,
+                                 const FunctionSymbolOptions& options) {
   const bool is_data = symbol.type == STT_OBJECT;
   if (!is_data && symbol.type != STT_FUNC && symbol.type != STT_GNU_IFUNC &&
       symbol.type != STT_NOTYPE) {
-    return;
+    return std::nullopt;
   }
   const ElfSection* section = CodeSectionOf(elf, symbol, options);
-  if (section == nullptr) return;
-  if (is_data) {
-    data->push_back(symbol.value);
-    return;
-  }
-  const std::string_view name = strings.At(symbol.name);
-  if (name.empty()) return;
+  if (section == nullptr) return std::nullopt;
+  if (is_data) return CodeSymbol{.start = symbol.value, .end = symbol.value, .data = true};
   uint64_t reach = section->size - (symbol.value - section->vaddr);
   if (!options.debug_file) reach = std::min(reach, elf.BytesAfter(symbol.value));
   const uint64_t size = symbol.size == 0 ? reach : std::min(symbol.size, reach);
-  if (size == 0 || symbol.value > UINT64_MAX - size) return;
-  out->push_back({.start = symbol.value,
-                  .end = symbol.value + size,
-                  .name = name,
-                  .rank = RankOf(symbol),
-                  .sized = symbol.size != 0});
+  if (size == 0 || symbol.value > UINT64_MAX - size) return std::nullopt;
+  return CodeSymbol{.start = symbol.value,
+                    .end = symbol.value + size,
+                    .name = symbol.name,
+                    .rank = RankOf(symbol),
+                    .sized = symbol.size != 0};
+}
+
+bool IsWithin(const CodeSymbol& symbol, const std::vector<AddressStretch>& stretches) {
+  const uint64_t last = symbol.sized && !symbol.data ? symbol.end - 1 : symbol.start;
+  const auto next = std::partition_point(
+      stretches.begin(), stretches.end(),
+      [&](const AddressStretch& stretch) { return stretch.last < symbol.start; });
+  return next != stretches.end() && next->first <= last;
 }
 
 // A symbol without a size ends at the next symbol, of data, too.
@@ -101,30 +104,54 @@ void AddGoFunctions(const ElfReader& elf, FunctionSymbols* result) {
 
 }  // namespace
 
+absl::StatusOr<int> VisitCodeSymbols(
+    const ElfReader& elf, const FunctionSymbolOptions& options,
+    absl::FunctionRef<void(uint32_t type, StringTable strings)> begin_table,
+    absl::FunctionRef<void(const CodeSymbol&)> visit) {
+  int tables = 0;
+  for (const uint32_t type : {uint32_t{SHT_SYMTAB}, uint32_t{SHT_DYNSYM}}) {
+    const auto& sections = elf.sections();
+    const auto table = std::find_if(sections.begin(), sections.end(),
+                                    [&](const ElfSection& s) { return s.type == type; });
+    if (table == sections.end()) continue;
+    ++tables;
+    ASSIGN_OR_RETURN(StringTable strings, elf.ReadStringsOf(*table));
+    begin_table(type, std::move(strings));
+    RETURN_IF_ERROR(elf.ForEachSymbol(*table, [&](const ElfSymbol& symbol) {
+      if (const auto code = AsCode(elf, symbol, options)) visit(*code);
+    }));
+  }
+  return tables;
+}
+
 absl::StatusOr<FunctionSymbols> ReadFunctionSymbols(const ElfReader& elf,
                                                     const FunctionSymbolOptions& options) {
   FunctionSymbols result;
   result.strings.reserve(3);  // names point into the elements
   bool has_symtab = false;
   std::vector<uint64_t> data;
-  for (const uint32_t type : {uint32_t{SHT_SYMTAB}, uint32_t{SHT_DYNSYM}}) {
-    const auto& sections = elf.sections();
-    const auto table = std::find_if(sections.begin(), sections.end(),
-                                    [&](const ElfSection& s) { return s.type == type; });
-    if (table == sections.end()) continue;
-    result.has_table = true;
+  const auto begin_table = [&](uint32_t type, StringTable strings) {
     has_symtab = has_symtab || type == SHT_SYMTAB;
-    ASSIGN_OR_RETURN(auto strings, elf.ReadStringsOf(*table));
     result.strings.push_back(std::move(strings));
-    const StringTable& names = result.strings.back();
-    RETURN_IF_ERROR(elf.ForEachSymbol(*table, [&](const ElfSymbol& symbol) {
-      Add(elf, symbol, names, options, &result.symbols, &data);
-    }));
-  }
+  };
+  const auto add = [&](const CodeSymbol& symbol) {
+    if (options.within != nullptr && !IsWithin(symbol, *options.within)) return;
+    if (symbol.data) return data.push_back(symbol.start);
+    const std::string_view name = result.strings.back().At(symbol.name);
+    if (name.empty()) return;
+    result.symbols.push_back({.start = symbol.start,
+                              .end = symbol.end,
+                              .name = name,
+                              .rank = symbol.rank,
+                              .sized = symbol.sized});
+  };
+  ASSIGN_OR_RETURN(const int tables, VisitCodeSymbols(elf, options, begin_table, add));
+  result.has_table = tables > 0;
   EndAtData(std::move(data), &result.symbols);
   if (options.debug_file) return result;
-  AddPltSymbols(elf, &result);
   result.is_go = GoPclntabSection(elf) != nullptr;
+  if (options.within != nullptr) return result;
+  AddPltSymbols(elf, &result);
   if (result.is_go && !has_symtab) AddGoFunctions(elf, &result);
   return result;
 }

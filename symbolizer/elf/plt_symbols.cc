@@ -16,6 +16,7 @@
 namespace firewatch::symbolizer {
 namespace {
 
+constexpr std::string_view kPltSections[] = {".plt", ".plt.sec", ".plt.got", ".iplt", ".plt.bnd"};
 constexpr uint64_t kMaxSectionBytes = uint64_t{16} << 20;
 constexpr size_t kMaxRelocationTables = 4;  // linkers write two
 constexpr uint64_t kUnitBytes = 16;
@@ -80,7 +81,7 @@ class PltNamer {
   void Run() {
     ReadRelocations();
     if (by_got_.empty()) return;
-    for (const std::string_view name : {".plt", ".plt.sec", ".plt.got", ".iplt", ".plt.bnd"}) {
+    for (const std::string_view name : kPltSections) {
       const ElfSection* section = elf_.SectionNamed(name);
       if (section != nullptr && (section->flags & SHF_EXECINSTR) != 0) NameSlots(*section);
     }
@@ -198,6 +199,16 @@ class PltNamer {
 
 void AddPltSymbols(const ElfReader& elf, FunctionSymbols* functions) {
   PltNamer(elf, functions).Run();
+}
+
+bool IsInPlt(const ElfReader& elf, std::span<const uint64_t> addresses) {
+  return std::any_of(std::begin(kPltSections), std::end(kPltSections), [&](std::string_view name) {
+    const ElfSection* section = elf.SectionNamed(name);
+    return section != nullptr &&
+           std::any_of(addresses.begin(), addresses.end(), [&](uint64_t address) {
+             return address >= section->vaddr && address - section->vaddr < section->size;
+           });
+  });
 }
 
 }  // namespace firewatch::symbolizer

@@ -9,6 +9,9 @@
 // 3. The lazy half of an IBT table (.plt beside .plt.sec) pushes the relocation's number instead.
 #pragma once
 
+#include <cstdint>
+#include <span>
+
 #include "symbolizer/elf/elf_reader.h"
 
 namespace firewatch::symbolizer {
@@ -18,5 +21,8 @@ struct FunctionSymbols;
 // Appends one symbol per slot that can be told; the header of a table has no name. Sections that
 // cannot be read or make no sense are passed over. Reads at most nine sections of 16 MiB.
 void AddPltSymbols(const ElfReader& elf, FunctionSymbols* functions);
+
+// One of the addresses lies in a section whose slots AddPltSymbols names.
+bool IsInPlt(const ElfReader& elf, std::span<const uint64_t> addresses);
 
 }  // namespace firewatch::symbolizer

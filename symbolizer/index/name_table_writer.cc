@@ -14,7 +14,6 @@
 #include "symbolizer/index/index_format.h"
 #include "symbolizer/index/name_table.h"
 #include "symbolizer/index/text.h"
-#include "symbolizer/name_parts.h"
 
 namespace firewatch::symbolizer {
 namespace {
@@ -67,19 +66,6 @@ void AppendVarint(size_t value, std::string* out) {
   out->push_back(static_cast<char>(value));
 }
 
-// What is shown for a linkage name; "" when that is the linkage name itself.
-std::string DisplayOf(std::string_view linkage, const NameTableOptions& options) {
-  const bool mangled = LooksMangled(linkage);
-  if (!mangled && (options.keep_suffixes || linkage.find_first_of(".@") == linkage.npos)) return "";
-  if (linkage.find('/') != std::string_view::npos) return "";
-  std::string_view function = linkage;
-  // A mangled name has no dots of its own.
-  if (mangled || !options.keep_suffixes) function = SplitName(linkage).function;
-  std::string display = Demangle(function);
-  if (display == linkage || display.size() > kMaxDisplayBytes) return "";
-  return IsPrintableUtf8(display) ? display : MakePrintable(display);
-}
-
 // Works on one block at a time; one per thread.
 class BlockWriter {
  public:
@@ -96,7 +82,7 @@ class BlockWriter {
     size_t displays = 0;
     for (uint32_t place = block->first_place; place < block->end_place; ++place) {
       const std::string_view name = names_.NameOf(ids_[place]);
-      std::string display = DisplayOf(name, options_);
+      std::string display = ShownName(name, options_.keep_suffixes);
       displays += display.size();
       if (displays > kMaxDisplaysPerBlock) display.clear();
       AppendVarint(name.size(), &raw_);

@@ -210,3 +210,28 @@ class CommandTest(SymbolsTest):
             file.seek(200)
             file.write(b"\xff" * 100)
         self.assertEqual(run(command, text=lines).stdout, first)
+
+    def test_without_lines_the_function_of_the_symbol_table_answers(self):
+        def last_functions(text):
+            return [[(s["FunctionName"], s["FileName"], s["Line"]) for s in json.loads(line)["Symbol"]]
+                    for line in text.splitlines()]
+        fresh = ours(self.exe, self.addresses)
+        expected = [[(chain[-1][0], "", 0)] for chain in fresh]
+        cache = self.path("lines")
+        base = [*our_command(), "--output-style=JSON", "--no-lines", "--exe", self.exe]
+        run([*our_command(), "--cache", cache, "--build-index", "--exe", self.exe, "0x0"])
+        for command in ([*base, "--no-cache"], [*base, "--cache", cache]):
+            # Once in one go, and so often that it changes to an index.
+            for addresses, chains in ((self.addresses, expected), (self.addresses * 60, expected * 60)):
+                done = run(command, text="".join(f"{a:#x}\n" for a in addresses))
+                self.assertEqual(last_functions(done.stdout), chains)
+        # Line by line: each is a question of its own.
+        process = subprocess.Popen([*base, "--no-cache"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for address, chain in list(zip(self.addresses, expected))[:40]:
+            process.stdin.write(f"{address:#x}\n")
+            process.stdin.flush()
+            self.assertEqual(last_functions(process.stdout.readline()), [chain])
+        process.stdin.close()
+        self.assertEqual(process.wait(60), 0)
+        process.stdout.close()
+        self.assertIn(":0:0", run([*our_command(), "--no-cache", "--no-lines", "--exe", self.exe, "0x1"]).stdout)

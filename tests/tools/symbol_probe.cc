@@ -8,10 +8,10 @@
 //   symbol_probe lookup --index INDEX --addresses FILE [--rounds N]
 //       addresses, named, frames, per_cpu_s (median round, all inlined frames, as ids)
 //   symbol_probe first --elf FILE [--debug FILE] --address N
-//       name, wall_ms, cpu_ms: from opening the files to the name, symbols alone
+//       name, wall_ms, cpu_ms: from opening the files to the demangled name, as `firewatch
+//       symbolize --no-lines` asks
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -20,6 +20,7 @@
 #include <chrono>
 #include <cstdint>
 #include <fstream>
+#include <span>
 #include <string>
 #include <thread>
 #include <vector>
@@ -30,6 +31,8 @@
 #include "symbolizer/index/symbol_index.h"
 #include "symbolizer/index_build.h"
 #include "symbolizer/object_files.h"
+#include "symbolizer/object_symbols.h"
+#include "symbolizer/symbolizer.h"
 
 namespace firewatch::symbolizer {
 namespace {
@@ -177,18 +180,14 @@ absl::Status First(const Arguments& arguments) {
   const double cpu = CpuSeconds();
   const auto begin = Clock::now();
   ASSIGN_OR_RETURN(Opened opened, OpenFiles(arguments));
-  const base::UniqueFd out(::memfd_create("index", MFD_CLOEXEC));
-  ASSIGN_OR_RETURN(const IndexBuildReport report, BuildIndex(*opened.files, {}, out.get()));
-  ASSIGN_OR_RETURN(const base::MappedFile file, base::MappedFile::FromFd(out.get(), "index"));
-  ASSIGN_OR_RETURN(const SymbolIndex index, SymbolIndex::Parse(file.bytes()));
-  IndexFrame frame;
+  const uint64_t address = std::stoull(arguments.address, nullptr, 16);
+  ASSIGN_OR_RETURN(const ObjectSymbols symbols,
+                   ObjectSymbols::ReadAt(*opened.files, std::span(&address, 1)));
   std::string name;
-  if (index.FindAddress(std::stoull(arguments.address, nullptr, 16), {&frame, 1}) == 1) {
-    name = index.DisplayName(frame.name);
-  }
+  if (const auto symbol = symbols.At(address)) name = Demangle(symbol->name);
   const double wall = SecondsSince(begin);
-  fmt::print("symbols {}\nname {}\nwall_ms {:.1f}\ncpu_ms {:.1f}\n", report.symbols, name,
-             wall * 1e3, (CpuSeconds() - cpu) * 1e3);
+  fmt::print("name {}\nwall_ms {:.1f}\ncpu_ms {:.1f}\n", name, wall * 1e3,
+             (CpuSeconds() - cpu) * 1e3);
   return absl::OkStatus();
 }
 
