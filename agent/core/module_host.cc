@@ -97,7 +97,8 @@ struct ModuleHost::Slot {
   ModuleUsage usage;            // at the last tick
   double kernel_rate = 0;       // ns per ns, of one CPU, when it was last counted
   double kernel_ns = 0;         // so far, by that rate
-  uint64_t counted_run_ns = 0;  // bpf_run_ns when counting began
+  bool counting = false;        // since a tick in this run
+  uint64_t counted_run_ns = 0;  // bpf_run_ns at that tick
 
   // The part that other threads see.
   mutable base::Mutex mutex;
@@ -264,7 +265,7 @@ void ModuleHost::StartSlot(Slot& slot) {
   slot.started = true;
   slot.started_ns = clock_.MonotonicNs();
   slot.kernel_rate = 0;
-  slot.counted_run_ns = 0;
+  slot.counting = false;
   slot.usage = slot.module->Usage();
   slot.map_bytes = slot.usage.map_bytes;
   const int level = governor_.LevelOf(slot.name);
@@ -427,9 +428,9 @@ void ModuleHost::CountBpfTime(uint64_t now_ns) {
     const auto counted = static_cast<double>(now_ns - bpf_stats_since_ns_);
     for (const auto& slot : slots_) {
       if (!slot->started || counted <= 0) continue;
-      const uint64_t run_ns = slot->module->Usage().bpf_run_ns;
       // A module that has been started meanwhile waits for the next time.
-      if (slot->started_ns > bpf_stats_since_ns_) continue;
+      if (!std::exchange(slot->counting, false)) continue;
+      const uint64_t run_ns = slot->module->Usage().bpf_run_ns;
       slot->kernel_rate =
           static_cast<double>(run_ns - std::min(run_ns, slot->counted_run_ns)) / counted;
     }
@@ -438,7 +439,9 @@ void ModuleHost::CountBpfTime(uint64_t now_ns) {
   }
   if (now_ns < bpf_stats_next_ns_) return;
   for (const auto& slot : slots_) {
-    if (slot->started) slot->counted_run_ns = slot->module->Usage().bpf_run_ns;
+    if (!slot->started) continue;
+    slot->counted_run_ns = slot->module->Usage().bpf_run_ns;
+    slot->counting = true;
   }
   auto stats = options_.enable_bpf_stats();
   if (!stats.ok()) {
