@@ -95,7 +95,8 @@ static __always_inline bool may_send(void) {
     allowance->since_ns = now_ns;
     allowance->used = 0;
   }
-  if (allowance->used * 10 >= events_per_second) {
+  if (allowance->used * 10 >= events_per_second ||
+      bpf_ringbuf_query(&records, BPF_RB_AVAIL_DATA) >= detail_backlog_bytes) {
     count_net_loss(FW_NET_LOSS_EVENTS_MERGED);
     return false;
   }

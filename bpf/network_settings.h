@@ -19,6 +19,9 @@ const volatile __u32 reason_not_specified = 0;
 __u32 events_per_second = 1000;
 /* A reader is woken when so much waits in the ring. */
 __u32 wake_backlog_bytes = 64 * 1024;
+/* While less than this waits, records that are only shown are sent, too; the rest of the ring is for
+ * ends of connections, which are counted by them. */
+__u32 detail_backlog_bytes = 256 * 1024;
 /* Which of the two maps of edges is filled; user space empties the other one. */
 __u32 active_edges = 0;
 /* Entries that were added to the active one. */

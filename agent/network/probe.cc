@@ -185,6 +185,7 @@ absl::Status Probe::Impl::Load(const ProbeOptions& options) {
   bpf_map__set_max_entries(skeleton->maps.records, options.ring_bytes);
   skeleton->data->events_per_second = options.events_per_second;
   skeleton->data->wake_backlog_bytes = options.ring_bytes / 4;
+  skeleton->data->detail_backlog_bytes = options.ring_bytes / 2;
   skeleton->data->edges_wake_at = options.max_edges / 2;
   if (const int error = network_bpf::load(skeleton.get()); error != 0) {
     return LoadError(-error, log);

@@ -3,6 +3,7 @@
 // that holds it, and the child ends with the test, however that ends: nothing has to be put back.
 #pragma once
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sched.h>
 #include <signal.h>
@@ -13,9 +14,13 @@
 
 #include <cstdint>
 #include <cstdlib>
+#include <filesystem>
 #include <functional>
 #include <string>
+#include <system_error>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "fmt/format.h"
 
@@ -71,6 +76,15 @@ class TestNamespace {
     return text;
   }
 
+  // Waits until so many sockets listen on IPv4 in the namespace.
+  bool WaitForListeners(int count) const {
+    for (int i = 0; i < 100; ++i) {
+      if (std::atoi(Output("ss -4tlnH | wc -l").c_str()) >= count) return true;
+      ::usleep(50'000);
+    }
+    return false;
+  }
+
   // Runs `body` on a thread inside the namespace (sockets made there stay in it).
   void Enter(const std::function<void()>& body) const {
     std::thread([&] {
@@ -87,6 +101,51 @@ class TestNamespace {
   uint32_t inode_ = 0;
 };
 
+// Copies of one program in a directory of their own: other names, so other programs.
+class ProgramCopies {
+ public:
+  explicit ProgramCopies(std::string program) : program_(std::move(program)) {
+    char name[] = "/tmp/firewatch-network-XXXXXX";
+    if (::mkdtemp(name) != nullptr) directory_ = name;
+  }
+  ~ProgramCopies() {
+    std::error_code ignored;
+    std::filesystem::remove_all(directory_, ignored);
+  }
+  ProgramCopies(const ProgramCopies&) = delete;
+  ProgramCopies& operator=(const ProgramCopies&) = delete;
+
+  // Starts a copy under `name` in the namespace; its output goes to nowhere. It ends with the
+  // calling thread.
+  pid_t Start(const TestNamespace& space, const std::string& name,
+              std::vector<std::string> arguments) const {
+    const std::string path = directory_ + "/" + name;
+    std::error_code ignored;
+    std::filesystem::copy_file(program_, path, ignored);
+    arguments.insert(arguments.begin(), path);
+    std::vector<char*> argv;
+    for (std::string& argument : arguments) argv.push_back(argument.data());
+    argv.push_back(nullptr);
+    const pid_t child = ::fork();
+    if (child != 0) return child;
+    const int file = ::open(space.path().c_str(), O_RDONLY | O_CLOEXEC);
+    if (::setns(file, CLONE_NEWNET) != 0) ::_exit(126);
+    const int nowhere = ::open("/dev/null", O_RDWR);
+    ::dup2(nowhere, STDOUT_FILENO);
+    ::execv(path.c_str(), argv.data());
+    ::_exit(127);
+  }
+
+ private:
+  const std::string program_;
+  std::string directory_;
+};
+
+inline bool EndedWell(pid_t child) {
+  int status = 0;
+  return ::waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
 // veth pair: 10.77.0.1/24, fd77::1 in `a`, 10.77.0.2/24, fd77::2 in `b`.
 inline bool Connect(const TestNamespace& a, const TestNamespace& b) {
   const std::string add = fmt::format(
@@ -94,8 +153,9 @@ inline bool Connect(const TestNamespace& a, const TestNamespace& b) {
       "ip addr add fd77::1/64 dev v0 nodad && ip link set v0 up",
       b.holder());
   return a.Run(add) &&
-         b.Run("ip addr add 10.77.0.2/24 dev v0 && ip addr add fd77::2/64 dev v0 nodad && "
-               "ip link set v0 up");
+         b.Run(
+             "ip addr add 10.77.0.2/24 dev v0 && ip addr add fd77::2/64 dev v0 nodad && "
+             "ip link set v0 up");
 }
 
 }  // namespace firewatch::agent
