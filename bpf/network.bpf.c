@@ -517,15 +517,21 @@ int on_drop(struct bpf_raw_tracepoint_args* ctx) {
   if (!sk) sk = BPF_CORE_READ(skb, sk);
   struct packet packet = {};
   const fw_u32 netns = netns_of_packet(skb, sk);
-  if (!netns_is_wanted(netns) || !read_packet(skb, &packet)) return 0;
+  if (!netns_is_wanted(netns)) return 0;
+  const fw_u64 id = (fw_u64)(unsigned long)sk;
+  const struct fw_net_socket* socket = sk ? bpf_map_lookup_elem(&sockets, &id) : NULL;
+  if (!read_packet(skb, &packet)) {
+    /* What a socket could not send has no header yet. */
+    if (!socket) return 0;
+    packet.protocol = IPPROTO_TCP;
+    packet.ipv6 = (socket->flags & FW_NET_IPV6) != 0;
+  }
   struct fw_net_edge edge = {.netns = netns,
                              /* What a subsystem adds to the list has its number above. */
                              .code = reason < 0xffff ? (fw_u16)reason : 0xffff,
                              .role = FW_NET_DROP,
                              .protocol = packet.protocol,
                              .flags = packet.ipv6 ? FW_NET_IPV6 : 0};
-  const fw_u64 id = (fw_u64)(unsigned long)sk;
-  const struct fw_net_socket* socket = sk ? bpf_map_lookup_elem(&sockets, &id) : NULL;
   if (socket) {
     edge.owner = socket->owner;
     edge.port = socket->role == FW_NET_CONNECT ? socket->remote_port : socket->local_port;
