@@ -103,6 +103,8 @@ struct ModuleHost::Slot {
   mutable base::Mutex mutex;
   mutable base::CondVar left;
   bool open ABSL_GUARDED_BY(mutex) = false;  // between Start and Stop
+  bool stopping ABSL_GUARDED_BY(mutex) = false;
+  bool shown_governed_off ABSL_GUARDED_BY(mutex) = false;
   mutable int visitors ABSL_GUARDED_BY(mutex) = 0;
   bool shown_enabled ABSL_GUARDED_BY(mutex) = false;
   std::string why ABSL_GUARDED_BY(mutex) = "not enabled";  // it is off
@@ -219,6 +221,7 @@ uint64_t ModuleHost::MapBytesOfOthers(const Slot& slot) const {
 // Off from now on; tried again when that may help.
 void ModuleHost::Fail(Slot& slot, const absl::Status& status) {
   slot.failures.Add();
+  governor_.Remove(slot.name);
   if (IsFinal(status)) {
     slot.retry_ns = 0;
     slot.SetWhy(std::string(base::Message(status)));
@@ -276,6 +279,7 @@ void ModuleHost::StartSlot(Slot& slot) {
   {
     base::MutexLock lock(slot.mutex);
     slot.open = true;
+    slot.shown_governed_off = false;
     slot.why.clear();
     slot.refusal.clear();
     if (slot.detail == 0) slot.detail_why.clear();
@@ -288,11 +292,14 @@ void ModuleHost::StopSlot(Slot& slot) {
   {
     base::MutexLock lock(slot.mutex);
     slot.open = false;
+    slot.stopping = true;
     while (slot.visitors != 0) slot.left.Wait(slot.mutex);
   }
   slot.module->Stop();
   slot.started = false;
   slot.map_bytes = 0;
+  base::MutexLock lock(slot.mutex);
+  slot.stopping = false;
 }
 
 absl::Status ModuleHost::Start(const ModuleSettings& settings) {
@@ -349,7 +356,9 @@ absl::Status ModuleHost::Reload(const ModuleSettings& settings) {
       slot.governed_off = false;
       slot.retry_ns = 0;
       slot.section = section;
-      slot.SetWhy("not enabled");
+      base::MutexLock lock(slot.mutex);
+      slot.shown_governed_off = false;
+      slot.why = "not enabled";
       continue;
     }
     const bool changed = !(section == slot.section);
@@ -485,6 +494,10 @@ void ModuleHost::Obey(const GovernorStep& step) {
   if (step.to >= levels) {
     StopSlot(slot);
     slot.governed_off = true;
+    {
+      base::MutexLock lock(slot.mutex);
+      slot.shown_governed_off = true;
+    }
     slot.SetWhy(fmt::format("over its budget even at its least ({})", step.why));
   } else if (slot.governed_off) {
     slot.governed_off = false;
@@ -495,7 +508,9 @@ void ModuleHost::Obey(const GovernorStep& step) {
 }
 
 void ModuleHost::Stop() {
+  bpf_stats_.Reset();
   for (auto slot = slots_.rbegin(); slot != slots_.rend(); ++slot) {
+    if (!(*slot)->started) continue;
     StopSlot(**slot);
     (*slot)->SetWhy("the agent is stopping");
   }
@@ -506,6 +521,8 @@ void ModuleHost::Publish() {
   {
     base::MutexLock lock(views_mutex_);
     governor_views_ = governor_.View();
+    used_ = governor_.total();
+    budget_ = governor_.budget();
   }
   std::vector<ModuleHostSeries::Row> rows;
   for (ModuleView& view : Views()) {
@@ -537,6 +554,8 @@ std::vector<ModuleView> ModuleHost::Views() const {
     }
     base::MutexLock lock(slot->mutex);
     view.enabled = slot->shown_enabled;
+    view.stopping = slot->stopping;
+    view.governed_off = slot->shown_governed_off;
     view.state = report.state;
     view.why = visit.inside() ? report.why : slot->why;
     view.details_json = std::move(report.details_json);
@@ -550,6 +569,22 @@ std::vector<ModuleView> ModuleHost::Views() const {
     views.push_back(std::move(view));
   }
   return views;
+}
+
+uint64_t ModuleHost::MapBytes() const {
+  uint64_t sum = 0;
+  for (const auto& slot : slots_) sum += slot->map_bytes.load(std::memory_order_relaxed);
+  return sum;
+}
+
+double ModuleHost::used() const {
+  base::MutexLock lock(views_mutex_);
+  return used_;
+}
+
+double ModuleHost::budget() const {
+  base::MutexLock lock(views_mutex_);
+  return budget_;
 }
 
 std::optional<transport::HttpResponse> ModuleHost::Handle(

@@ -53,6 +53,8 @@ struct ModuleSettings {
 struct ModuleView {
   std::string name;
   bool enabled = false;
+  bool stopping = false;      // by the host, for whatever reason, at this moment
+  bool governed_off = false;  // the budget does not allow it
   ModuleState state = ModuleState::kOff;
   std::string why;
   std::string details_json;
@@ -89,6 +91,10 @@ class ModuleHost {
   // --- any thread ---
 
   std::vector<ModuleView> Views() const;
+  uint64_t MapBytes() const;  // of all modules, as of the last tick
+  // Part of the machine, as measured by the governor; and what it may be.
+  double used() const ABSL_LOCKS_EXCLUDED(views_mutex_);
+  double budget() const ABSL_LOCKS_EXCLUDED(views_mutex_);
   // The answer of the module whose path it is.
   std::optional<transport::HttpResponse> Handle(const transport::HttpRequest& request) const;
 
@@ -125,6 +131,8 @@ class ModuleHost {
   base::Mutex upload_mutex_;  // the uploader takes windows from one thread at a time
   mutable base::Mutex views_mutex_;
   std::vector<GovernorView> governor_views_ ABSL_GUARDED_BY(views_mutex_);
+  double used_ ABSL_GUARDED_BY(views_mutex_) = 0;
+  double budget_ ABSL_GUARDED_BY(views_mutex_) = 0;
   std::shared_ptr<struct ModuleHostSeries> series_;  // shared with the page of metrics
 };
 
