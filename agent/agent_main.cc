@@ -24,7 +24,7 @@
 #include "agent/core/module_host.h"
 #include "agent/core/process_directory.h"
 #include "agent/core/process_table.h"
-#include "agent/cpu/bpf_info.h"
+#include "agent/core/bpf_info.h"
 #include "agent/cpu/features.h"
 #include "agent/debug_info_uploader.h"
 #include "agent/health.h"

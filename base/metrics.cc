@@ -26,6 +26,16 @@ std::string EscapeLabelValue(std::string_view value) {
   return out;
 }
 
+void FormatHistogram(std::string_view name, const MetricsRegistry::Histogram& value,
+                     std::string* out) {
+  const auto to = std::back_inserter(*out);
+  for (size_t i = 0; i < value.bounds.size() && i < value.counts.size(); ++i) {
+    fmt::format_to(to, "{}_bucket{{le=\"{}\"}} {}\n", name, value.bounds[i], value.counts[i]);
+  }
+  fmt::format_to(to, "{0}_bucket{{le=\"+Inf\"}} {1}\n{0}_sum {2}\n{0}_count {1}\n", name,
+                 value.count, value.sum);
+}
+
 std::string FormatLabels(const MetricLabels& labels) {
   if (labels.empty()) return "";
   std::string out = "{";
@@ -76,6 +86,12 @@ void MetricsRegistry::AddSeries(std::string_view name, std::string_view help, st
   FindOrAdd(name, help, type, {}).read_series = std::move(read);
 }
 
+void MetricsRegistry::AddHistogram(std::string_view name, std::string_view help,
+                                   std::function<Histogram()> read) {
+  MutexLock lock(mutex_);
+  FindOrAdd(name, help, "histogram", {}).read_histogram = std::move(read);
+}
+
 std::string MetricsRegistry::Expose() const {
   MutexLock lock(mutex_);
   // Grouped by name (the format wants one block per name), names sorted so that a diff is readable.
@@ -87,7 +103,9 @@ std::string MetricsRegistry::Expose() const {
                    group.front()->help, name, group.front()->type);
     for (const Metric* metric : group) {
       const std::string labels = FormatLabels(metric->labels);
-      if (metric->read_series) {
+      if (metric->read_histogram) {
+        FormatHistogram(name, metric->read_histogram(), &out);
+      } else if (metric->read_series) {
         for (const auto& [series, value] : metric->read_series()) {
           fmt::format_to(std::back_inserter(out), "{}{} {}\n", name, FormatLabels(series), value);
         }

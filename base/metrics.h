@@ -53,6 +53,17 @@ class MetricsRegistry {
   void AddSeries(std::string_view name, std::string_view help, std::string_view type,
                  std::function<Series()> read) ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // Cumulative counts: counts[i] is what is at most bounds[i] (ascending); `count` is all.
+  struct Histogram {
+    std::vector<double> bounds;
+    std::vector<uint64_t> counts;
+    uint64_t count = 0;
+    double sum = 0;
+  };
+  // As AddSeries; no labels.
+  void AddHistogram(std::string_view name, std::string_view help, std::function<Histogram()> read)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+
   // Prometheus text format 0.0.4: one HELP and TYPE line per name, label values escaped.
   std::string Expose() const ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -64,6 +75,7 @@ class MetricsRegistry {
     Gauge gauge;
     std::function<double()> read;
     std::function<Series()> read_series;
+    std::function<Histogram()> read_histogram;
   };
   Metric& FindOrAdd(std::string_view name, std::string_view help, std::string_view type,
                     MetricLabels labels) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

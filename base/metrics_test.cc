@@ -42,5 +42,17 @@ TEST(MetricsTest, SeriesMayHaveOtherLabelsAtEachExposition) {
             "z_total{program=\"b\"} 2\nz_total{program=\"c\"} 3\n");
 }
 
+TEST(MetricsTest, HistogramHasCumulativeBucketsSumAndCount) {
+  MetricsRegistry metrics;
+  metrics.AddHistogram("rtt_seconds", "Round trips.", [] {
+    return MetricsRegistry::Histogram{
+        .bounds = {0.001, 0.5}, .counts = {2, 3}, .count = 4, .sum = 1.25};
+  });
+  EXPECT_EQ(metrics.Expose(),
+            "# HELP rtt_seconds Round trips.\n# TYPE rtt_seconds histogram\n"
+            "rtt_seconds_bucket{le=\"0.001\"} 2\nrtt_seconds_bucket{le=\"0.5\"} 3\n"
+            "rtt_seconds_bucket{le=\"+Inf\"} 4\nrtt_seconds_sum 1.25\nrtt_seconds_count 4\n");
+}
+
 }  // namespace
 }  // namespace firewatch::base

@@ -40,6 +40,7 @@ struct pid {
 
 struct super_block {
   unsigned int s_dev;
+  unsigned long s_magic;
 } CORE;
 
 struct timespec64 {
@@ -48,6 +49,7 @@ struct timespec64 {
 } CORE;
 
 struct inode {
+  unsigned short i_mode;
   unsigned long i_ino;
   unsigned int i_generation;
   struct super_block* i_sb;
@@ -57,8 +59,22 @@ struct inode {
   struct timespec64 i_ctime;   /* until 6.5 */
 } CORE;
 
+struct qstr {
+  const unsigned char* name;
+} CORE;
+
+struct dentry {
+  struct qstr d_name;
+} CORE;
+
+struct path {
+  struct dentry* dentry;
+} CORE;
+
 struct file {
   struct inode* f_inode;
+  struct path f_path;
+  void* private_data;
 } CORE;
 
 struct rb_node {
@@ -119,6 +135,19 @@ struct mm_struct {
   struct rb_root mm_rb;    /* until 6.0 */
   mm_context_t context;
   unsigned long start_code; /* 0 until exec has loaded the program */
+  struct file* exe_file;
+} CORE;
+
+struct kernfs_node {
+  unsigned long long id;
+} CORE;
+
+struct cgroup {
+  struct kernfs_node* kn;
+} CORE;
+
+struct css_set {
+  struct cgroup* dfl_cgrp;
 } CORE;
 
 struct task_struct {
@@ -130,7 +159,11 @@ struct task_struct {
   unsigned long long start_time;
   struct task_struct* group_leader;
   struct pid* thread_pid;
-  unsigned long long self_exec_id; /* counts what this process has executed */
+  unsigned long long self_exec_id;   /* counts what this process has executed */
+  unsigned long long parent_exec_id; /* the parent's at the fork: u32 until 5.6, as the one above */
+  struct task_struct* real_parent;
+  struct css_set* cgroups;
+  char comm[16];
 } CORE;
 
 /* include/linux/sched.h; both values have been the same since 2.6. */

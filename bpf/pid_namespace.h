@@ -4,7 +4,9 @@
 #pragma once
 
 #include "bpf/kernel.h"
-#include "bpf/settings.h"
+
+/* The inode number of the agent's pid namespace; 0: the initial one, where every pid is itself. */
+const volatile __u32 pid_namespace = 0;
 
 #define MAX_PID_NAMESPACE_LEVEL 32 /* MAX_PID_NS_LEVEL, linux/pid_namespace.h */
 

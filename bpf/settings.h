@@ -11,8 +11,6 @@ const volatile __u8 filter_by_pid = 0;
 const volatile __u32 wanted_cgroup_count = 0;
 /* 0: none. In the agent's pid namespace. */
 const volatile __u32 excluded_pid = 0;
-/* The inode number of the agent's pid namespace; 0: the initial one, where every pid is itself. */
-const volatile __u32 pid_namespace = 0;
 /* 0: frame pointers only; files still get their ids. */
 const volatile __u8 use_tables = 1;
 /* A reader is woken when so many bytes wait for it, or when it was woken so long ago. */

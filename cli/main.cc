@@ -10,6 +10,7 @@
 
 #include "base/logging.h"
 #include "base/status.h"
+#include "cli/connections.h"
 #include "cli/debuginfo.h"
 #include "cli/doctor.h"
 #include "cli/doctor_modules.h"
@@ -143,6 +144,25 @@ int Main(int argc, char** argv) {
   doctor_command->add_option("--agent", agent_address, "Page of that agent, for these two")
       ->capture_default_str();
 
+  ConnectionsOptions connections;
+  CLI::App* connections_command = app.add_subcommand(
+      "connections", "TCP connections of this machine: who talks to whom, and how well.");
+  connections_command->add_flag("-f,--follow", connections.follow,
+                                "Print what happens, as it happens");
+  connections_command->add_option("-p,--pid", connections.pid, "Of this process alone");
+  connections_command->add_option("-n,--limit", connections.limit, "Lines of each table")
+      ->check(CLI::Range(0, 100'000))
+      ->capture_default_str();
+  connections_command->add_option("--sort", connections.sort, "bytes, retransmits, rtt or age")
+      ->check(CLI::IsMember({"bytes", "retransmits", "rtt", "age"}))
+      ->capture_default_str();
+  connections_command->add_option("-o,--output", connections.output, "table or json")
+      ->check(CLI::IsMember({"table", "json"}))
+      ->capture_default_str();
+  connections_command->add_option("--agent", connections.agent, "Page of the agent")
+      ->type_name("ADDR")
+      ->capture_default_str();
+
   DebugInfoOptions debuginfo;
   CLI::App* debuginfo_command = app.add_subcommand(
       "debuginfo", "Give a server the files by which it names what agents could not name.");
@@ -175,6 +195,7 @@ int Main(int argc, char** argv) {
   if (upload_command->parsed()) return RunDebugInfoUpload(debuginfo);
   if (list_command->parsed()) return RunDebugInfoList(debuginfo);
   if (record_command->parsed()) return Record(record);
+  if (connections_command->parsed()) return RunConnections(connections);
   if (stacks.pid != 0) return RunStacks(stacks);
   if (doctor_tables) return RunDoctorTables(agent_address);
   if (doctor_modules) return RunDoctorModules(agent_address);

@@ -9,7 +9,7 @@
 #include <cerrno>
 #include <utility>
 
-#include "agent/cpu/bpf_info.h"
+#include "agent/core/bpf_info.h"
 #include "base/status.h"
 
 namespace firewatch::agent {

@@ -10,7 +10,7 @@
 #include <charconv>
 #include <utility>
 
-#include "agent/cpu/bpf_info.h"
+#include "agent/core/bpf_info.h"
 #include "agent/cpu/features.h"
 #include "base/check.h"
 #include "base/status.h"

@@ -17,8 +17,8 @@
 #include <string>
 #include <vector>
 
-#include "agent/cpu/bpf_handles.h"
-#include "agent/cpu/bpf_info.h"
+#include "agent/core/bpf_handles.h"
+#include "agent/core/bpf_info.h"
 #include "agent/cpu/sample.h"
 #include "bpf/cpu.skel.h"
 

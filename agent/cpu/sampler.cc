@@ -17,7 +17,7 @@
 #include <optional>
 #include <utility>
 
-#include "agent/cpu/bpf_handles.h"
+#include "agent/core/bpf_handles.h"
 #include "agent/cpu/bpf_table_memory.h"
 #include "agent/cpu/cgroup_path.h"
 #include "agent/cpu/cpu_list.h"

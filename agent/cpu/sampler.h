@@ -14,7 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "agent/core/events.h"
-#include "agent/cpu/bpf_info.h"
+#include "agent/core/bpf_info.h"
 #include "agent/cpu/sample_source.h"
 #include "base/metrics.h"
 #include "bpf/include/losses.h"

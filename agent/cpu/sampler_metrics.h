@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "agent/cpu/bpf_info.h"
+#include "agent/core/bpf_info.h"
 #include "base/metrics.h"
 #include "bpf/include/losses.h"
 

@@ -31,8 +31,8 @@
 #include <string>
 #include <vector>
 
-#include "agent/cpu/bpf_handles.h"
-#include "agent/cpu/bpf_info.h"
+#include "agent/core/bpf_handles.h"
+#include "agent/core/bpf_info.h"
 #include "agent/cpu/perf_event.h"
 #include "agent/cpu/sample.h"
 #include "base/unique_fd.h"

@@ -19,7 +19,7 @@
 #include <cstring>
 #include <string_view>
 
-#include "agent/cpu/bpf_handles.h"
+#include "agent/core/bpf_handles.h"
 #include "base/unique_fd.h"
 #include "bpf/peer.skel.h"
 

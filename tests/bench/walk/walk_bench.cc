@@ -27,7 +27,7 @@
 #include <string_view>
 #include <vector>
 
-#include "agent/cpu/bpf_handles.h"
+#include "agent/core/bpf_handles.h"
 #include "base/unique_fd.h"
 #include "bpf/cpu.skel.h"
 #include "bpf/peer.skel.h"

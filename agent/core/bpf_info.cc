@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "agent/cpu/bpf_info.h"
+#include "agent/core/bpf_info.h"
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>

@@ -1,0 +1,669 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The TCP probe. Sockets are followed from their first state change to their destruction, without a
+ * hook per packet: the kernel counts bytes, segments, retransmits and round-trip times itself, and
+ * they are read when a connection ends, or by an iterator while it lives.
+ *
+ *   inet_sock_set_state    opened, established, closed; who connects, who listens
+ *   tcp_destroy_sock       the end, and who closed
+ *   tcp_retransmit_*       retransmits as they happen
+ *   tcp_send_reset, tcp_receive_reset     who broke it
+ *   kfree_skb              packets that the kernel dropped, with its reason
+ *   iterators              what is alive, what is older than the probe, who has it
+ *
+ * Whose a socket is (network_process.h): while a process holds a socket's lock, whatever happens to
+ * it runs in that process's name (sk_lock.owned), also the backlog of packets that it works off.
+ * Connecting, closing and exiting do. An accepted connection is born in a softirq, in the name of
+ * whoever was interrupted: it gets the owner of its listener until its own process is seen.
+ */
+#include "bpf/network_counters.h"
+#include "bpf/network_edges.h"
+#include "bpf/network_kernel.h"
+#include "bpf/network_process.h"
+#include "bpf/network_settings.h"
+#include "bpf/network_socket.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/* ---- maps ------------------------------------------------------------------------------------ */
+
+/* Key: the socket's address; value: what is known of it. State changes add, tcp_destroy_sock
+ * deletes, iterators change; memory is taken as it fills. The size is set at load. When full, a
+ * socket is not followed, and counted; its end is still summed up. */
+struct {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(map_flags, BPF_F_NO_PREALLOC);
+  __uint(max_entries, 131072);
+  __type(key, fw_u64);
+  __type(value, struct fw_net_socket);
+} sockets SEC(".maps");
+
+struct listen_key {
+  struct fw_net_address local;
+  fw_u32 netns;
+  fw_u16 port;
+  fw_u16 padding;
+};
+
+struct listener {
+  struct fw_net_owner owner; /* of the latest */
+  fw_u64 socket;
+  fw_u32 shared; /* more than one process listened here */
+  fw_u32 padding;
+};
+
+/* Who listens where. listen() adds, the end of the listener deletes. When full, connections that
+ * come in there start without owner. */
+struct {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(map_flags, BPF_F_NO_PREALLOC);
+  __uint(max_entries, 8192);
+  __type(key, struct listen_key);
+  __type(value, struct listener);
+} listeners SEC(".maps");
+
+/* To user space: struct fw_net_record, at a bounded rate. When full, records are lost and counted;
+ * sums are not. */
+struct {
+  __uint(type, BPF_MAP_TYPE_RINGBUF);
+  __uint(max_entries, 512 * 1024);
+} records SEC(".maps");
+
+struct allowance {
+  fw_u64 since_ns;
+  fw_u32 used;
+  fw_u32 padding;
+};
+
+/* Key 0: records of this CPU in the current tenth of a second. */
+struct {
+  __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+  __uint(max_entries, 1);
+  __type(key, fw_u32);
+  __type(value, struct allowance);
+} allowances SEC(".maps");
+
+/* ---- records --------------------------------------------------------------------------------- */
+
+#define ALLOWANCE_NS 100000000
+
+static __always_inline bool may_send(void) {
+  fw_u32 zero = 0;
+  struct allowance* allowance = bpf_map_lookup_elem(&allowances, &zero);
+  if (!allowance) return false;
+  const fw_u64 now_ns = bpf_ktime_get_ns();
+  if (now_ns - allowance->since_ns > ALLOWANCE_NS) {
+    allowance->since_ns = now_ns;
+    allowance->used = 0;
+  }
+  if (allowance->used * 10 >= events_per_second ||
+      bpf_ringbuf_query(&records, BPF_RB_AVAIL_DATA) >= detail_backlog_bytes) {
+    count_net_loss(FW_NET_LOSS_EVENTS_MERGED);
+    return false;
+  }
+  allowance->used++;
+  return true;
+}
+
+static __always_inline long send_record(fw_u64 id, fw_u32 kind, fw_u32 in_edges,
+                                        const struct fw_net_socket* socket) {
+  struct fw_net_record* record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
+  if (!record) {
+    count_net_loss(FW_NET_LOSS_RING_FULL);
+    return -1;
+  }
+  record->time_ns = bpf_ktime_get_ns();
+  record->id = id;
+  record->kind = kind;
+  record->in_edges = in_edges;
+  __builtin_memcpy(&record->socket, socket, sizeof(*socket));
+  const bool wake = kind == FW_NET_RECORD_WAKE ||
+                    bpf_ringbuf_query(&records, BPF_RB_AVAIL_DATA) >= wake_backlog_bytes;
+  bpf_ringbuf_submit(record, wake ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
+  return 0;
+}
+
+/* Once per filling of a map of edges. */
+static __always_inline void wake_when_edges_fill(const struct fw_net_socket* socket) {
+  if (edges_used < edges_wake_at) return;
+  edges_used = 0;
+  send_record(0, FW_NET_RECORD_WAKE, 0, socket);
+}
+
+/* ---- the end of a connection ----------------------------------------------------------------- */
+
+static __always_inline fw_u32 read_word(const fw_u32* word) {
+  return *(const volatile fw_u32*)word;
+}
+
+/* The counts are final. A connection that the report of living ones has shown is counted by user
+ * space, which knows how much of it was counted already; all others are summed here. The report
+ * runs at the same time on another CPU: each side adds to its word (a full barrier) before it reads
+ * the other's, so at least one of the two sees the other, and none is counted twice or never. */
+static __always_inline void finish(fw_u64 id, struct fw_net_socket* socket) {
+  socket->flags |= FW_NET_REPORTED;
+  if (socket->owner.tgid == 0 && socket->role != FW_NET_LISTEN) {
+    count_net_loss(FW_NET_LOSS_OWNER_UNKNOWN);
+  }
+  __sync_fetch_and_add(&socket->closing, 1);
+  if (read_word(&socket->seen) != 0) {
+    send_record(id, FW_NET_RECORD_CLOSED, 0, socket);
+    return;
+  }
+  add_connection(socket);
+  if (may_send()) send_record(id, FW_NET_RECORD_CLOSED, 1, socket);
+  wake_when_edges_fill(socket);
+}
+
+static __always_inline void take_owner(struct fw_net_socket* socket,
+                                       enum fw_net_owner_source source) {
+  const struct fw_net_owner owner = meet_current();
+  if (owner.tgid == 0) return;
+  socket->owner = owner;
+  socket->owner_source = source;
+}
+
+/* The kernel keeps no error for a connect that it could not start, or that the program gave up. */
+#define EADDRNOTAVAIL 99
+#define ECANCELED 125
+
+static __always_inline void freeze(const struct sock* sk, const struct tcp_sock* tp, int old_state,
+                                   bool owned, struct fw_net_socket* socket) {
+  read_addresses(true, sk, tp, socket);
+  read_counts(true, sk, tp, socket);
+  socket->closed_ns = bpf_ktime_get_ns();
+  socket->state = TCP_CLOSE;
+  socket->error = (fw_u16)sk->sk_err;
+  socket->flags |= FW_NET_ENDED;
+  if (old_state == TCP_SYN_SENT) {
+    socket->counts.handshake_retransmits = socket->counts.retransmits;
+    if (socket->error == 0) {
+      socket->error = tp->inet_conn.icsk_inet.inet_sport == 0 ? EADDRNOTAVAIL : ECANCELED;
+    }
+  }
+  if (owned && socket->role != FW_NET_CONNECT && socket->owner_source < FW_NET_OWNER_CALL) {
+    take_owner(socket, FW_NET_OWNER_CALL);
+  }
+}
+
+/* ---- listeners ------------------------------------------------------------------------------- */
+
+static __always_inline struct listen_key listen_key_of(const struct fw_net_socket* socket) {
+  return (struct listen_key){
+      .local = socket->local, .netns = socket->netns, .port = socket->local_port};
+}
+
+static __always_inline bool same_owner(const struct fw_net_owner* a, const struct fw_net_owner* b) {
+  return a->tgid == b->tgid && a->start_ns == b->start_ns;
+}
+
+static __always_inline void remember_listener(fw_u64 id, const struct fw_net_socket* socket) {
+  const struct listen_key key = listen_key_of(socket);
+  struct listener value = {.owner = socket->owner, .socket = id};
+  const struct listener* other = bpf_map_lookup_elem(&listeners, &key);
+  if (other && (other->shared || !same_owner(&other->owner, &value.owner))) value.shared = 1;
+  if (bpf_map_update_elem(&listeners, &key, &value, BPF_ANY)) {
+    count_net_loss(FW_NET_LOSS_LISTENERS_FULL);
+  }
+}
+
+static __always_inline void forget_listener(fw_u64 id, const struct fw_net_socket* socket) {
+  const struct listen_key key = listen_key_of(socket);
+  const struct listener* listener = bpf_map_lookup_elem(&listeners, &key);
+  if (listener && listener->socket == id) bpf_map_delete_elem(&listeners, &key);
+}
+
+static __always_inline const struct listener* find_listener(const struct fw_net_socket* socket) {
+  struct listen_key key = listen_key_of(socket);
+  const struct listener* found = bpf_map_lookup_elem(&listeners, &key);
+  if (found) return found;
+  __builtin_memset(&key.local, 0, sizeof(key.local));
+  return bpf_map_lookup_elem(&listeners, &key);
+}
+
+static __always_inline void inherit_owner(struct fw_net_socket* socket) {
+  const struct listener* listener = find_listener(socket);
+  if (!listener) return;
+  socket->owner = listener->owner;
+  socket->owner_source = listener->owner.tgid ? FW_NET_OWNER_LISTENER : FW_NET_OWNER_NONE;
+  if (listener->shared) socket->flags |= FW_NET_SHARED_LISTENER;
+}
+
+/* ---- state changes --------------------------------------------------------------------------- */
+
+static __always_inline void begin(const struct sock* sk, const struct tcp_sock* tp, fw_u32 netns,
+                                  fw_u8 role, fw_u8 state, struct fw_net_socket* out) {
+  out->opened_ns = bpf_ktime_get_ns();
+  out->netns = netns;
+  out->role = role;
+  out->state = state;
+  read_addresses(true, sk, tp, out);
+}
+
+#define E2BIG 7
+
+static __always_inline void keep(fw_u64 id, const struct fw_net_socket* socket, fw_u64 flags) {
+  if (bpf_map_update_elem(&sockets, &id, socket, flags) == -E2BIG) {
+    count_net_loss(FW_NET_LOSS_SOCKETS_FULL);
+  }
+}
+
+static __always_inline void on_syn_sent(const struct sock* sk, const struct tcp_sock* tp,
+                                        fw_u32 netns) {
+  const fw_u64 id = (fw_u64)(unsigned long)sk;
+  /* A socket may try again after a failure. */
+  struct fw_net_socket* before = bpf_map_lookup_elem(&sockets, &id);
+  if (before && (before->flags & FW_NET_ENDED) && !(before->flags & FW_NET_REPORTED)) {
+    finish(id, before);
+  }
+  struct fw_net_socket socket = {};
+  begin(sk, tp, netns, FW_NET_CONNECT, TCP_SYN_SENT, &socket);
+  take_owner(&socket, FW_NET_OWNER_CALL);
+  keep(id, &socket, BPF_ANY);
+}
+
+static __always_inline void on_listen(const struct sock* sk, const struct tcp_sock* tp,
+                                      fw_u32 netns) {
+  const fw_u64 id = (fw_u64)(unsigned long)sk;
+  struct fw_net_socket socket = {};
+  begin(sk, tp, netns, FW_NET_LISTEN, TCP_LISTEN, &socket);
+  socket.backlog_limit = sk->sk_max_ack_backlog;
+  take_owner(&socket, FW_NET_OWNER_CALL);
+  keep(id, &socket, BPF_ANY);
+  remember_listener(id, &socket);
+}
+
+static __always_inline void on_established(const struct sock* sk, const struct tcp_sock* tp,
+                                           fw_u32 netns, int old_state) {
+  const fw_u64 id = (fw_u64)(unsigned long)sk;
+  struct fw_net_socket* socket = bpf_map_lookup_elem(&sockets, &id);
+  if (socket) {
+    if (socket->established_ns != 0) return;
+    read_addresses(true, sk, tp, socket);
+    socket->counts.handshake_retransmits = tp->total_retrans;
+    socket->established_ns = bpf_ktime_get_ns();
+    socket->state = TCP_ESTABLISHED;
+    if (may_send()) send_record(id, FW_NET_RECORD_ESTABLISHED, 0, socket);
+    return;
+  }
+  struct fw_net_socket fresh = {};
+  const bool accepted = old_state == TCP_SYN_RECV;
+  begin(sk, tp, netns, accepted ? FW_NET_ACCEPT : FW_NET_CONNECT, TCP_ESTABLISHED, &fresh);
+  fresh.established_ns = fresh.opened_ns;
+  fresh.counts.handshake_retransmits = tp->total_retrans;
+  if (accepted) {
+    inherit_owner(&fresh);
+  } else if (sk->sk_lock.owned) {
+    take_owner(&fresh, FW_NET_OWNER_CALL);
+  }
+  keep(id, &fresh, BPF_NOEXIST);
+  if (may_send()) send_record(id, FW_NET_RECORD_ESTABLISHED, 0, &fresh);
+}
+
+/* Of states from which CLOSE ends a connection. */
+#define CONNECTED_STATES                                                                  \
+  (1 << TCP_ESTABLISHED | 1 << TCP_FIN_WAIT1 | 1 << TCP_FIN_WAIT2 | 1 << TCP_CLOSE_WAIT | \
+   1 << TCP_LAST_ACK | 1 << TCP_CLOSING)
+
+/* The map was full, or the probe has just started: summed, and that is all. */
+static __always_inline void sum_up_unknown(const struct sock* sk, const struct tcp_sock* tp,
+                                           fw_u32 netns, int old_state, bool owned) {
+  if (!(1 << (old_state & 15) & CONNECTED_STATES)) return;
+  struct fw_net_socket socket = {};
+  begin(sk, tp, netns, FW_NET_OLD, TCP_CLOSE, &socket);
+  socket.established_ns = socket.opened_ns;
+  if (find_listener(&socket)) socket.role = FW_NET_ACCEPT;
+  freeze(sk, tp, old_state, owned, &socket);
+  add_connection(&socket);
+}
+
+static __always_inline void on_close(const struct sock* sk, const struct tcp_sock* tp, fw_u32 netns,
+                                     int old_state) {
+  const fw_u64 id = (fw_u64)(unsigned long)sk;
+  const bool owned = sk->sk_lock.owned != 0;
+  struct fw_net_socket* socket = bpf_map_lookup_elem(&sockets, &id);
+  if (!socket) {
+    sum_up_unknown(sk, tp, netns, old_state, owned);
+    return;
+  }
+  if (socket->role == FW_NET_LISTEN || (socket->flags & FW_NET_ENDED)) return;
+  freeze(sk, tp, old_state, owned, socket);
+  /* With an error the last has been said. Without, a reset of our own may follow (unread data, no
+   * lingering), and then its destruction does, too. */
+  const bool dead = (sk->__sk_common.skc_flags & SOCK_DEAD) != 0;
+  if (socket->error != 0 || (!owned && !dead)) finish(id, socket);
+}
+
+/* What a process does to a connection that it was given: shut it down, close it. */
+static __always_inline void on_other_state(const struct sock* sk, int state) {
+  const fw_u64 id = (fw_u64)(unsigned long)sk;
+  const bool owned = sk->sk_lock.owned != 0;
+  if (!owned) return;
+  struct fw_net_socket* socket = bpf_map_lookup_elem(&sockets, &id);
+  if (!socket) return;
+  socket->state = (fw_u8)state;
+  if (socket->owner_source < FW_NET_OWNER_CALL) take_owner(socket, FW_NET_OWNER_CALL);
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(on_state, struct sock* sk, int old_state, int new_state) {
+  const fw_u32 netns = netns_of(true, sk);
+  if (!netns_is_wanted(netns)) return 0;
+  const struct tcp_sock* tp = bpf_skc_to_tcp_sock(sk);
+  if (!tp) return 0;
+  switch (new_state) {
+    case TCP_SYN_SENT:
+      on_syn_sent(sk, tp, netns);
+      break;
+    case TCP_LISTEN:
+      on_listen(sk, tp, netns);
+      break;
+    case TCP_ESTABLISHED:
+      on_established(sk, tp, netns, old_state);
+      break;
+    case TCP_CLOSE:
+      on_close(sk, tp, netns, old_state);
+      break;
+    case TCP_SYN_RECV:
+      break;
+    default:
+      on_other_state(sk, new_state);
+  }
+  return 0;
+}
+
+SEC("tp_btf/tcp_destroy_sock")
+int BPF_PROG(on_destroy, struct sock* sk) {
+  const fw_u64 id = (fw_u64)(unsigned long)sk;
+  struct fw_net_socket* socket = bpf_map_lookup_elem(&sockets, &id);
+  if (!socket) return 0;
+  if (socket->role == FW_NET_LISTEN) {
+    read_listener(true, sk, socket);
+    forget_listener(id, socket);
+    if (socket->seen != 0 || socket->listen_drops != 0 || socket->synack_retransmits != 0) {
+      socket->closed_ns = bpf_ktime_get_ns();
+      send_record(id, FW_NET_RECORD_CLOSED, 0, socket);
+    }
+  } else if (!(socket->flags & FW_NET_REPORTED)) {
+    if (sk->sk_lock.owned && socket->role != FW_NET_CONNECT &&
+        socket->owner_source < FW_NET_OWNER_CALL) {
+      take_owner(socket, FW_NET_OWNER_CALL);
+    }
+    finish(id, socket);
+  }
+  bpf_map_delete_elem(&sockets, &id);
+  return 0;
+}
+
+/* ---- retransmits and resets ------------------------------------------------------------------ */
+
+SEC("tp_btf/tcp_retransmit_skb")
+int BPF_PROG(on_retransmit, struct sock* sk) {
+  const fw_u64 id = (fw_u64)(unsigned long)sk;
+  struct fw_net_socket* socket = bpf_map_lookup_elem(&sockets, &id);
+  if (!socket) return 0;
+  const struct tcp_sock* tp = bpf_skc_to_tcp_sock(sk);
+  if (!tp) return 0;
+  socket->counts.retransmits = tp->total_retrans;
+  socket->state = sk->__sk_common.skc_state;
+  if (may_send()) send_record(id, FW_NET_RECORD_RETRANSMIT, 0, socket);
+  return 0;
+}
+
+SEC("tp_btf/tcp_retransmit_synack")
+int BPF_PROG(on_retransmit_synack, struct sock* sk) {
+  const fw_u64 id = (fw_u64)(unsigned long)sk;
+  struct fw_net_socket* socket = bpf_map_lookup_elem(&sockets, &id);
+  if (socket) __sync_fetch_and_add(&socket->synack_retransmits, 1);
+  return 0;
+}
+
+SEC("tp_btf/tcp_receive_reset")
+int BPF_PROG(on_receive_reset, struct sock* sk) {
+  const fw_u64 id = (fw_u64)(unsigned long)sk;
+  struct fw_net_socket* socket = bpf_map_lookup_elem(&sockets, &id);
+  if (socket) socket->flags |= FW_NET_RESET_RECEIVED;
+  return 0;
+}
+
+struct packet {
+  struct fw_net_address from;
+  fw_u16 port; /* that it was sent to, host byte order; 0 when not TCP or UDP */
+  fw_u8 protocol;
+  bool ipv6;
+};
+
+#define NO_HEADER 0xffff
+
+/* Addresses and ports of a packet that has arrived; nothing of what is behind them. */
+static __always_inline bool read_packet(const struct sk_buff* skb, struct packet* out) {
+  const fw_u16 protocol = BPF_CORE_READ(skb, protocol);
+  if (protocol != ETH_P_IP_BE && protocol != ETH_P_IPV6_BE) return false;
+  const fw_u16 offset = BPF_CORE_READ(skb, network_header);
+  if (offset == NO_HEADER) return false;
+  const unsigned char* header = BPF_CORE_READ(skb, head) + offset;
+  out->ipv6 = protocol == ETH_P_IPV6_BE;
+  fw_u32 header_bytes = 40;
+  if (out->ipv6) {
+    bpf_probe_read_kernel(&out->protocol, 1, header + 6);
+    bpf_probe_read_kernel(&out->from, 16, header + 8);
+  } else {
+    fw_u8 version_and_length = 0;
+    fw_u32 from = 0;
+    bpf_probe_read_kernel(&version_and_length, 1, header);
+    bpf_probe_read_kernel(&out->protocol, 1, header + 9);
+    bpf_probe_read_kernel(&from, 4, header + 12);
+    put_ipv4(&out->from, from);
+    header_bytes = (version_and_length & 15) * 4;
+  }
+  if (out->protocol == IPPROTO_TCP || out->protocol == 17) {
+    fw_u16 port = 0;
+    bpf_probe_read_kernel(&port, 2, header + header_bytes + 2);
+    out->port = swap_port(port);
+  }
+  return true;
+}
+
+static __always_inline fw_u32 netns_of_packet(const struct sk_buff* skb, const struct sock* sk) {
+  if (sk) return netns_of(false, sk);
+  return BPF_CORE_READ(skb, dev, nd_net.net, ns.inum);
+}
+
+static __always_inline void count_stray_reset(const struct sk_buff* skb, const struct sock* sk,
+                                              const struct fw_net_owner* owner, fw_u16 reason) {
+  struct packet packet = {};
+  const fw_u32 netns = netns_of_packet(skb, sk);
+  if (!netns_is_wanted(netns) || !read_packet(skb, &packet)) return;
+  struct fw_net_edge edge = {.remote = packet.from,
+                             .netns = netns,
+                             .port = packet.port,
+                             .code = reason,
+                             .role = FW_NET_STRAY_RESET,
+                             .protocol = IPPROTO_TCP,
+                             .flags = packet.ipv6 ? FW_NET_IPV6 : 0};
+  if (owner) edge.owner = *owner;
+  struct fw_net_edge_counts* counts = find_edge(&edge);
+  if (!counts) return;
+  __sync_fetch_and_add(&counts->connections, 1);
+  __sync_fetch_and_add(&counts->resets_sent, 1);
+}
+
+/* Raw arguments: the socket may be NULL, which verifiers before 6.13 do not know. */
+SEC("raw_tp/tcp_send_reset")
+int on_send_reset(struct bpf_raw_tracepoint_args* ctx) {
+  const struct sock* sk = (const struct sock*)ctx->args[0];
+  const struct sk_buff* skb = (const struct sk_buff*)ctx->args[1];
+  fw_u16 reason = 0;
+  if (send_reset_arguments >= 3) reason = (fw_u16)ctx->args[2];
+  const fw_u64 id = (fw_u64)(unsigned long)sk;
+  struct fw_net_socket* socket = sk ? bpf_map_lookup_elem(&sockets, &id) : NULL;
+  if (socket && socket->role != FW_NET_LISTEN && !(socket->flags & FW_NET_REPORTED)) {
+    socket->flags |= FW_NET_RESET_SENT;
+    socket->reset_reason = (fw_u8)reason;
+    return 0;
+  }
+  if (skb) count_stray_reset(skb, sk, socket ? &socket->owner : NULL, reason);
+  return 0;
+}
+
+/* ---- drops ----------------------------------------------------------------------------------- */
+
+SEC("raw_tp/kfree_skb")
+int on_drop(struct bpf_raw_tracepoint_args* ctx) {
+  const struct sk_buff* skb = (const struct sk_buff*)ctx->args[0];
+  fw_u32 reason = 0;
+  const struct sock* sk = NULL;
+  if (kfree_skb_arguments >= 3) reason = (fw_u32)ctx->args[2];
+  if (kfree_skb_arguments >= 4) sk = (const struct sock*)ctx->args[3];
+  if (!sk) sk = BPF_CORE_READ(skb, sk);
+  struct packet packet = {};
+  const fw_u32 netns = netns_of_packet(skb, sk);
+  if (!netns_is_wanted(netns)) return 0;
+  const fw_u64 id = (fw_u64)(unsigned long)sk;
+  const struct fw_net_socket* socket = sk ? bpf_map_lookup_elem(&sockets, &id) : NULL;
+  if (!read_packet(skb, &packet)) {
+    /* What a socket could not send has no header yet. */
+    if (!socket) return 0;
+    packet.protocol = IPPROTO_TCP;
+    packet.ipv6 = (socket->flags & FW_NET_IPV6) != 0;
+  }
+  struct fw_net_edge edge = {.netns = netns,
+                             /* What a subsystem adds to the list has its number above. */
+                             .code = reason < 0xffff ? (fw_u16)reason : 0xffff,
+                             .role = FW_NET_DROP,
+                             .protocol = packet.protocol,
+                             .flags = packet.ipv6 ? FW_NET_IPV6 : 0};
+  if (socket) {
+    edge.owner = socket->owner;
+    edge.port = socket->role == FW_NET_CONNECT ? socket->remote_port : socket->local_port;
+  }
+  if (kfree_skb_arguments < 3 || reason == reason_not_specified) {
+    const fw_u64 location = ctx->args[1];
+    __builtin_memcpy(edge.remote.bytes, &location, sizeof(location));
+  }
+  struct fw_net_edge_counts* counts = find_edge(&edge);
+  if (counts) __sync_fetch_and_add(&counts->connections, 1);
+  return 0;
+}
+
+/* ---- iterators ------------------------------------------------------------------------------- */
+
+/* A living socket that no hook has shown yet. */
+static __always_inline void adopt(struct sock* sk, const struct fw_net_owner* owner) {
+  const struct tcp_sock* tp = (const struct tcp_sock*)sk;
+  const fw_u64 id = (fw_u64)(unsigned long)sk;
+  const fw_u8 state = BPF_CORE_READ(sk, __sk_common.skc_state);
+  const bool listens = state == TCP_LISTEN;
+  if (listens != (backfill_step == 1)) return;
+  if (!listens && !(1 << (state & 15) & (CONNECTED_STATES | 1 << TCP_SYN_SENT))) return;
+  struct fw_net_socket socket = {};
+  socket.netns = netns_of(false, sk);
+  socket.opened_ns = bpf_ktime_get_ns();
+  socket.established_ns = state == TCP_SYN_SENT ? 0 : socket.opened_ns;
+  socket.state = state;
+  socket.flags = FW_NET_FROM_BEFORE;
+  read_addresses(false, sk, tp, &socket);
+  if (owner && owner->tgid) {
+    socket.owner = *owner;
+    socket.owner_source = FW_NET_OWNER_FILE;
+  }
+  if (listens) {
+    socket.role = FW_NET_LISTEN;
+    keep(id, &socket, BPF_NOEXIST);
+    remember_listener(id, &socket);
+    return;
+  }
+  const struct listener* listener = find_listener(&socket);
+  socket.role = listener ? FW_NET_ACCEPT : FW_NET_CONNECT;
+  if (socket.owner_source == FW_NET_OWNER_NONE && listener) inherit_owner(&socket);
+  keep(id, &socket, BPF_NOEXIST);
+}
+
+static __always_inline struct sock* socket_of_file(const struct file* file) {
+  struct inode* inode = BPF_CORE_READ(file, f_inode);
+  /* include/linux/stat.h: S_IFMT, S_IFSOCK */
+  if ((BPF_CORE_READ(inode, i_mode) & 0170000) != 0140000) return NULL;
+  if (BPF_CORE_READ(inode, i_sb, s_magic) != SOCKFS_MAGIC) return NULL;
+  struct socket* socket = BPF_CORE_READ(file, private_data);
+  return BPF_CORE_READ(socket, sk);
+}
+
+static __always_inline bool is_tcp(const struct sock* sk) {
+  const unsigned short family = BPF_CORE_READ(sk, __sk_common.skc_family);
+  return (family == AF_INET || family == AF_INET6) && BPF_CORE_READ(sk, sk_protocol) == IPPROTO_TCP;
+}
+
+/* Every descriptor of every process. backfill_step 0: only owners of sockets that are followed. */
+SEC("iter/task_file")
+int find_owners(struct bpf_iter__task_file* ctx) {
+  struct task_struct* task = ctx->task;
+  struct file* file = ctx->file;
+  if (!task || !file) return 0;
+  struct sock* sk = socket_of_file(file);
+  if (!sk || !is_tcp(sk) || !netns_is_wanted(netns_of(false, sk))) return 0;
+  const fw_u64 id = (fw_u64)(unsigned long)sk;
+  struct fw_net_socket* socket = bpf_map_lookup_elem(&sockets, &id);
+  if (socket) {
+    if (socket->owner_source >= FW_NET_OWNER_FILE) return 0;
+    const struct fw_net_owner owner = meet_process(task);
+    if (owner.tgid == 0) return 0;
+    socket->owner = owner;
+    socket->owner_source = FW_NET_OWNER_FILE;
+    return 0;
+  }
+  if (backfill_step == 0) return 0;
+  const struct fw_net_owner owner = meet_process(task);
+  adopt(sk, &owner);
+  return 0;
+}
+
+/* Every socket of the reader's network namespace: those without descriptor, too. */
+SEC("iter/tcp")
+int find_sockets(struct bpf_iter__tcp* ctx) {
+  struct sock_common* common = ctx->sk_common;
+  if (!common || backfill_step == 0) return 0;
+  const struct tcp_sock* tp = bpf_skc_to_tcp_sock(common);
+  if (!tp) return 0; /* half open, or waiting for its time to end */
+  struct sock* sk = (struct sock*)common;
+  const fw_u64 id = (fw_u64)(unsigned long)sk;
+  if (!netns_is_wanted(netns_of(false, sk)) || bpf_map_lookup_elem(&sockets, &id)) return 0;
+  adopt(sk, NULL);
+  return 0;
+}
+
+/* The living sockets, each as a record. */
+SEC("iter/bpf_map_elem")
+int report_sockets(struct bpf_iter__bpf_map_elem* ctx) {
+  const fw_u64* key = ctx->key;
+  struct seq_file* seq = ctx->meta->seq;
+  if (!key) return 0;
+  fw_u64 id = *key;
+  struct fw_net_socket* socket = bpf_map_lookup_elem(&sockets, &id);
+  if (!socket) return 0;
+  struct fw_net_record record = {.id = id, .kind = FW_NET_RECORD_LIVE};
+  record.socket = *socket;
+  const struct sock* sk = (const struct sock*)id;
+  if (record.socket.role == FW_NET_LISTEN) {
+    read_listener(false, sk, &record.socket);
+  } else if (!(record.socket.flags & FW_NET_ENDED)) {
+    record.socket.state = BPF_CORE_READ(sk, __sk_common.skc_state);
+    if (record.socket.local_port == 0) read_addresses(false, sk, (void*)sk, &record.socket);
+    read_counts(false, sk, (void*)sk, &record.socket);
+    /* The number of a listener's SYN-ACKs or of SYNs is known since ESTABLISHED. */
+    if (record.socket.state == TCP_SYN_SENT) {
+      record.socket.counts.handshake_retransmits = record.socket.counts.retransmits;
+    }
+  }
+  record.time_ns = bpf_ktime_get_ns();
+  /* Another socket may live at this address meanwhile: what was read is this one's only if the
+   * entry is still the same. See finish() for the words. */
+  socket = bpf_map_lookup_elem(&sockets, &id);
+  if (!socket || socket->opened_ns != record.socket.opened_ns) return 0;
+  if (socket->role != FW_NET_LISTEN) {
+    if (socket->seen == 0) __sync_fetch_and_add(&socket->seen, 1);
+    if (read_word(&socket->closing) != 0) return 0;
+  } else {
+    socket->seen = 1;
+  }
+  bpf_seq_write(seq, &record, sizeof(record));
+  return 0;
+}
