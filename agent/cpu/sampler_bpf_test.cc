@@ -325,6 +325,28 @@ TEST_F(SamplerTest, StopHandsOutWhatNobodyWasWokenFor) {
   EXPECT_EQ(sampler->Drain([](const SampleRecord&) {}), 0u);
 }
 
+TEST_F(SamplerTest, RateChangesWhileItRunsAndTheOldSamplesComeFirst) {
+  Child child([] { SpinBelow(1, 30); });
+  OPEN_OR_SKIP(sampler, For(child));
+  const auto seconds_of = [&](double wall) {
+    const double before = child.CpuSeconds();
+    std::this_thread::sleep_for(std::chrono::duration<double>(wall));
+    return child.CpuSeconds() - before;
+  };
+  const double fast_seconds = seconds_of(2);
+  Seen fast;
+  ASSERT_TRUE(sampler->SetHz(20, [&](const SampleRecord& sample) { fast.Add(sample); }).ok());
+  EXPECT_EQ(sampler->hz(), 20u);
+  ExpectTicks(fast.samples, fast_seconds);
+  const double slow_seconds = seconds_of(2);
+  Seen slow;
+  sampler->Stop([&](const SampleRecord& sample) { slow.Add(sample); });
+  EXPECT_GE(static_cast<double>(slow.samples), 0.6 * slow_seconds * 20 - 5);
+  EXPECT_LE(static_cast<double>(slow.samples), 1.3 * slow_seconds * 20 + 5);
+  EXPECT_FALSE(sampler->SetHz(0, [](const SampleRecord&) {}).ok());
+  EXPECT_FALSE(sampler->ProgramFds().empty());
+}
+
 TEST_F(SamplerTest, FullRingDropsAndCounts) {
   Child child([] { SpinBelow(500, 30); });
   SamplerOptions options = For(child);

@@ -362,6 +362,38 @@ TEST(CollectorTest, AClosedWindowWaitsForNamesWhileTheNextOneFills) {
   EXPECT_EQ(collector.samples_total(), 3u);
 }
 
+TEST(CollectorTest, EachSampleHasTheWeightOfItsRate) {
+  FakeSymbolizer names;
+  base::MetricsRegistry metrics;
+  ProcessTable table({.proc_root = "/nonexistent", .node = "n"}, names, metrics);
+  std::vector<ClosedWindow> closed;
+  Collector collector({.hz = 100}, table, names, metrics,
+                      [&](ClosedWindow window) { closed.push_back(std::move(window)); });
+  SampleRecord sample;
+  sample.pid = Pid{7};
+  sample.comm = "x";
+  for (const uint32_t next_hz : {50u, 10u, 0u}) {
+    for (int i = 0; i < 3; ++i) collector.OnSample(sample);
+    collector.CloseWindow({0}, {10});
+    if (next_hz != 0) collector.SetHz(next_hz);
+    EXPECT_TRUE(collector.FinishClosed(true));
+  }
+  ASSERT_EQ(closed.size(), 3u);
+  std::vector<uint32_t> rates;
+  std::vector<int64_t> nanoseconds;
+  for (const ClosedWindow& window : closed) {
+    rates.push_back(window.hz);
+    nanoseconds.push_back(window.groups.at(0).profile.period * 3);
+  }
+  EXPECT_THAT(rates, ElementsAre(100u, 50u, 10u));
+  EXPECT_THAT(nanoseconds, ElementsAre(30'000'000, 60'000'000, 300'000'000));
+  // The one after keeps the rate.
+  collector.OnSample(sample);
+  collector.CloseWindow({10}, {20});
+  EXPECT_TRUE(collector.FinishClosed(true));
+  EXPECT_EQ(closed[3].hz, 10u);
+}
+
 TEST(CollectorTest, LossesGoIntoTheNextWindowOnce) {
   FakeSymbolizer names;
   base::MetricsRegistry metrics;
