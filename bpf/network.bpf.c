@@ -512,7 +512,10 @@ int on_drop(struct bpf_raw_tracepoint_args* ctx) {
   const struct sk_buff* skb = (const struct sk_buff*)ctx->args[0];
   fw_u32 reason = 0;
   const struct sock* sk = NULL;
-  if (kfree_skb_arguments >= 3) reason = (fw_u32)ctx->args[2];
+  if (kfree_skb_arguments >= 3) {
+    reason = (fw_u32)ctx->args[2];
+    if (reason == reason_queue_purge) return 0;
+  }
   if (kfree_skb_arguments >= 4) sk = (const struct sock*)ctx->args[3];
   if (!sk) sk = BPF_CORE_READ(skb, sk);
   struct packet packet = {};

@@ -14,13 +14,16 @@ const volatile __u32 kfree_skb_arguments = 2;
 const volatile __u32 send_reset_arguments = 2;
 /* SKB_DROP_REASON_NOT_SPECIFIED here; drops without reason are told by where they happened. */
 const volatile __u32 reason_not_specified = 0;
+/* What was left in a queue when its socket ended (SKB_DROP_REASON_QUEUE_PURGE, or a number that no
+ * reason has): every other connection leaves its FIN there, and no packet was dropped. */
+const volatile __u32 reason_queue_purge = ~0u;
 
 /* Changed while it runs. Records of single connections per second and CPU; more are only summed. */
 __u32 events_per_second = 1000;
 /* A reader is woken when so much waits in the ring. */
 __u32 wake_backlog_bytes = 64 * 1024;
-/* While less than this waits, records that are only shown are sent, too; the rest of the ring is for
- * ends of connections, which are counted by them. */
+/* While less than this waits, records that are only shown are sent, too; the rest of the ring is
+ * for ends of connections, which are counted by them. */
 __u32 detail_backlog_bytes = 256 * 1024;
 /* Which of the two maps of edges is filled; user space empties the other one. */
 __u32 active_edges = 0;

@@ -16,6 +16,7 @@ constexpr size_t kUnknownProcess = 0;
 constexpr size_t kOtherProcesses = 1;
 constexpr size_t kOtherEdge = 0;
 constexpr uint32_t kMissedReports = 2;  // its end was lost with the ring
+constexpr std::string_view kAnyAddress("\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 16);
 constexpr std::string_view kMapped("\0\0\0\0\0\0\0\0\0\0\xff\xff", 12);
 
 std::string_view Bytes(const fw_net_address& address) {
@@ -393,10 +394,10 @@ size_t ConnectionTable::heap_bytes() const {
   return bytes;
 }
 
-std::string AddressText(const fw_net_address& address) {
+std::string AddressText(const fw_net_address& address, bool ipv6) {
   char text[INET6_ADDRSTRLEN] = "";
   const std::string_view bytes = Bytes(address);
-  if (bytes.starts_with(kMapped)) {
+  if (bytes.starts_with(kMapped) || (!ipv6 && bytes == kAnyAddress)) {
     ::inet_ntop(AF_INET, address.bytes + kMapped.size(), text, sizeof(text));
   } else {
     ::inet_ntop(AF_INET6, address.bytes, text, sizeof(text));
@@ -404,8 +405,8 @@ std::string AddressText(const fw_net_address& address) {
   return text;
 }
 
-std::string EndpointText(const fw_net_address& address, uint16_t port) {
-  const std::string text = AddressText(address);
+std::string EndpointText(const fw_net_address& address, uint16_t port, bool ipv6) {
+  const std::string text = AddressText(address, ipv6);
   return text.find(':') == std::string::npos ? fmt::format("{}:{}", text, port)
                                              : fmt::format("[{}]:{}", text, port);
 }

@@ -205,10 +205,11 @@ class ConnectionTable {
   size_t uncertain_ = 0;
 };
 
-// "10.0.0.1" or "2001:db8::1"; mapped addresses as IPv4.
-std::string AddressText(const fw_net_address& address);
+// "10.0.0.1" or "2001:db8::1"; mapped addresses as IPv4. Any address is all zero in both families:
+// `ipv6` tells which.
+std::string AddressText(const fw_net_address& address, bool ipv6 = true);
 // "10.0.0.1:80", "[2001:db8::1]:80".
-std::string EndpointText(const fw_net_address& address, uint16_t port);
+std::string EndpointText(const fw_net_address& address, uint16_t port, bool ipv6 = true);
 // "ESTABLISHED"; linux/tcp_states.h.
 std::string_view TcpStateName(uint8_t state);
 

@@ -92,8 +92,10 @@ class Writer {
     json.Key("direction").Value(RoleName(socket.role));
     WriteProcess(json, table_.processes()[process], PidOf(socket.owner));
     json.Key("attributed_by").Value(SourceName(socket.owner_source));
-    json.Key("local").Value(EndpointText(socket.local, socket.local_port));
-    json.Key("remote").Value(EndpointText(socket.remote, socket.remote_port));
+    json.Key("local").Value(
+        EndpointText(socket.local, socket.local_port, (socket.flags & FW_NET_IPV6) != 0));
+    json.Key("remote").Value(
+        EndpointText(socket.remote, socket.remote_port, (socket.flags & FW_NET_IPV6) != 0));
     json.Key("network_namespace").Value(socket.netns);
     json.Key("from_before").Value((socket.flags & FW_NET_FROM_BEFORE) != 0);
     json.Key("opened_unix_ms").Value(UnixMs(socket.opened_ns));
@@ -299,7 +301,8 @@ std::string ConnectionsJson(const ConnectionsQuery& query, const LivingConnectio
     if (++listeners > query.limit) return;
     json.BeginObject();
     WriteProcess(json, process, 0);
-    json.Key("local").Value(EndpointText(socket.local, socket.local_port));
+    json.Key("local").Value(
+        EndpointText(socket.local, socket.local_port, (socket.flags & FW_NET_IPV6) != 0));
     json.Key("network_namespace").Value(socket.netns);
     json.Key("queue").Value(socket.backlog).Key("queue_limit").Value(socket.backlog_limit);
     json.Key("overflows").Value(listener.drops);

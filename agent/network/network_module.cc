@@ -37,7 +37,10 @@ NetworkProcess Describe(ProcessDirectory& processes, const fw_net_process& captu
   process.exe = ExeOf(captured, info ? info->exe_path : "");
   if (!info) return process;
   if (process.comm.empty()) process.comm = info->comm;
-  process.service = info->labels->Get("service");
+  // Where the program is another by now, its service is, too; of a container it is the container's.
+  const bool same = info->exe_path.empty() || process.exe == info->exe_path;
+  const std::string_view container = info->labels->Get("container_id");
+  if (same || !container.empty()) process.service = info->labels->Get("service");
   process.container_id = info->labels->Get("container_id");
   return process;
 }

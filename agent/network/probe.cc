@@ -151,6 +151,7 @@ absl::Status Probe::Impl::Load(const ProbeOptions& options) {
   constants->kfree_skb_arguments = drop_arguments.value_or(2);
   constants->send_reset_arguments = reset_arguments.value_or(2);
   constants->reason_not_specified = names->FindDropReason("NOT_SPECIFIED").value_or(0);
+  constants->reason_queue_purge = names->FindDropReason("QUEUE_PURGE").value_or(~0u);
   if (!drop_arguments) {
     missing.emplace_back("drops: this kernel has no tracepoint skb/kfree_skb");
   } else if (*drop_arguments < 3) {

@@ -8,10 +8,13 @@
 //                                              reads two bytes and exits
 //   workload_tcp storm ADDRESS PORT RATE SECONDS   that many connections a second by this process,
 //                                              closed when the other side has
-// Prints "ready" once it listens, "done N" at the end.
+//   workload_tcp hold PORT COUNT               COUNT connections to itself over loopback, both ends
+//                                              kept until it is ended
+// Prints "ready" once it listens (hold: once all are there), "done N" at the end.
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -110,6 +113,27 @@ int Storm(const sockaddr_in& to, long rate, long seconds) {
   return 0;
 }
 
+int Hold(int port, long count) {
+  rlimit limit{};
+  ::getrlimit(RLIMIT_NOFILE, &limit);
+  limit.rlim_cur = limit.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &limit);
+  const int listener = ::socket(AF_INET, SOCK_STREAM, 0);
+  const sockaddr_in address = Address("127.0.0.1", port);
+  const auto* generic = reinterpret_cast<const sockaddr*>(&address);
+  if (::bind(listener, generic, sizeof(address)) != 0 || ::listen(listener, 4096) != 0) return 1;
+  for (long i = 0; i < count; ++i) {
+    const int fd = ::socket(AF_INET, SOCK_STREAM, 0);
+    if (::connect(fd, generic, sizeof(address)) != 0 || ::accept(listener, nullptr, nullptr) < 0) {
+      std::perror("hold");
+      return 1;
+    }
+  }
+  std::puts("ready");
+  std::fflush(stdout);
+  while (true) ::pause();
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -119,6 +143,7 @@ int main(int argc, char** argv) {
   if (mode == "serve" && argc == 5) {
     return Serve(std::atoi(argv[2]), std::atol(argv[3]), std::atol(argv[4]));
   }
+  if (mode == "hold" && argc == 4) return Hold(std::atoi(argv[2]), std::atol(argv[3]));
   if (mode == "dial" && argc == 5)
     return Dial(Address(argv[2], std::atoi(argv[3])), std::atol(argv[4]));
   if (mode == "storm" && argc == 6) {
