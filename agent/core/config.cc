@@ -15,7 +15,6 @@
 #include <cstdlib>
 #include <map>
 #include <optional>
-#include <span>
 #include <utility>
 
 #include "base/status.h"
@@ -35,23 +34,6 @@ std::optional<uint64_t> ParseNumber(std::string_view text) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (text.empty() || error != std::errc() || end != text.data() + text.size()) return std::nullopt;
   return value;
-}
-
-struct Unit {
-  std::string_view name;
-  uint64_t factor;
-};
-
-// A whole number and one of the units; nothing on overflow.
-std::optional<uint64_t> ParseWithUnit(std::string_view text, std::span<const Unit> units) {
-  const size_t digits = std::min(text.find_first_not_of("0123456789"), text.size());
-  const auto number = ParseNumber(text.substr(0, digits));
-  for (const Unit& unit : units) {
-    if (!number || text.substr(digits) != unit.name) continue;
-    if (*number > UINT64_MAX / unit.factor) return std::nullopt;
-    return *number * unit.factor;
-  }
-  return std::nullopt;
 }
 
 absl::Status SetHz(AgentConfig* config, const std::string& text) {
@@ -221,29 +203,10 @@ void Clear(AgentConfig* config, std::string_view name) {
   if (name == "cgroup") config->cgroups.clear();
 }
 
-// Levenshtein's, for words of a few letters.
-size_t EditDistance(std::string_view a, std::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = row[0];
-    row[0] = i;
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t above = row[j];
-      const size_t replaced = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-      row[j] = std::min({above + 1, row[j - 1] + 1, replaced});
-      diagonal = above;
-    }
-  }
-  return row[b.size()];
-}
-
 std::string_view NearestKey(std::string_view key) {
-  return std::min_element(kSettings.begin(), kSettings.end(),
-                          [key](const Setting& a, const Setting& b) {
-                            return EditDistance(key, a.name) < EditDistance(key, b.name);
-                          })
-      ->name;
+  std::vector<std::string_view> names;
+  for (const Setting& setting : kSettings) names.emplace_back(setting.name);
+  return NearestWord(key, names);
 }
 
 // --- the file ------------------------------------------------------------------------------------
@@ -384,28 +347,6 @@ AgentConfig Defaults() {
 }
 
 }  // namespace
-
-absl::StatusOr<uint64_t> ParseDurationMs(std::string_view text) {
-  constexpr std::array<Unit, 4> kUnits = {
-      {{"ms", 1}, {"s", 1000}, {"m", 60'000}, {"h", 3'600'000}}};
-  const auto value = ParseWithUnit(text, kUnits);
-  if (!value) return base::InvalidArgument("\"{}\" is not a time such as 500ms, 10s, 1m", text);
-  return *value;
-}
-
-absl::StatusOr<uint64_t> ParseByteSize(std::string_view text) {
-  constexpr uint64_t kK = 1024;
-  constexpr std::array<Unit, 7> kUnits = {{{"", 1},
-                                           {"K", kK},
-                                           {"KiB", kK},
-                                           {"M", kK * kK},
-                                           {"MiB", kK * kK},
-                                           {"G", kK * kK * kK},
-                                           {"GiB", kK * kK * kK}}};
-  const auto value = ParseWithUnit(text, kUnits);
-  if (!value) return base::InvalidArgument("\"{}\" is not a size such as 1048576, 256MiB", text);
-  return *value;
-}
 
 absl::StatusOr<AgentConfig> ParseAgentConfig(int argc, const char* const* argv) {
   AgentConfig config = Defaults();

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "agent/core/config_node.h"
 #include "agent/core/events.h"
 #include "profile/labels.h"
 
@@ -43,11 +44,5 @@ struct AgentConfig {
 
 // InvalidArgument with one line that names the flag, or the file, line and nearest valid key.
 absl::StatusOr<AgentConfig> ParseAgentConfig(int argc, const char* const* argv);
-
-// "10s", "1m", "500ms", "2h": milliseconds.
-absl::StatusOr<uint64_t> ParseDurationMs(std::string_view text);
-
-// "1048576", "512KiB", "256MiB", "2GiB" (K, M, G for short).
-absl::StatusOr<uint64_t> ParseByteSize(std::string_view text);
 
 }  // namespace firewatch::agent

@@ -109,6 +109,8 @@ struct ProcessTable::Impl {
   void End(Entry* entry, uint64_t time_ns);
   void Revive(Entry* entry);
   void Bury(size_t keep, uint64_t before_ns);
+  void Announce(const Entry& entry);
+  void Describe(const Entry& entry);
   void Remove(Pid pid, uint64_t incarnation);
 
   // Events.
@@ -204,12 +206,30 @@ Entry* ProcessTable::Impl::Begin(Pid pid, uint64_t time_ns) {
 }
 
 void ProcessTable::Impl::End(Entry* entry, uint64_t time_ns) {
+  if (!entry->process.exited && options.directory != nullptr &&
+      entry == Newest(entry->process.pid)) {
+    options.directory->Ended(entry->process.pid, time_ns);
+  }
   entry->process.exited = true;
   entry->exit_ns = time_ns;
   if (!entry->living) return;
   entry->living = false;
   --living;
   tombstones.push_back({entry->process.pid, entry->process.incarnation, time_ns});
+}
+
+// A life has begun; its parent is known by now.
+void ProcessTable::Impl::Announce(const Entry& entry) {
+  if (options.directory == nullptr) return;
+  options.directory->Began(entry.process.pid, entry.process.parent, entry.start_ns);
+}
+
+// What the directory should know of the newest life of a process.
+void ProcessTable::Impl::Describe(const Entry& entry) {
+  const Process& process = entry.process;
+  if (options.directory == nullptr || &entry != Newest(process.pid)) return;
+  options.directory->Describe(process.pid, process.comm, process.exe_path, process.cgroup_id,
+                              process.kernel_thread);
 }
 
 // The tombstone's place in the queue stays and is passed over when its turn comes.
@@ -254,6 +274,7 @@ void ProcessTable::Impl::OnFork(const ProcessEvent& event) {
   }
   Entry* child = Begin(event.pid, event.time_ns);
   child->process.parent = event.parent;
+  Announce(*child);
   const Entry* parent = LifeAt(event.parent, event.time_ns);
   if (parent == nullptr) return;
   child->process.comm = parent->process.comm;
@@ -271,27 +292,38 @@ void ProcessTable::Impl::OnExec(const ProcessEvent& event) {
   entry->process.comm = event.comm;
   entry->complete = true;
   entry->exe_pending = true;
-  if (before == nullptr) return;
-  entry->process.parent = before->process.parent;
-  entry->cgroup_path = before->cgroup_path;
-  entry->birth = before->birth;
+  if (before != nullptr) {
+    entry->process.parent = before->process.parent;
+    entry->cgroup_path = before->cgroup_path;
+    entry->birth = before->birth;
+  }
+  Announce(*entry);
+  Describe(*entry);
 }
 
 void ProcessTable::Impl::OnComm(const ProcessEvent& event) {
   if (event.tid != 0 && event.tid != Raw(event.pid)) return;
   Entry* entry = Newest(event.pid);
-  if (entry == nullptr) entry = Begin(event.pid, event.time_ns);
+  if (entry == nullptr) {
+    entry = Begin(event.pid, event.time_ns);
+    Announce(*entry);
+  }
   entry->process.comm = event.comm;
+  Describe(*entry);
 }
 
 void ProcessTable::Impl::OnMmap(const ProcessEvent& event) {
   Entry* entry = Newest(event.pid);
-  if (entry == nullptr) entry = Begin(event.pid, event.time_ns);
+  if (entry == nullptr) {
+    entry = Begin(event.pid, event.time_ns);
+    Announce(*entry);
+  }
   const ProcessMapping mapping = ToMapping(event.start, event.end, event.file_offset, event.file);
   // The kernel maps the executable itself before its loader (fs/binfmt_elf.c, load_elf_binary).
   if (entry->exe_pending && !mapping.anonymous && event.file.path.starts_with('/')) {
     entry->process.exe_path = WithoutDeleted(event.file.path);
     entry->exe_pending = false;
+    Describe(*entry);
   }
   // Code on huge pages, perhaps: only /proc shows what lies around it.
   if (mapping.anonymous && OverlapsFile(*entry->process.mappings, mapping)) entry->complete = false;
@@ -360,6 +392,7 @@ void ProcessTable::Impl::Adopt(Entry* entry, ProcSnapshot snapshot) {
   if (!snapshot.mappings->all().empty()) process.mappings = std::move(snapshot.mappings);
   entry->complete = true;
   entry->loss_epoch = loss_epoch;
+  Describe(*entry);
 }
 
 bool ProcessTable::Impl::NeedsRefresh(const Entry& entry, uint64_t time_ns) {
@@ -388,6 +421,7 @@ Entry* ProcessTable::Impl::Refresh(Entry* entry, uint64_t time_ns) {
     const Pid parent = snapshot->stat.parent;
     entry = Begin(entry->process.pid, time_ns);
     entry->process.parent = parent;
+    Announce(*entry);
   } else if (entry->process.exited) {
     Revive(entry);
   }
@@ -416,6 +450,8 @@ Entry* ProcessTable::Impl::MeetUnknown(Pid pid, uint64_t time_ns, std::string_vi
   Entry* entry = Begin(pid, /*time_ns=*/0);
   entry->process.comm = comm;
   entry->process.kernel_thread = kernel_thread;
+  Announce(*entry);
+  Describe(*entry);
   if (kernel_thread) {
     entry->complete = true;
     return entry;
@@ -478,7 +514,9 @@ ProcessTable::ProcessTable(ProcessTableOptions options, symbolizer::Symbolizer& 
                            base::MetricsRegistry& metrics)
     : impl_(std::make_unique<Impl>(std::move(options), symbolizer, metrics)) {}
 
-ProcessTable::~ProcessTable() = default;
+ProcessTable::~ProcessTable() {
+  if (impl_->options.directory != nullptr) impl_->options.directory->StopFeeding();
+}
 
 absl::Status ProcessTable::PrimeFromProc() {
   ASSIGN_OR_RETURN(const std::vector<Pid> pids, impl_->reader.ListPids());
@@ -488,6 +526,8 @@ absl::Status ProcessTable::PrimeFromProc() {
     if (!snapshot.ok()) continue;
     Entry* entry = impl_->Begin(pid, /*time_ns=*/0);
     entry->primed_ns = clock.MonotonicNs();
+    entry->process.parent = snapshot->stat.parent;
+    impl_->Announce(*entry);
     impl_->Adopt(entry, *std::move(snapshot));
   }
   impl_->processes_gauge.Set(static_cast<double>(impl_->living));
@@ -534,9 +574,17 @@ const Process& ProcessTable::ForSample(Pid pid, uint64_t time_ns, std::string_vi
   }
   Process& process = entry->process;
   if (process.comm.empty()) process.comm = comm;
-  if (process.cgroup_id == 0) process.cgroup_id = cgroup_id;
+  if (process.cgroup_id == 0 && cgroup_id != 0) {
+    process.cgroup_id = cgroup_id;
+    impl_->Describe(*entry);
+  }
   if (entry->gone) impl_->process_unknown.Add();
-  if (process.labels == nullptr) impl_->MakeLabels(entry);
+  if (process.labels == nullptr) {
+    impl_->MakeLabels(entry);
+    if (impl_->options.directory != nullptr && entry == impl_->Newest(pid)) {
+      impl_->options.directory->Labelled(pid, process.labels);
+    }
+  }
   return process;
 }
 

@@ -13,6 +13,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "agent/core/events.h"
+#include "agent/core/process_directory.h"
 #include "base/metrics.h"
 #include "profile/labels.h"
 #include "symbolizer/symbolizer.h"
@@ -76,6 +77,8 @@ struct ProcessTableOptions {
   profile::LabelSet extra_labels;  // --label k=v
   size_t max_processes = 32'768;   // living ones that are followed
   size_t max_exited = 2'048;       // kept for samples that arrive after the exit event
+  // Told of every life and what is known of it; may be nullptr. Must outlive the table.
+  ProcessDirectory* directory = nullptr;
 };
 
 // One home thread.
