@@ -219,7 +219,10 @@ static __always_inline enum fw_matched fw_match(void* image, const fw_u8* slab0,
                                     rules);
     rules->vector = vector;
     vector = rules->vector;
-    if (!vector && flags & FW_IMAGE_SOURCE_DECIDES) return FW_MATCHED_NONE;
+    if (!vector) {
+      if (flags & FW_IMAGE_SOURCE_DECIDES) return FW_MATCHED_NONE;
+      vector = header->source.none;
+    }
     if (!fw_and(image, header, vector, rules)) return FW_MATCHED_BROKEN;
   }
   if (fields & FW_FIELD_DESTINATION) {
@@ -229,7 +232,10 @@ static __always_inline enum fw_matched fw_match(void* image, const fw_u8* slab0,
                                     packet->destination_low, rules);
     rules->vector = vector;
     vector = rules->vector;
-    if (!vector && flags & FW_IMAGE_DESTINATION_DECIDES) return FW_MATCHED_NONE;
+    if (!vector) {
+      if (flags & FW_IMAGE_DESTINATION_DECIDES) return FW_MATCHED_NONE;
+      vector = header->destination.none;
+    }
     if (!fw_and(image, header, vector, rules)) return FW_MATCHED_BROKEN;
   }
   if (fields & FW_FIELD_PROTOCOL) {

@@ -122,8 +122,10 @@ struct fw_block {
 #define FW_TREE_LEVELS_MAX 8
 #define FW_TREE_KEYS 8
 
-/* The addresses of one direction. Vector 0 is that of an address that no rule names. */
+/* The addresses of one direction. An address that no rule names has vector 0, for which `none` (the
+ * rules that take any address) stands. */
 struct fw_addresses {
+  fw_u32 none;
   /* fw_u16 pages[FW_TOP_COUNT] are at FW_IMAGE_SOURCE_TOP or FW_IMAGE_DESTINATION_TOP. */
   fw_image_place pages;   /* struct fw_block [page][FW_PAGE_BLOCKS] */
   fw_image_place entries; /* fw_u32 */
@@ -292,7 +294,7 @@ struct fw_drop_event {
 FW_FIREWALL_ASSERT(sizeof(struct fw_packet) == 56, "padding");
 FW_FIREWALL_ASSERT(sizeof(struct fw_rule) == 64, "padding");
 FW_FIREWALL_ASSERT(sizeof(struct fw_block) == 8, "padding");
-FW_FIREWALL_ASSERT(sizeof(struct fw_addresses) == 96, "padding");
+FW_FIREWALL_ASSERT(sizeof(struct fw_addresses) == 100, "padding");
 FW_FIREWALL_ASSERT(sizeof(struct fw_image) <= FW_IMAGE_RULES, "slab 0");
 FW_FIREWALL_ASSERT(FW_IMAGE_FREE < FW_IMAGE_SLAB_BYTES, "slab 0");
 FW_FIREWALL_ASSERT(sizeof(struct fw_rule_counts) == 64, "a cache line");
