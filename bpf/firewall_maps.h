@@ -22,10 +22,10 @@ struct fw_search {
 };
 
 struct fw_cpu {
-  struct fw_packet packet; /* scratch: the program does not nest on a CPU */
-  struct fw_rules rules;   /* scratch, with the place of the search in it */
+  fw_u64 counts[FW_FIREWALL_COUNT]; /* first: the agent reads these and nothing behind */
+  struct fw_packet packet;          /* scratch: the program does not nest on a CPU */
+  struct fw_rules rules;            /* scratch, with the place of the search in it */
   struct fw_search search;
-  fw_u64 counts[FW_FIREWALL_COUNT];
   struct fw_event_allowance allowance;
   fw_u64 bench_next;
 };
