@@ -160,18 +160,11 @@ static __always_inline int act(struct fw_cpu* cpu, const struct fw_image* header
   return VERDICT_PASS;
 }
 
-/* The generation that judges now; NULL: none. */
-static __always_inline void* current_image(struct fw_cpu* cpu) {
-  fw_u32 key = 0, first = 0;
-  void* image = bpf_map_lookup_elem(&generations, &key);
-  if (!image) return NULL;
-  const struct fw_image* header = bpf_map_lookup_elem(image, &first);
-  if (!header) return NULL;
-  if (!header->confirm_deadline_ns || bpf_ktime_get_ns() < header->confirm_deadline_ns)
-    return image;
-  /* Nobody has confirmed it, and perhaps nobody can: it may have locked them out. */
+/* The generation before, while nobody has confirmed the one that should judge, and perhaps nobody
+ * can: it may have locked them out. */
+static __always_inline void* previous_image(struct fw_cpu* cpu) {
+  fw_u32 key = 1;
   cpu->counts[FW_FIREWALL_REVERTED]++;
-  key = 1;
   return bpf_map_lookup_elem(&generations, &key);
 }
 
@@ -182,8 +175,15 @@ static __always_inline int judge(void* data, void* data_end, fw_u32 frame_bytes)
   cpu->counts[FW_FIREWALL_SEEN]++;
   cpu->counts[FW_FIREWALL_SEEN_BYTES] += frame_bytes;
 
-  void* image = current_image(cpu);
+  void* image = bpf_map_lookup_elem(&generations, &zero);
   const fw_u8* slab0 = image ? fw_slab_at(image, 0) : NULL;
+  if (slab0) {
+    fw_u64 deadline_ns = ((const struct fw_image*)slab0)->confirm_deadline_ns;
+    if (deadline_ns && bpf_ktime_get_ns() >= deadline_ns) {
+      image = previous_image(cpu);
+      slab0 = image ? fw_slab_at(image, 0) : NULL;
+    }
+  }
   if (!slab0) {
     cpu->counts[FW_FIREWALL_NO_RULES]++;
     return VERDICT_PASS;
@@ -209,7 +209,8 @@ static __always_inline int judge(void* data, void* data_end, fw_u32 frame_bytes)
     return drop(cpu, header, FW_EVENT_NO_RULE, NULL);
   }
 
-  enum fw_matched matched = fw_match(image, slab0, &cpu->packet, &cpu->rules);
+  const struct fw_view view = {image, slab0};
+  enum fw_matched matched = fw_match(&view, &cpu->packet, &cpu->rules);
   if (matched == FW_MATCHED_NONE) {
     cpu->counts[FW_FIREWALL_NO_MATCH]++;
     return VERDICT_PASS;

@@ -22,15 +22,15 @@ class Table4 {
   Table4(const std::vector<Run<uint32_t>>& runs, ImageWriter* writer)
       : runs_(runs), writer_(writer) {}
 
-  void Write(size_t top, fw_addresses* out) {
-    std::vector<uint16_t> numbers;
+  void Write(fw_addresses* out) {
+    std::vector<fw_page> pages;
     for (uint64_t start = 0; start < uint64_t{1} << 32; start += 1u << kPageShift) {
-      numbers.push_back(PageNumber(static_cast<uint32_t>(start)));
+      pages.push_back(Page(static_cast<uint32_t>(start)));
     }
-    CHECK(numbers.size() == FW_TOP_COUNT);
-    std::copy(numbers.begin(), numbers.end(), writer_->At<uint16_t>(top));
-    // A page is 1 KiB and aligned so: never across slabs.
-    out->pages = writer_->Append(pages_, FW_PAGE_BLOCKS * sizeof(fw_block));
+    CHECK(pages.size() == FW_PAGE_COUNT);
+    // Aligned, so that nothing crosses a slab.
+    out->pages = writer_->Append(pages, sizeof(fw_page) * 2);
+    out->blocks = writer_->Append(blocks_);
     out->entries = writer_->Append(entries_);
   }
 
@@ -46,18 +46,26 @@ class Table4 {
     return next_ == runs_.size() || (runs_[next_].start - address) >> shift != 0;
   }
 
-  uint16_t PageNumber(uint32_t start) {
-    std::array<fw_block, FW_PAGE_BLOCKS> page;
-    if (Whole(start, kPageShift)) {
-      page.fill({0, RunAt(start).vector});
-    } else {
-      for (uint32_t i = 0; i < FW_PAGE_BLOCKS; ++i) page[i] = Block(start + (i << kBlockShift));
+  fw_page Page(uint32_t start) {
+    fw_page page{};
+    if (Whole(start, kPageShift) && RunAt(start).vector == 0) return page;
+    for (uint32_t half = 0; half < 2; ++half) {
+      std::vector<fw_block> blocks;
+      for (uint32_t i = 0; i < 64; ++i) {
+        const fw_block block = Block(start + ((half * 64 + i) << kBlockShift));
+        if (block.present == 0 && block.base == 0) continue;
+        page.occupied[half] |= uint64_t{1} << i;
+        blocks.push_back(block);
+      }
+      // Equal halves share their blocks: a /8 of one rule is sixteen equal pages.
+      const std::string key(reinterpret_cast<const char*>(blocks.data()),
+                            blocks.size() * sizeof(fw_block));
+      const auto [found, added] =
+          block_places_.try_emplace(key, static_cast<uint32_t>(blocks_.size()));
+      if (added) blocks_.insert(blocks_.end(), blocks.begin(), blocks.end());
+      page.base[half] = found->second;
     }
-    const std::string bytes(reinterpret_cast<const char*>(page.data()), sizeof(page));
-    const auto [found, added] =
-        page_numbers_.try_emplace(bytes, static_cast<uint16_t>(pages_.size() / FW_PAGE_BLOCKS));
-    if (added) pages_.insert(pages_.end(), page.begin(), page.end());
-    return found->second;
+    return page;
   }
 
   fw_block Block(uint32_t start) {
@@ -105,10 +113,9 @@ class Table4 {
   const std::vector<Run<uint32_t>>& runs_;
   ImageWriter* writer_;
   size_t next_ = 0;
-  std::vector<fw_block> pages_;
+  std::vector<fw_block> blocks_;
   std::vector<uint32_t> entries_;
-  base::StringMap<uint16_t> page_numbers_;
-  base::StringMap<uint32_t> entry_places_, tail_places_;
+  base::StringMap<uint32_t> block_places_, entry_places_, tail_places_;
 };
 
 // The levels above sorted keys: each node's keys are the first keys of its second to ninth child.
@@ -145,9 +152,8 @@ void WriteTree(const std::vector<uint64_t>& keys, ImageWriter* writer, fw_addres
 
 }  // namespace
 
-void WriteTable4(const std::vector<Run<uint32_t>>& runs, size_t top, ImageWriter* writer,
-                 fw_addresses* out) {
-  Table4(runs, writer).Write(top, out);
+void WriteTable4(const std::vector<Run<uint32_t>>& runs, ImageWriter* writer, fw_addresses* out) {
+  Table4(runs, writer).Write(out);
 }
 
 void WriteTable6(const std::vector<Run<Address6>>& runs, ImageWriter* writer, fw_addresses* out) {

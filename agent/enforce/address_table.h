@@ -11,9 +11,8 @@
 
 namespace firewatch::agent {
 
-// Fills the top table at byte `top` of slab 0, and pages and entries of `out`. Runs start at 0.
-void WriteTable4(const std::vector<Run<uint32_t>>& runs, size_t top, ImageWriter* writer,
-                 fw_addresses* out);
+// Fills pages, blocks and entries of `out`. Runs start at 0.
+void WriteTable4(const std::vector<Run<uint32_t>>& runs, ImageWriter* writer, fw_addresses* out);
 // Fills the tree and the tails of `out`.
 void WriteTable6(const std::vector<Run<Address6>>& runs, ImageWriter* writer, fw_addresses* out);
 

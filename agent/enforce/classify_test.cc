@@ -151,7 +151,7 @@ TEST(ClassifyTest, AnImageOverItsLimitIsRefused) {
   rule.match.source = {set};
   rules.rules.push_back(rule);
   ImageOptions options = PlainOptions(rules);
-  options.max_bytes = 1 << 20;
+  options.max_bytes = 256 << 10;
   EXPECT_EQ(BuildImage(rules, options).status().code(), absl::StatusCode::kResourceExhausted);
 }
 

@@ -28,8 +28,8 @@ HostVerdict JudgeOnHost(const Image& image, std::span<const uint8_t> frame) {
   }
   if (parsed == FW_PARSED_MALFORMED) return out;
   fw_rules rules{};
-  const fw_matched matched =
-      fw_match(const_cast<Image*>(&image), image.slab(0), &out.packet, &rules);
+  const fw_view view{const_cast<Image*>(&image), image.slab(0)};
+  const fw_matched matched = fw_match(&view, &out.packet, &rules);
   out.broken = matched == FW_MATCHED_BROKEN;
   if (matched != FW_MATCHED) return out;
   const auto* table = reinterpret_cast<const fw_rule*>(image.slab(0) + FW_IMAGE_RULES);

@@ -53,8 +53,8 @@ class Builder {
     return base::ResourceExhausted("the rules need more than {} MiB of kernel memory",
                                    options_.max_bytes >> 20);
   }
-  absl::Status WriteAddresses(const Sets RuleMatch::* direction, size_t top, uint32_t field,
-                              uint32_t decides, fw_addresses* out);
+  absl::Status WriteAddresses(const Sets RuleMatch::* direction, uint32_t field, uint32_t decides,
+                              fw_addresses* out);
   void WriteRules();
   void WriteSmallFields();
   void WritePorts(const std::vector<PortRange> RuleMatch::* direction, uint32_t field,
@@ -82,19 +82,20 @@ uint32_t Builder::VectorOf(const std::function<bool(const RuleMatch&)>& allows) 
   return vectors_.Intern(mask);
 }
 
-absl::Status Builder::WriteAddresses(const Sets RuleMatch::* direction, size_t top, uint32_t field,
+absl::Status Builder::WriteAddresses(const Sets RuleMatch::* direction, uint32_t field,
                                      uint32_t decides, fw_addresses* out) {
   const SetUsers users = CollectSets(rules_, direction);
-  if (!users.sets.empty()) header_.fields |= field;
   if (users.none == RuleMask{}) header_.flags |= decides;
   out->none = vectors_.Intern(users.none);
+  if (users.sets.empty()) return absl::OkStatus();  // nobody looks
+  header_.fields |= field;
   std::vector<OwnedPrefix<Prefix4>> prefixes4;
   std::vector<OwnedPrefix<Prefix6>> prefixes6;
   for (uint32_t i = 0; i < users.sets.size(); ++i) {
     for (const Prefix4& prefix : users.sets[i]->prefixes4()) prefixes4.push_back({prefix, i});
     for (const Prefix6& prefix : users.sets[i]->prefixes6()) prefixes6.push_back({prefix, i});
   }
-  WriteTable4(MakeRuns<uint32_t>(std::move(prefixes4), users.masks, users.none, &vectors_), top,
+  WriteTable4(MakeRuns<uint32_t>(std::move(prefixes4), users.masks, users.none, &vectors_),
               &writer_, out);
   RETURN_IF_ERROR(CheckSize());
   WriteTable6(MakeRuns<Address6>(std::move(prefixes6), users.masks, users.none, &vectors_),
@@ -248,11 +249,10 @@ absl::StatusOr<Image> Builder::Build() {
 
   WriteRules();
   WriteSmallFields();
-  RETURN_IF_ERROR(WriteAddresses(&RuleMatch::source, FW_IMAGE_SOURCE_TOP, FW_FIELD_SOURCE,
-                                 FW_IMAGE_SOURCE_DECIDES, &header_.source));
-  RETURN_IF_ERROR(WriteAddresses(&RuleMatch::destination, FW_IMAGE_DESTINATION_TOP,
-                                 FW_FIELD_DESTINATION, FW_IMAGE_DESTINATION_DECIDES,
-                                 &header_.destination));
+  RETURN_IF_ERROR(WriteAddresses(&RuleMatch::source, FW_FIELD_SOURCE, FW_IMAGE_SOURCE_DECIDES,
+                                 &header_.source));
+  RETURN_IF_ERROR(WriteAddresses(&RuleMatch::destination, FW_FIELD_DESTINATION,
+                                 FW_IMAGE_DESTINATION_DECIDES, &header_.destination));
   WritePorts(&RuleMatch::source_ports, FW_FIELD_SOURCE_PORT, &header_.source_ports);
   WritePorts(&RuleMatch::destination_ports, FW_FIELD_DESTINATION_PORT, &header_.destination_ports);
   WriteVectors();
