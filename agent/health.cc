@@ -36,6 +36,30 @@ void AddStackEnds(const std::vector<ProgramStackEnds>& programs, nlohmann::json*
   (*out)["programs"] = std::move(list);
 }
 
+void AddModules(const ModuleHost& host, nlohmann::json* out) {
+  nlohmann::json list = nlohmann::json::array();
+  for (const ModuleView& module : host.Views()) {
+    nlohmann::json row = {{"name", module.name},
+                          {"enabled", module.enabled},
+                          {"state", ModuleStateName(module.state)},
+                          {"why", module.why},
+                          {"detail", module.detail_text},
+                          {"level", module.governor.level},
+                          {"cpu_percent", 100 * module.governor.cpu},
+                          {"cpu_share_percent", 100 * module.governor.share},
+                          {"memory_bytes", module.governor.memory_bytes},
+                          {"memory_share_bytes", module.governor.memory_share_bytes},
+                          {"steps_down", module.governor.steps_down},
+                          {"steps_up", module.governor.steps_up}};
+    const nlohmann::json details =
+        nlohmann::json::parse(module.details_json, nullptr, /*allow_exceptions=*/false);
+    if (details.is_object()) row["details"] = details;
+    list.push_back(std::move(row));
+  }
+  (*out)["modules"] = std::move(list);
+  (*out)["budget"] = {{"percent", 100 * host.budget()}, {"used_percent", 100 * host.used()}};
+}
+
 nlohmann::json ToJson(const TableReport& report) {
   nlohmann::json tables = nlohmann::json::array();
   for (const TableListing::Row& row : report.listing.rows) {
@@ -77,9 +101,34 @@ void Health::SetSampler(std::string kind, std::string note) {
   sampler_note_ = std::move(note);
 }
 
+void Health::SetHost(const ModuleHost* host) {
+  base::MutexLock lock(mutex_);
+  host_ = host;
+}
+
 std::string Health::HealthText() const {
   base::MutexLock lock(mutex_);
-  return sampler_note_.empty() ? "ok\n" : fmt::format("ok\n{}\n", sampler_note_);
+  std::string text = sampler_note_.empty() ? "ok\n" : fmt::format("ok\n{}\n", sampler_note_);
+  if (host_ == nullptr) return text;
+  for (const ModuleView& module : host_->Views()) {
+    // The note has said it already, and more of it.
+    const bool noted = !sampler_note_.empty() && sampler_note_.starts_with(module.why);
+    if (!module.enabled || module.state == ModuleState::kActive || noted) continue;
+    text += fmt::format("module {} is {}: {}\n", module.name, ModuleStateName(module.state),
+                        module.why);
+  }
+  return text;
+}
+
+std::optional<transport::HttpResponse> Health::AskModules(
+    const transport::HttpRequest& request) const {
+  const ModuleHost* host = nullptr;
+  {
+    base::MutexLock lock(mutex_);
+    host = host_;
+  }
+  // The page ends before the host does.
+  return host == nullptr ? std::nullopt : host->Handle(request);
 }
 
 void Health::WindowClosed(const ClosedWindow& window) {
@@ -106,6 +155,15 @@ void Health::SetUploader(const Uploader* uploader) {
 
 std::string Health::Problem() const {
   base::MutexLock lock(mutex_);
+  if (host_ != nullptr) {
+    for (const ModuleView& module : host_->Views()) {
+      if (module.name != "cpu" || module.state != ModuleState::kOff) continue;
+      if (!module.enabled || module.governed_off) return "";
+      if (window_ms_ != 0 || !module.why.empty()) {
+        return fmt::format("module cpu is off: {}", module.why);
+      }
+    }
+  }
   if (window_ms_ == 0) return "sampling has not started";
   const uint64_t silent_ms = (clock_.MonotonicNs() - last_window_ns_) / 1'000'000;
   // Three windows and the time that names may take.
@@ -120,6 +178,7 @@ std::string Health::StatusJson() const {
   nlohmann::json out = {{"windows", windows_}, {"samples", samples_}};
   if (program_ends_ != nullptr) AddStackEnds(program_ends_->Programs(), &out);
   if (!sampler_.empty()) out["sampler"] = {{"kind", sampler_}, {"note", sampler_note_}};
+  if (host_ != nullptr) AddModules(*host_, &out);
   if (uploader_ != nullptr) {
     const UploaderStatus upload = uploader_->Status();
     out["upload"] = {{"connected", upload.connected},
@@ -140,6 +199,7 @@ std::string Health::TablesJson() const {
 transport::HttpResponse HandleAgentRequest(const transport::HttpRequest& request,
                                            const base::MetricsRegistry& metrics,
                                            const Health& health) {
+  if (auto answer = health.AskModules(request)) return *std::move(answer);
   if (request.method != "GET" && request.method != "HEAD") {
     return transport::ErrorResponse(405, "only GET and HEAD");
   }

@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 
+#include "agent/core/module_host.h"
 #include "agent/cpu/profiler.h"
 #include "agent/upload/uploader.h"
 #include "base/clock.h"
@@ -27,15 +28,22 @@ class Health {
   void SetTables(TableReport report) ABSL_LOCKS_EXCLUDED(mutex_);
   // What /healthz and /status say about where samples come from; `note` is "" for the best.
   void SetSampler(std::string kind, std::string note) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Whose modules /healthz and /status tell of; nullptr before it ends, and in a replay.
+  void SetHost(const ModuleHost* host) ABSL_LOCKS_EXCLUDED(mutex_);
   // nullptr before the uploader ends.
   void SetUploader(const Uploader* uploader) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // "" when sampling runs and windows close in time, else what is wrong. A server that is away is
-  // no ill health: the spool takes the windows.
+  // no ill health: the spool takes the windows. Nor is a module other than the profiler that is
+  // off, or one that the budget has switched off.
   std::string Problem() const ABSL_LOCKS_EXCLUDED(mutex_);
-  // "ok", and a line that says so when the sampler is a fallback.
+  // "ok", a line that says so when the sampler is a fallback, and one for each other module that is
+  // enabled and not active.
   std::string HealthText() const ABSL_LOCKS_EXCLUDED(mutex_);
-  // {"sampler":…,"windows":…,"samples":…,"complete_stacks":0.998,"programs":[…],"upload":{…}};
+  // What a module answers, if the path is one's.
+  std::optional<transport::HttpResponse> AskModules(const transport::HttpRequest& request) const
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  // {"sampler":…,"modules":[{"name":"cpu","state":"active","why":"",…}],"budget":{…},"windows":…,"samples":…,"complete_stacks":0.998,"programs":[…],"upload":{…}};
   // complete: of the stacks with a user part, those that end at a proven root, since the start.
   std::string StatusJson() const ABSL_LOCKS_EXCLUDED(mutex_);
   // The latest report; "" before the first one (no unwinding by tables here).
@@ -44,6 +52,7 @@ class Health {
  private:
   const base::Clock& clock_;
   mutable base::Mutex mutex_;
+  const ModuleHost* host_ ABSL_GUARDED_BY(mutex_) = nullptr;
   const Uploader* uploader_ ABSL_GUARDED_BY(mutex_) = nullptr;
   std::string sampler_ ABSL_GUARDED_BY(mutex_);
   std::string sampler_note_ ABSL_GUARDED_BY(mutex_);

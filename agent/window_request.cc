@@ -66,4 +66,15 @@ absl::StatusOr<ingest::UploadWindowRequest> MakeUploadRequest(const ClosedWindow
   return request;
 }
 
+void AddModules(std::span<const ModuleView> modules, ingest::UploadWindowRequest* request) {
+  for (const ModuleView& module : modules) {
+    // The last window of one that is being stopped says nothing new.
+    if (!module.enabled || module.stopping) continue;
+    ingest::ModuleState* out = request->add_modules();
+    out->set_name(module.name);
+    out->set_state(std::string(ModuleStateName(module.state)));
+    out->set_why(profile::ToValidUtf8(module.why));
+  }
+}
+
 }  // namespace firewatch::agent

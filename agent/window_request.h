@@ -2,9 +2,11 @@
 // From a closed window to the bytes of one upload.
 #pragma once
 
+#include <span>
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "agent/core/module_host.h"
 #include "agent/cpu/window.h"
 #include "proto/ingest.pb.h"
 
@@ -14,5 +16,8 @@ namespace firewatch::agent {
 // (agent id, sequence, protocol version).
 absl::StatusOr<ingest::UploadWindowRequest> MakeUploadRequest(const ClosedWindow& window,
                                                               const std::string& node);
+
+// The states of the modules that are enabled, for the server's page.
+void AddModules(std::span<const ModuleView> modules, ingest::UploadWindowRequest* request);
 
 }  // namespace firewatch::agent

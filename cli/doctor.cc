@@ -8,6 +8,8 @@
 #include <string_view>
 
 #include "agent/cpu/features.h"
+#include "agent/modules.h"
+#include "cli/doctor_modules.h"
 
 namespace firewatch::cli {
 namespace {
@@ -46,6 +48,13 @@ int RunDoctor(bool quiet) {
                : fallback  ? " warn"
                            : "  ok ",
                "sampler", agent::DescribeBestSource(features));
+    // The profiler's needs are the lines above.
+    for (const auto& module : agent::MakeModules({})) {
+      if (module->name() == "cpu") continue;
+      bool runs = true;
+      fmt::print("{}", FormatNeeds(module->name(), module->Needs(), &runs));
+      degraded |= !runs;
+    }
     if (!can_sample) {
       fmt::print(
           "\nNothing can be sampled here{}. What works: the server, looking at stored profiles,\n"

@@ -12,6 +12,7 @@
 #include "base/status.h"
 #include "cli/debuginfo.h"
 #include "cli/doctor.h"
+#include "cli/doctor_modules.h"
 #include "cli/doctor_tables.h"
 #include "cli/record.h"
 #include "cli/stacks.h"
@@ -135,8 +136,11 @@ int Main(int argc, char** argv) {
   std::string agent_address = "127.0.0.1:7172";
   CLI::Option* tables_flag = doctor_command->add_flag(
       "--tables", doctor_tables, "The unwind tables and the memory of a running agent");
-  doctor_command->add_option("--agent", agent_address, "Page of that agent")
-      ->needs(tables_flag)
+  bool doctor_modules = false;
+  doctor_command
+      ->add_flag("--modules", doctor_modules, "The modules of a running agent and what they cost")
+      ->excludes(tables_flag);
+  doctor_command->add_option("--agent", agent_address, "Page of that agent, for these two")
       ->capture_default_str();
 
   DebugInfoOptions debuginfo;
@@ -173,6 +177,7 @@ int Main(int argc, char** argv) {
   if (record_command->parsed()) return Record(record);
   if (stacks.pid != 0) return RunStacks(stacks);
   if (doctor_tables) return RunDoctorTables(agent_address);
+  if (doctor_modules) return RunDoctorModules(agent_address);
   if (doctor_sampler) return PrintBestSampler();
   return RunDoctor(doctor_quiet);
 }

@@ -73,6 +73,8 @@ class LineBuilds {
   // Waits for its share of CPU time, not for the helper.
   bool over_budget() const { return !wanted_.empty() && !allowed_; }
 
+  uint64_t cpu_ns() const { return queue_.cpu_ns(); }  // of the helper
+
  private:
   struct Wanted {
     FileIdentity file;

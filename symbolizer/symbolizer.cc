@@ -116,6 +116,7 @@ class SymbolizerImpl final : public Symbolizer {
                        std::vector<SymbolFrame>* frames) override;
   KernelSymbol LookupKernel(uint64_t address) override;
   std::string_view KernelReason() override { return kernel_.Reason(); }
+  uint64_t HelperCpuNs() const override { return queue_.cpu_ns() + lines_.cpu_ns(); }
   uint64_t MappedBytes() const override { return mapped_bytes_ + kernel_.mapped_bytes(); }
 
  private:

@@ -204,6 +204,9 @@ class Symbolizer {
   // "" when kernel names can be had, else the reason (kptr_restrict, no permission).
   virtual std::string_view KernelReason() = 0;
 
+  // CPU time of the helpers so far, those that have ended included.
+  virtual uint64_t HelperCpuNs() const { return 0; }
+
   // Memory that the index files occupy as clean page cache, for /metrics.
   virtual uint64_t MappedBytes() const = 0;
 };

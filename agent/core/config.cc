@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // One table lists the settings; flags and the file both set them as text through it, so that a
-// value is checked by the same code and refused in the same words. Exceptions of CLI11 and yaml-cpp
-// end in this file.
+// value is checked by the same code and refused in the same words. Exceptions of CLI11 end in this
+// file, those of yaml-cpp in config_node.cc.
 #include "agent/core/config.h"
 
 #include <limits.h>
 #include <unistd.h>
-#include <yaml-cpp/yaml.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -101,14 +100,30 @@ absl::Status AddPid(AgentConfig* config, const std::string& text) {
 
 absl::Status SetModules(AgentConfig* config, const std::string& text) {
   config->modules.clear();
+  const std::string known = fmt::format("{}", fmt::join(config->known_modules, ", "));
   for (std::string_view rest = text; !rest.empty();) {
     const size_t comma = rest.find(',');
     const std::string_view name = rest.substr(0, comma);
-    if (name != "cpu") return base::InvalidArgument("there is no module \"{}\"; known: cpu", name);
+    if (std::ranges::find(config->known_modules, name) == config->known_modules.end()) {
+      return base::InvalidArgument("there is no module \"{}\"; known: {}", name, known);
+    }
     config->modules.emplace_back(name);
     rest.remove_prefix(comma == std::string_view::npos ? rest.size() : comma + 1);
   }
-  if (config->modules.empty()) return base::InvalidArgument("no module is named; known: cpu");
+  if (config->modules.empty()) return base::InvalidArgument("no module is named; known: {}", known);
+  return absl::OkStatus();
+}
+
+absl::Status SetBudget(AgentConfig* config, const std::string& text) {
+  const std::string_view number = std::string_view(text).substr(0, text.find('%'));
+  double percent = 0;
+  const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), percent);
+  if (error != std::errc() || end != number.data() + number.size() ||
+      text.size() - number.size() > 1 || !(percent >= 0.01 && percent <= 100)) {
+    return base::InvalidArgument("{} is not in 0.01..100 percent", text);
+  }
+  config->budget_percent = percent;
+  config->explicit_budget = true;
   return absl::OkStatus();
 }
 
@@ -157,18 +172,19 @@ struct Setting {
   const char* help;
   Shape shape;
   absl::Status (*set)(AgentConfig*, const std::string&);
+  bool of_cpu = false;  // belongs to the section `cpu`
 };
 
-constexpr std::array<Setting, 21> kSettings = {{
+constexpr std::array<Setting, 22> kSettings = {{
     {"server", "ADDR", "Where windows are sent: gRPC, HOST:PORT (127.0.0.1:7070)", Shape::kOne,
      SetText<&AgentConfig::server>},
     {"http", "ADDR", "The agent's own page: /metrics, /healthz (127.0.0.1:7172)", Shape::kOne,
      SetText<&AgentConfig::http>},
-    {"hz", "N", "Samples per second and CPU, 1..999 (19)", Shape::kOne, SetHz},
+    {"hz", "N", "Samples per second and CPU, 1..999 (19)", Shape::kOne, SetHz, true},
     {"sampler", "NAME", "auto, ebpf, perf or ptrace; auto takes the first that is allowed (auto)",
-     Shape::kOne, SetSampler},
+     Shape::kOne, SetSampler, true},
     {"window", "DURATION", "How much time one upload covers: 500ms, 10s, 1m (10s)", Shape::kOne,
-     SetWindow},
+     SetWindow, true},
     {"spool", "DIR", "Windows that wait for the server, and the agent's id", Shape::kOne,
      SetText<&AgentConfig::spool_directory>},
     {"spool-max-bytes", "BYTES", "Bound of the spool, the oldest is dropped (256MiB)", Shape::kOne,
@@ -186,13 +202,20 @@ constexpr std::array<Setting, 21> kSettings = {{
     {"service", "NAME", "The service of every process here, instead of what is discovered",
      Shape::kOne, SetText<&AgentConfig::service>},
     {"node", "NAME", "The node's name (host name)", Shape::kOne, SetText<&AgentConfig::node>},
-    {"cgroup", "PATH", "Only processes of this cgroup; may be repeated", Shape::kList, AddCgroup},
-    {"pid", "PID", "Only this process and its children; may be repeated", Shape::kList, AddPid},
-    {"modules", "NAMES", "What runs, separated by commas (cpu)", Shape::kOne, SetModules},
+    {"cgroup", "PATH", "Only processes of this cgroup; may be repeated", Shape::kList, AddCgroup,
+     true},
+    {"pid", "PID", "Only this process and its children; may be repeated", Shape::kList, AddPid,
+     true},
+    {"modules", "NAMES", "What runs, separated by commas; --help lists them below", Shape::kOne,
+     SetModules},
+    {"budget", "PERCENT",
+     "Of the machine's CPU time, for everything together; an explicit --hz is lowered only with it "
+     "(1)",
+     Shape::kOne, SetBudget},
     {"replay", "FILE", "Read recorded events instead of the kernel's, then end", Shape::kOne,
      SetText<&AgentConfig::replay_path>},
     {"record-events", "FILE", "Also write every event to FILE, for --replay", Shape::kOne,
-     SetText<&AgentConfig::record_events_path>},
+     SetText<&AgentConfig::record_events_path>, true},
     {"insecure", "", "Allow a page outside loopback, without TLS", Shape::kSwitch, SetInsecure},
     {"log-level", "LEVEL", "trace, debug, info, warn or error (info)", Shape::kOne, SetLogLevel},
 }};
@@ -203,33 +226,44 @@ void Clear(AgentConfig* config, std::string_view name) {
   if (name == "cgroup") config->cgroups.clear();
 }
 
-std::string_view NearestKey(std::string_view key) {
+std::string_view NearestKey(const AgentConfig& config, std::string_view key, bool of_cpu) {
   std::vector<std::string_view> names;
-  for (const Setting& setting : kSettings) names.emplace_back(setting.name);
+  for (const Setting& setting : kSettings) {
+    if (!of_cpu || setting.of_cpu) names.emplace_back(setting.name);
+  }
+  if (!of_cpu) names.insert(names.end(), config.known_modules.begin(), config.known_modules.end());
   return NearestWord(key, names);
+}
+
+const Setting* FindSetting(std::string_view key) {
+  const auto* found = std::find_if(kSettings.begin(), kSettings.end(),
+                                   [key](const Setting& known) { return key == known.name; });
+  return found == kSettings.end() ? nullptr : found;
 }
 
 // --- the file ------------------------------------------------------------------------------------
 
 // The texts of one key: a scalar, a list of scalars, or a map for labels.
-absl::StatusOr<std::vector<std::string>> Texts(const Setting& setting, const YAML::Node& node) {
+absl::StatusOr<std::vector<std::string>> Texts(const Setting& setting, const ConfigNode& node) {
   std::vector<std::string> texts;
-  if (node.IsScalar()) {
-    texts.push_back(node.Scalar());
-  } else if (node.IsSequence() && setting.shape != Shape::kSwitch) {
+  if (node.kind() == ConfigNode::Kind::kScalar) {
+    texts.push_back(node.text());
+  } else if (node.kind() == ConfigNode::Kind::kList && setting.shape != Shape::kSwitch) {
     std::string joined;
-    for (const YAML::Node& item : node) {
-      if (!item.IsScalar()) return base::InvalidArgument("a list of plain values is expected");
-      joined += (joined.empty() ? "" : ",") + item.Scalar();
-      texts.push_back(item.Scalar());
+    for (const ConfigNode& item : node.items()) {
+      if (item.kind() != ConfigNode::Kind::kScalar) {
+        return base::InvalidArgument("a list of plain values is expected");
+      }
+      joined += (joined.empty() ? "" : ",") + item.text();
+      texts.push_back(item.text());
     }
     if (setting.shape == Shape::kOne) texts = {joined};
-  } else if (node.IsMap() && setting.shape == Shape::kPairs) {
-    for (const auto& pair : node) {
-      if (!pair.first.IsScalar() || !pair.second.IsScalar()) {
+  } else if (!node.entries().empty() && setting.shape == Shape::kPairs) {
+    for (const ConfigEntry& pair : node.entries()) {
+      if (pair.value.kind() != ConfigNode::Kind::kScalar) {
         return base::InvalidArgument("NAME: VALUE is expected");
       }
-      texts.push_back(pair.first.Scalar() + "=" + pair.second.Scalar());
+      texts.push_back(pair.key + "=" + pair.value.text());
     }
   } else {
     return base::InvalidArgument("a plain value is expected");
@@ -237,37 +271,67 @@ absl::StatusOr<std::vector<std::string>> Texts(const Setting& setting, const YAM
   return texts;
 }
 
-absl::Status ApplyNode(AgentConfig* config, const std::string& key, const YAML::Node& value) {
-  const auto* setting =
-      std::find_if(kSettings.begin(), kSettings.end(),
-                   [&key](const Setting& known) { return std::string_view(known.name) == key; });
-  if (setting == kSettings.end()) {
-    return base::InvalidArgument("unknown key \"{}\"; did you mean \"{}\"?", key, NearestKey(key));
-  }
-  ASSIGN_OR_RETURN(const std::vector<std::string> texts, Texts(*setting, value));
+absl::Status ApplySetting(AgentConfig* config, const Setting& setting, const ConfigNode& value) {
+  ASSIGN_OR_RETURN(const std::vector<std::string> texts, Texts(setting, value));
   for (const std::string& text : texts) {
-    RETURN_IF_ERROR(base::Annotate(setting->set(config, text), key));
+    RETURN_IF_ERROR(base::Annotate(setting.set(config, text), setting.name));
+  }
+  if (setting.of_cpu) {
+    ConfigSection& cpu = config->sections["cpu"];
+    if (const ConfigNode* other = cpu.Find(setting.name); other != nullptr) {
+      return base::InvalidArgument("\"{}\" is given twice, first at {}", setting.name,
+                                   other->Place());
+    }
+    cpu = cpu.With(setting.name, value);
+  } else {
+    config->given[setting.name] = texts;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ApplySection(AgentConfig* config, const ConfigEntry& section) {
+  if (section.value.kind() != ConfigNode::Kind::kMap) {
+    return base::InvalidArgument("{}: {}: KEY: VALUE lines are expected", section.value.Place(),
+                                 section.key);
+  }
+  if (section.key != "cpu") {
+    config->sections[section.key] = section.value;
+    return absl::OkStatus();
+  }
+  for (const ConfigEntry& entry : section.value.entries()) {
+    const Setting* setting = FindSetting(entry.key);
+    if (setting == nullptr || !setting->of_cpu) {
+      return base::InvalidArgument("{}: unknown key \"{}\" in cpu; did you mean \"{}\"?",
+                                   entry.value.Place(), entry.key,
+                                   NearestKey(*config, entry.key, true));
+    }
+    RETURN_IF_ERROR(
+        base::Annotate(ApplySetting(config, *setting, entry.value), entry.value.Place()));
   }
   return absl::OkStatus();
 }
 
 absl::Status ApplyFile(AgentConfig* config, const std::string& path) {
-  try {
-    const YAML::Node root = YAML::LoadFile(path);
-    if (root.IsNull()) return absl::OkStatus();  // only comments
-    if (!root.IsMap()) return base::InvalidArgument("{}: KEY: VALUE lines are expected", path);
-    for (const auto& pair : root) {
-      const int line = pair.first.Mark().line + 1;
-      const std::string key = pair.first.IsScalar() ? pair.first.Scalar() : "";
-      RETURN_IF_ERROR(
-          base::Annotate(ApplyNode(config, key, pair.second), fmt::format("{}:{}", path, line)));
-    }
-    return absl::OkStatus();
-  } catch (const YAML::BadFile&) {
-    return base::InvalidArgument("{}: cannot be read", path);
-  } catch (const YAML::Exception& error) {
-    return base::InvalidArgument("{}:{}: {}", path, error.mark.line + 1, error.msg);
+  ASSIGN_OR_RETURN(const ConfigNode root, ReadConfigFile(path));
+  if (!root.present()) return absl::OkStatus();  // only comments
+  if (root.kind() != ConfigNode::Kind::kMap) {
+    return base::InvalidArgument("{}: KEY: VALUE lines are expected", path);
   }
+  for (const ConfigEntry& entry : root.entries()) {
+    if (std::ranges::find(config->known_modules, entry.key) != config->known_modules.end()) {
+      RETURN_IF_ERROR(ApplySection(config, entry));
+      continue;
+    }
+    const Setting* setting = FindSetting(entry.key);
+    if (setting == nullptr) {
+      return base::InvalidArgument("{}: unknown key \"{}\"; did you mean \"{}\"?",
+                                   entry.value.Place(), entry.key,
+                                   NearestKey(*config, entry.key, false));
+    }
+    RETURN_IF_ERROR(
+        base::Annotate(ApplySetting(config, *setting, entry.value), entry.value.Place()));
+  }
+  return absl::OkStatus();
 }
 
 // --- flags ---------------------------------------------------------------------------------------
@@ -275,11 +339,17 @@ absl::Status ApplyFile(AgentConfig* config, const std::string& path) {
 using FlagTexts = std::map<std::string, std::vector<std::string>>;
 
 // Fills `texts` with what was given. A message (help, version) ends the program.
-absl::StatusOr<std::string> ReadFlags(int argc, const char* const* argv, FlagTexts* texts) {
+absl::StatusOr<std::string> ReadFlags(int argc, const char* const* argv,
+                                      std::span<const KnownModule> modules, FlagTexts* texts) {
   CLI::App app("Samples every process of this machine and sends profiles to a firewatch-server.",
                "firewatch-agent");
   app.set_version_flag("--version", "firewatch-agent " FIREWATCH_VERSION "\n");
-  std::map<std::string, CLI::Option*> options;
+  std::string footer = "Modules:";
+  for (const KnownModule& module : modules) {
+    footer += fmt::format("{} {}{}", &module == modules.data() ? "" : ",", module.name,
+                          module.on_by_default ? " (on)" : " (off)");
+  }
+  app.footer(footer + "\nSIGHUP reads the file again.");
   for (const Setting& setting : kSettings) {
     const std::string flag = std::string("--") + setting.name;
     std::vector<std::string>& target = (*texts)[setting.name];
@@ -311,9 +381,21 @@ absl::StatusOr<std::string> ReadFlags(int argc, const char* const* argv, FlagTex
 absl::Status ApplyFlags(AgentConfig* config, const FlagTexts& flags) {
   for (const Setting& setting : kSettings) {
     const std::vector<std::string>& texts = flags.at(setting.name);
-    if (!texts.empty()) Clear(config, setting.name);
+    if (texts.empty()) continue;
+    Clear(config, setting.name);
+    const std::string flag = fmt::format("--{}", setting.name);
+    std::vector<ConfigNode> nodes;
     for (const std::string& text : texts) {
-      RETURN_IF_ERROR(base::Annotate(setting.set(config, text), fmt::format("--{}", setting.name)));
+      RETURN_IF_ERROR(base::Annotate(setting.set(config, text), flag));
+      nodes.push_back(ConfigNode::Scalar(text, flag));
+    }
+    if (setting.of_cpu) {
+      ConfigNode value = setting.shape == Shape::kList ? ConfigNode::List(std::move(nodes), flag)
+                                                       : std::move(nodes.back());
+      ConfigSection& cpu = config->sections["cpu"];
+      cpu = cpu.With(setting.name, std::move(value));
+    } else {
+      config->given[setting.name] = texts;
     }
   }
   return absl::OkStatus();
@@ -348,10 +430,15 @@ AgentConfig Defaults() {
 
 }  // namespace
 
-absl::StatusOr<AgentConfig> ParseAgentConfig(int argc, const char* const* argv) {
+absl::StatusOr<AgentConfig> ParseAgentConfig(int argc, const char* const* argv,
+                                             std::span<const KnownModule> modules) {
   AgentConfig config = Defaults();
+  for (const KnownModule& module : modules) {
+    config.known_modules.push_back(module.name);
+    if (module.on_by_default) config.modules.push_back(module.name);
+  }
   FlagTexts flags;
-  ASSIGN_OR_RETURN(config.message, ReadFlags(argc, argv, &flags));
+  ASSIGN_OR_RETURN(config.message, ReadFlags(argc, argv, modules, &flags));
   if (!config.message.empty()) return config;
   if (const auto& path = flags[std::string(kFileKey)]; !path.empty()) {
     config.config_path = path.back();

@@ -15,9 +15,11 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
+const KnownModule kModules[] = {{"cpu"}, {"network"}, {"enforce", false}};
+
 absl::StatusOr<AgentConfig> Parse(std::vector<const char*> flags) {
   flags.insert(flags.begin(), "firewatch-agent");
-  return ParseAgentConfig(static_cast<int>(flags.size()), flags.data());
+  return ParseAgentConfig(static_cast<int>(flags.size()), flags.data(), kModules);
 }
 
 std::string ErrorOf(const std::vector<const char*>& flags) {
@@ -49,7 +51,9 @@ TEST(ConfigTest, DefaultsAreThoseOfThePlan) {
   EXPECT_EQ(config->hz, 19u);
   EXPECT_EQ(config->window_ms, 10'000u);
   EXPECT_EQ(config->spool_max_bytes, 268'435'456u);
-  EXPECT_THAT(config->modules, ElementsAre("cpu"));
+  EXPECT_THAT(config->modules, ElementsAre("cpu", "network"));
+  EXPECT_EQ(config->budget_percent, 1);
+  EXPECT_FALSE(config->explicit_budget);
   EXPECT_FALSE(config->insecure);
   EXPECT_EQ(config->debuginfo_server, "");
   EXPECT_FALSE(config->node.empty());
@@ -137,7 +141,8 @@ TEST(ConfigTest, LabelWithoutValueIsRefused) {
 }
 
 TEST(ConfigTest, ModuleThatDoesNotExistIsRefused) {
-  EXPECT_EQ(ErrorOf({"--modules", "cpu,gpu"}), "--modules: there is no module \"gpu\"; known: cpu");
+  EXPECT_EQ(ErrorOf({"--modules", "cpu,gpu"}),
+            "--modules: there is no module \"gpu\"; known: cpu, network, enforce");
 }
 
 TEST(ConfigTest, ProcessIdZeroIsRefused) {
@@ -222,6 +227,53 @@ TEST_F(ConfigFileTest, FileOfCommentsChangesNothing) {
 
 TEST_F(ConfigFileTest, FileThatIsMissingIsNamed) {
   EXPECT_EQ(ErrorOf({"--config", "/nonexistent/a.yaml"}), "/nonexistent/a.yaml: cannot be read");
+}
+
+TEST_F(ConfigFileTest, SectionOfCpuIsTheSameAsItsFlatKeys) {
+  const std::string path =
+      Write("cpu:\n  hz: 49\n  window: 1m\n  pid: [7]\nnetwork:\n  top: 5\nbudget: 2%\n");
+  const auto config = Parse({"--config", path.c_str(), "--window", "5s"});
+  ASSERT_TRUE(config.ok()) << base::ToString(config.status());
+  EXPECT_EQ(config->hz, 49u);
+  EXPECT_EQ(config->window_ms, 5000u);
+  EXPECT_EQ(config->budget_percent, 2);
+  EXPECT_TRUE(config->explicit_budget);
+  const ConfigSection& cpu = config->sections.at("cpu");
+  EXPECT_EQ(cpu.Find("hz")->text(), "49");
+  EXPECT_EQ(cpu.Find("hz")->Place(), path + ":2");
+  EXPECT_EQ(cpu.Find("window")->Place(), "--window");
+  EXPECT_EQ(config->sections.at("network").Find("top")->Place(), path + ":6");
+}
+
+TEST_F(ConfigFileTest, UnknownKeyOfASectionIsNamedWithTheNearest) {
+  const std::string path = Write("cpu:\n  widnow: 1m\n");
+  EXPECT_EQ(ErrorOf({"--config", path.c_str()}),
+            path + ":2: unknown key \"widnow\" in cpu; did you mean \"window\"?");
+}
+
+TEST_F(ConfigFileTest, SectionNamesCountAsNearestKeys) {
+  const std::string path = Write("netwrok:\n  top: 1\n");
+  EXPECT_EQ(ErrorOf({"--config", path.c_str()}),
+            path + ":1: unknown key \"netwrok\"; did you mean \"network\"?");
+}
+
+TEST_F(ConfigFileTest, SettingInsideAndOutsideOfItsSectionIsRefused) {
+  const std::string path = Write("hz: 5\ncpu:\n  hz: 6\n");
+  EXPECT_EQ(ErrorOf({"--config", path.c_str()}),
+            path + ":3: \"hz\" is given twice, first at " + path + ":1");
+}
+
+TEST_F(ConfigFileTest, SectionThatIsAPlainValueIsRefused) {
+  const std::string path = Write("network: on\n");
+  EXPECT_EQ(ErrorOf({"--config", path.c_str()}),
+            path + ":1: network: KEY: VALUE lines are expected");
+}
+
+TEST(ConfigTest, BudgetIsAPercentage) {
+  EXPECT_EQ(Parse({"--budget", "0.5"})->budget_percent, 0.5);
+  EXPECT_EQ(ErrorOf({"--budget", "0"}), "--budget: 0 is not in 0.01..100 percent");
+  EXPECT_EQ(ErrorOf({"--budget", "2%%"}), "--budget: 2%% is not in 0.01..100 percent");
+  EXPECT_EQ(ErrorOf({"--budget", "much"}), "--budget: much is not in 0.01..100 percent");
 }
 
 TEST(DurationTest, UnitsAreMilliseconds) {

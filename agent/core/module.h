@@ -61,6 +61,8 @@ struct ModuleUsage {
   // Work that comes in lumps and is spread over ten minutes: building tables and indexes, in
   // helper processes, too. Not part of cpu_ns.
   uint64_t building_cpu_ns = 0;
+  // The part of it that was done by threads in context.threads: they are not charged twice.
+  uint64_t building_in_threads_ns = 0;
   // Run time of its BPF programs as the kernel counts it (bpf_prog_info.run_time_ns). It grows only
   // while the kernel keeps statistics; the host switches them on for a second now and then.
   uint64_t bpf_run_ns = 0;
@@ -84,6 +86,8 @@ struct ModuleContext {
   std::string state_directory;
   // The module's share of the agent's memory: maps and heap together.
   uint64_t memory_limit_bytes = 0;
+  // What the kernel charges for the maps of all other modules together, now.
+  std::function<uint64_t()> map_bytes_of_others;
   // The user has given --budget: what he has also asked for explicitly may then be lowered.
   bool explicit_budget = false;
   // On the same path and with the same care as profiles: spooled, sent, acknowledged. Fill in node,
@@ -137,7 +141,7 @@ class Module {
 
   // Levels that work: 0 is everything, DetailLevels() - 1 the least. Off is one more, and Stop.
   virtual int DetailLevels() const { return 1; }
-  // "19 Hz", "without histograms": for the log and the page.
+  // "19 Hz", "without histograms": for the log and the page. Any thread, between Start and Stop.
   virtual std::string DetailText(int /*level*/) const { return "everything"; }
   // Between Start and Stop; may take effect a moment later. A Start begins with level 0 in force.
   virtual void SetDetail(int /*level*/) {}

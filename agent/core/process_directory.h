@@ -46,7 +46,7 @@ struct ProcessDirectoryOptions {
   std::string cgroup_root = "/sys/fs/cgroup";
   LabelOptions labels;
   size_t max_living = 32'768;
-  size_t max_ended = 16'384;  // 2 to 3 MB at most; beyond, the oldest goes
+  size_t max_ended = 8'192;  // 2 MB; beyond, the oldest goes
   uint64_t keep_ended_ns = 60'000'000'000;
 };
 

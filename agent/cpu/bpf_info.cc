@@ -53,6 +53,16 @@ uint64_t LeastBytesOf(const bpf_map* map) {
 
 }  // namespace
 
+uint64_t BpfRunNs(std::span<const int> program_fds) {
+  uint64_t sum = 0;
+  for (const int fd : program_fds) {
+    bpf_prog_info info{};
+    uint32_t size = sizeof(info);
+    if (bpf_obj_get_info_by_fd(fd, &info, &size) == 0) sum += info.run_time_ns;
+  }
+  return sum;
+}
+
 uint64_t MapChargedBytes(int map_fd) {
   std::ifstream info(fmt::format("/proc/self/fdinfo/{}", map_fd));
   for (std::string name; info >> name;) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -30,6 +31,9 @@ absl::StatusOr<base::UniqueFd> EnableBpfStats();
 
 // Of the programs of `object` that are loaded.
 std::vector<BpfProgramStats> ReadProgramStats(const bpf_object* object);
+
+// Run time of these programs together, as the kernel has counted it. Any thread.
+uint64_t BpfRunNs(std::span<const int> program_fds);
 
 // Bytes that the kernel charges for one map; 0 when its fdinfo does not tell.
 uint64_t MapChargedBytes(int map_fd);

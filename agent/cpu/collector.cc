@@ -98,7 +98,13 @@ void Collector::CloseWindow(base::WallTime start, base::WallTime end) {
   closing_start_ = start;
   closing_end_ = end;
   open_ = 1 - open_;
+  if (hz_ != 0) windows_[open_].SetHz(hz_);
   if (last_sample_ns_ > kExitedGraceNs) table_.Expire(last_sample_ns_ - kExitedGraceNs);
+}
+
+void Collector::SetHz(uint32_t hz) {
+  hz_ = hz;
+  windows_[open_].SetHz(hz);
 }
 
 std::vector<std::pair<std::string, uint64_t>> Collector::TakeNewLosses() {

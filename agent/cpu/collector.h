@@ -39,6 +39,8 @@ class Collector {
   // Ends the open window and begins the next. The ended one waits for outstanding names and unwind
   // tables: call FinishClosed until it returns true. CHECKs that the one before is finished.
   void CloseWindow(base::WallTime start, base::WallTime end);
+  // The rate of the samples from now on; call it right after CloseWindow.
+  void SetHz(uint32_t hz);
   bool has_closed() const { return closing_active_; }
   // Hands the ended window to the sink when every file has been read, or now when `force`.
   // Waits up to `wait_ms` for files. True when nothing is left to finish.
@@ -71,6 +73,7 @@ class Collector {
   std::array<Window, 2> windows_;  // the open one, and the one that is being closed
   DeferredUnwinder deferred_;      // samples that will come into them
   size_t open_ = 0;
+  uint32_t hz_ = 0;  // 0: as the windows were made
   bool closing_active_ = false;
   base::WallTime closing_start_;
   base::WallTime closing_end_;

@@ -132,7 +132,7 @@ struct FallbackSampler::Impl {
     loss_counters[loss]->Add(count);
   }
 
-  const FallbackOptions options;
+  FallbackOptions options;  // but for its rate as it was opened with
   ProcessTable& table;
   Scope scope = Scope::kMachine;
   bool with_kernel = true;
@@ -520,6 +520,25 @@ size_t FallbackSampler::Stop(SampleCallback callback) {
 }
 
 std::array<uint64_t, FW_LOSS_COUNT> FallbackSampler::Losses() const { return impl_->losses; }
+absl::Status FallbackSampler::SetHz(uint32_t hz, SampleCallback callback) {
+  if (impl_->scope != Impl::Scope::kMachine) {
+    return absl::UnimplementedError("the events of threads keep the rate that they were opened at");
+  }
+  if (hz < 1 || hz > 999) {
+    return base::InvalidArgument("sampling rate {} Hz: must be 1 to 999", hz);
+  }
+  impl_->Consume(impl_->clock.MonotonicNs(), callback);
+  // The side-band is part of these events, so they stay open. cpu-clock has made a period of the
+  // frequency that it was opened with (perf_swevent_init_hrtimer).
+  uint64_t value = impl_->hardware_cycles ? hz : 1'000'000'000 / hz;
+  for (const base::UniqueFd& event : impl_->events) {
+    if (::ioctl(event.get(), PERF_EVENT_IOC_PERIOD, &value) != 0) {
+      return base::ErrnoStatus(errno, "change the sampling rate");
+    }
+  }
+  impl_->options.sampler.hz = hz;
+  return absl::OkStatus();
+}
 uint32_t FallbackSampler::hz() const { return impl_->options.sampler.hz; }
 bool FallbackSampler::hardware_cycles() const { return impl_->hardware_cycles; }
 size_t FallbackSampler::cpu_count() const { return impl_->rings.size(); }

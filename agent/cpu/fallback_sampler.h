@@ -49,6 +49,8 @@ class FallbackSampler : public SampleSource {
   size_t Stop(SampleCallback callback) override;
   std::array<uint64_t, FW_LOSS_COUNT> Losses() const override;
   uint32_t hz() const override;
+  // Only where the whole machine is sampled: events that children have inherited cannot be reached.
+  absl::Status SetHz(uint32_t hz, SampleCallback callback) override;
   bool hardware_cycles() const override;
   size_t cpu_count() const override;
 

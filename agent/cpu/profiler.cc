@@ -54,6 +54,12 @@ WindowOptions LimitedWindow(const ProfilerOptions& options) {
   return window;
 }
 
+uint64_t ThreadNs() {
+  timespec time{};
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return static_cast<uint64_t>(time.tv_sec) * kSecondNs + static_cast<uint64_t>(time.tv_nsec);
+}
+
 void ClearEvent(int fd) {
   uint64_t value = 0;
   [[maybe_unused]] const ssize_t got = ::read(fd, &value, sizeof(value));
@@ -74,7 +80,8 @@ Profiler::Profiler(ProfilerOptions options, ProcessTable& table, symbolizer::Sym
                  },
                  {.bytes = std::min<size_t>(DeferredLimits().bytes,
                                             options_.memory_limit_bytes / kDeferredShare)}),
-      budget_(options_.memory_limit_bytes, options_.rss_anon_bytes) {}
+      budget_(options_.memory_limit_bytes, options_.rss_anon_bytes),
+      symbolizer_(symbolizer) {}
 
 void Profiler::NoteSource(ClosedWindow* window) const {
   window->sampler = SourceKindName(opened_.source->kind());
@@ -113,6 +120,7 @@ absl::Status Profiler::Prepare(ProcessTable& table, symbolizer::Symbolizer& symb
     CHECK(opened_.source->DeliverEventsTo(
         [this](const ProcessEvent& event) { DeliverEvent(event); }));
   }
+  hz_ = opened_.source->hz();
   budget_.SetFixedBytes(opened_.source->map_bytes());
   if (TableMemory* memory = opened_.source->table_memory(); memory != nullptr) {
     known_files_ =
@@ -131,12 +139,15 @@ absl::Status Profiler::Prepare(ProcessTable& table, symbolizer::Symbolizer& symb
   if (!epoll_.valid()) return base::ErrnoStatus(errno, "epoll_create1");
   stop_event_.Reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!stop_event_.valid()) return base::ErrnoStatus(errno, "eventfd");
+  rate_event_.Reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!rate_event_.valid()) return base::ErrnoStatus(errno, "eventfd");
   ASSIGN_OR_RETURN(window_timer_, MakeTimer());
   ASSIGN_OR_RETURN(names_timer_, MakeTimer());
   ASSIGN_OR_RETURN(tick_timer_, MakeTimer());
   ASSIGN_OR_RETURN(tables_timer_, MakeTimer());
   std::vector<int> waits = {opened_.source->WaitFd(), stop_event_.get(), window_timer_.get(),
-                            names_timer_.get(),       tick_timer_.get(), tables_timer_.get()};
+                            names_timer_.get(),       tick_timer_.get(), tables_timer_.get(),
+                            rate_event_.get()};
   if (opened_.sideband != nullptr) waits.push_back(opened_.sideband->WaitFd());
   for (const int fd : waits) {
     epoll_event event{};
@@ -153,6 +164,19 @@ void Profiler::Stop() {
   const uint64_t one = 1;
   // eventfd writes are async-signal-safe; a full counter already means "stop".
   [[maybe_unused]] const ssize_t written = ::write(stop_event_.get(), &one, sizeof(one));
+}
+
+void Profiler::RequestHz(uint32_t hz) {
+  wanted_hz_ = hz;
+  const uint64_t one = 1;
+  [[maybe_unused]] const ssize_t written = ::write(rate_event_.get(), &one, sizeof(one));
+}
+
+Profiler::Costs Profiler::costs() const {
+  const uint64_t in_thread = building_ns_.load(std::memory_order_relaxed);
+  return {.building_ns = in_thread + helper_ns_.load(std::memory_order_relaxed),
+          .building_in_thread_ns = in_thread,
+          .map_bytes = opened_.source->map_bytes() + slab_bytes_.load(std::memory_order_relaxed)};
 }
 
 void Profiler::DeliverEvent(const ProcessEvent& event) {
@@ -177,17 +201,23 @@ void Profiler::Drain() {
   const uint64_t until_ns = clock_.MonotonicNs();
   opened_.source->Drain([this](const SampleRecord& sample) { DeliverSample(sample); });
   DeliverEvents(until_ns);
-  collector_.CollectNames();
   AdvanceTables();
 }
 
-// Tables are wanted for the very next sample, so a helper that is at work is asked every few
-// milliseconds.
+// Takes what the helper has read, and loads tables. Tables are wanted for the very next sample, so
+// a helper that is at work is asked every few milliseconds.
 void Profiler::AdvanceTables() {
-  if (known_files_ == nullptr) return;
+  const uint64_t begun_ns = ThreadNs();
+  collector_.CollectNames();
+  if (known_files_ != nullptr) LoadTables();
+  building_ns_ += ThreadNs() - begun_ns;
+}
+
+void Profiler::LoadTables() {
   const uint64_t now_ns = clock_.MonotonicNs();
   const uint64_t now_s = now_ns / kSecondNs;
   known_files_->Advance(now_s);
+  slab_bytes_ = known_files_->store().slab_bytes();
   ObeyMemoryLimit(now_ns);
   const bool wanted = known_files_->building() || collector_.waits_for_tables();
   if (wanted != tables_timer_armed_) {
@@ -202,6 +232,9 @@ void Profiler::AdvanceTables() {
 }
 
 MemoryBudget::Room Profiler::TableRoom() {
+  if (options_.other_map_bytes) {
+    budget_.SetFixedBytes(opened_.source->map_bytes() + options_.other_map_bytes());
+  }
   budget_.SetReservedBytes(collector_.deferred_free_bytes());
   return budget_.ForTables();
 }
@@ -230,6 +263,29 @@ void Profiler::ReportTables() {
 
 void Profiler::CloseWindow() {
   Drain();
+  helper_ns_ = symbolizer_.HelperCpuNs();
+  EndWindow();
+}
+
+// The samples of the old rate are all in the window that ends, those of the new one in the next.
+void Profiler::ChangeHz() {
+  const uint32_t hz = wanted_hz_;
+  if (hz == opened_.source->hz()) return;
+  Drain();
+  const absl::Status status =
+      opened_.source->SetHz(hz, [this](const SampleRecord& sample) { DeliverSample(sample); });
+  if (!status.ok()) {
+    spdlog::warn("the sampling rate stays at {} Hz: {}", opened_.source->hz(),
+                 base::Message(status));
+    return;
+  }
+  EndWindow();
+  hz_ = opened_.source->hz();
+  collector_.SetHz(opened_.source->hz());
+  ArmTimer(window_timer_.get(), options_.window_ms);
+}
+
+void Profiler::EndWindow() {
   // The one before is handed over with the names it has: windows never pile up.
   if (collector_.has_closed()) collector_.FinishClosed(true);
   const base::WallTime now = clock_.Now();
@@ -272,12 +328,14 @@ absl::Status Profiler::Run() {
       } else if (fd == window_timer_.get()) {
         ClearEvent(fd);
         CloseWindow();
+      } else if (fd == rate_event_.get()) {
+        ClearEvent(fd);
+        ChangeHz();
       } else if (fd == names_timer_.get()) {
         ClearEvent(fd);
         FinishClosed();
       } else if (fd == tables_timer_.get()) {
         ClearEvent(fd);
-        collector_.CollectNames();
         AdvanceTables();
       } else if (fd == tick_timer_.get()) {
         ClearEvent(fd);

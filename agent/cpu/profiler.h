@@ -4,6 +4,7 @@
 // sample on the machine the loop wakes once per window.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -45,6 +46,8 @@ struct ProfilerOptions {
   // Called about every tick_ms on the loop's thread when set; false stops the loop.
   std::function<bool()> on_tick;
   uint64_t tick_ms = 200;
+  // Charged BPF maps of others in this process, which count against the limit, too.
+  std::function<uint64_t()> other_map_bytes;
   // Bound of RssAnon and charged BPF maps together (agent/core/memory.h): unwind tables get what is
   // left, and stacks that wait or stand in a window have their share at most.
   uint64_t memory_limit_bytes = uint64_t{64} << 20;
@@ -67,6 +70,19 @@ class Profiler {
   // Until Stop(). The last, partial window is delivered before it returns: a stop loses nothing.
   absl::Status Run();
   void Stop();
+  // Another sampling rate, from any thread: the window ends early and the next one has the new
+  // rate, so that every sample has the weight of its own. One that the source refuses is logged.
+  void RequestHz(uint32_t hz);
+
+  // What it costs beside the time of Run's thread; any thread.
+  struct Costs {
+    uint64_t building_ns = 0;            // helpers, and this thread's part of making tables
+    uint64_t building_in_thread_ns = 0;  // the latter alone
+    uint64_t map_bytes = 0;              // all maps, slabs included
+  };
+  Costs costs() const;
+  // Any thread.
+  uint32_t hz() const { return hz_.load(std::memory_order_relaxed); }
 
   const SampleSource& source() const { return *opened_.source; }
   // Why it is not a better one, one line per refusal; empty when it is the best.
@@ -86,6 +102,9 @@ class Profiler {
   void DeliverSample(const SampleRecord& sample);
   void Drain();
   void AdvanceTables();
+  void LoadTables();
+  void ChangeHz();
+  void EndWindow();
   MemoryBudget::Room TableRoom();
   void ObeyMemoryLimit(uint64_t now_ns);
   void ReportTables();
@@ -105,6 +124,11 @@ class Profiler {
   uint64_t loads_reported_ = 0;
   bool tables_timer_armed_ = false;
   std::unique_ptr<ReplayWriter> recorder_;
+  std::atomic<uint32_t> wanted_hz_{0};
+  std::atomic<uint32_t> hz_{0};
+  std::atomic<uint64_t> helper_ns_{0}, building_ns_{0}, slab_bytes_{0};
+  symbolizer::Symbolizer& symbolizer_;
+  base::UniqueFd rate_event_;
   base::UniqueFd epoll_, stop_event_, window_timer_, names_timer_, tick_timer_, tables_timer_;
   base::WallTime window_start_;
   uint64_t closed_at_ns_ = 0;  // monotonic

@@ -83,6 +83,7 @@ struct PtraceSampler::Impl {
   Impl(const PtraceOptions& options, ProcessTable& process_table,
        symbolizer::Symbolizer& symbolizer, base::MetricsRegistry& registry)
       : hz(std::min(options.sampler.hz, options.max_hz)),
+        max_hz(options.max_hz),
         table(process_table),
         targets(LivingDescendants(options.sampler.pids)),
         unwinder(symbolizer),
@@ -122,7 +123,8 @@ struct PtraceSampler::Impl {
     loss_counters[loss]->Add();
   }
 
-  const uint32_t hz;
+  uint32_t hz;  // max_hz at most
+  const uint32_t max_hz;
   ProcessTable& table;
   TracedThreads targets;
   Ptracer tracer;
@@ -381,6 +383,12 @@ size_t PtraceSampler::Stop(SampleCallback) {
 }
 
 std::array<uint64_t, FW_LOSS_COUNT> PtraceSampler::Losses() const { return impl_->losses; }
+// Nothing waits in a ring here: each sample is handed out when it is taken.
+absl::Status PtraceSampler::SetHz(uint32_t hz, SampleCallback /*callback*/) {
+  if (hz < 1) return base::InvalidArgument("sampling rate {} Hz: must be 1 or more", hz);
+  impl_->hz = std::min(hz, impl_->max_hz);
+  return absl::OkStatus();
+}
 uint32_t PtraceSampler::hz() const { return impl_->hz; }
 size_t PtraceSampler::cpu_count() const {
   return static_cast<size_t>(std::max(1L, ::sysconf(_SC_NPROCESSORS_ONLN)));

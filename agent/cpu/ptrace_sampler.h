@@ -51,6 +51,7 @@ class PtraceSampler : public SampleSource {
   size_t Stop(SampleCallback callback) override;
   std::array<uint64_t, FW_LOSS_COUNT> Losses() const override;
   uint32_t hz() const override;
+  absl::Status SetHz(uint32_t hz, SampleCallback callback) override;
   size_t cpu_count() const override;
   PauseStats Pauses() const override;
 

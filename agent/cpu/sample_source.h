@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
 #include "agent/core/events.h"
 #include "agent/cpu/sample.h"
 #include "agent/cpu/table_memory.h"
@@ -78,6 +79,12 @@ class SampleSource {
   virtual std::array<uint64_t, FW_LOSS_COUNT> Losses() const = 0;
 
   virtual uint32_t hz() const = 0;
+  // Another rate from now on. Hands every sample of the old rate to `callback` first; those of the
+  // new one come with the next Drain, so that the caller can close a window in between. On an error
+  // the old rate stays. Unimplemented: this source cannot change it.
+  virtual absl::Status SetHz(uint32_t /*hz*/, SampleCallback /*callback*/) {
+    return absl::UnimplementedError("this source keeps its sampling rate");
+  }
   virtual bool hardware_cycles() const { return false; }  // else cpu-clock
   virtual size_t cpu_count() const = 0;                   // CPUs that are being sampled now
   virtual uint64_t map_bytes() const { return 0; }  // what the kernel charges for our BPF maps
@@ -87,6 +94,8 @@ class SampleSource {
   // Our BPF maps by name, each with what the kernel charges for it.
   virtual std::vector<std::pair<std::string, uint64_t>> MapSizes() const { return {}; }
   virtual PauseStats Pauses() const { return {}; }
+  // Descriptors of our BPF programs, as long as the source lives.
+  virtual std::vector<int> ProgramFds() const { return {}; }
 };
 
 }  // namespace firewatch::agent

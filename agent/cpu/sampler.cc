@@ -114,7 +114,7 @@ struct Sampler::Impl {
   size_t Consume(SampleCallback callback);
   static int OnRecord(void* context, void* data, size_t size);
 
-  const SamplerOptions options;
+  SamplerOptions options;  // but for hz as it was opened with
   bool hardware_cycles = false;
 
   BpfSkeleton<cpu_bpf> skeleton;
@@ -357,6 +357,26 @@ size_t Sampler::Stop(SampleCallback callback) {
   return count;
 }
 
+absl::Status Sampler::SetHz(uint32_t hz, SampleCallback callback) {
+  if (hz < 1 || hz > 999) {
+    return base::InvalidArgument("sampling rate {} Hz: must be 1 to 999", hz);
+  }
+  // As in Stop: when the last ioctl returns, the ring has everything of the old rate.
+  for (const auto& [cpu, tick] : impl_->ticks) ::ioctl(tick.get(), PERF_EVENT_IOC_DISABLE, 0);
+  impl_->Consume(callback);
+  const uint32_t before = impl_->options.hz;
+  impl_->options.hz = hz;
+  absl::Status status = absl::OkStatus();
+  for (const auto& [cpu, tick] : std::exchange(impl_->ticks, {})) {
+    if (absl::Status opened = impl_->OpenTick(cpu); !opened.ok()) status = std::move(opened);
+  }
+  if (status.ok()) return status;
+  impl_->options.hz = before;
+  impl_->ticks.clear();
+  if (const absl::Status again = impl_->UpdateTicks(); !again.ok()) return again;
+  return status;
+}
+
 absl::Status Sampler::Follow(Pid pid) {
   if (impl_->options.pids.empty()) {
     return base::FailedPrecondition("follow pid {}: the sampler takes every process",
@@ -397,6 +417,14 @@ uint64_t Sampler::map_bytes() const {
 }
 TableMemory* Sampler::table_memory() { return impl_->tables.get(); }
 std::vector<std::pair<std::string, uint64_t>> Sampler::MapSizes() const { return impl_->map_sizes; }
+std::vector<int> Sampler::ProgramFds() const {
+  std::vector<int> fds;
+  bpf_program* program = nullptr;
+  bpf_object__for_each_program(program, impl_->skeleton->obj) {
+    if (const int fd = bpf_program__fd(program); fd >= 0) fds.push_back(fd);
+  }
+  return fds;
+}
 std::vector<BpfProgramStats> Sampler::ProgramStats() const {
   return ReadProgramStats(impl_->skeleton->obj);
 }

@@ -70,12 +70,15 @@ class Sampler : public SampleSource {
   std::array<uint64_t, FW_LOSS_COUNT> Losses() const override;
 
   uint32_t hz() const override;
+  absl::Status SetHz(uint32_t hz, SampleCallback callback) override;
   bool hardware_cycles() const override;
   size_t cpu_count() const override;
   uint64_t map_bytes() const override;
   TableMemory* table_memory() override;
   std::vector<std::pair<std::string, uint64_t>> MapSizes() const override;
   std::vector<BpfProgramStats> ProgramStats() const;
+  // Of its programs; valid as long as the sampler, and may be asked about from any thread.
+  std::vector<int> ProgramFds() const override;
 
  private:
   struct Impl;

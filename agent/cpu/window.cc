@@ -9,6 +9,7 @@
 #include <tuple>
 
 #include "agent/cpu/stack_ends.h"
+#include "base/check.h"
 #include "profile/builder.h"
 
 namespace firewatch::agent {
@@ -437,6 +438,11 @@ void Window::ReportGaps(const Gaps& gaps, ClosedWindow* closed) const {
   for (BinaryGaps& gaps_of : closed->binaries) {
     gaps_of.segments = symbolizer_.SegmentsOf(gaps_of.file);
   }
+}
+
+void Window::SetHz(uint32_t hz) {
+  CHECK(samples_ == 0);
+  options_.hz = hz;
 }
 
 ClosedWindow Window::Close(base::WallTime start, base::WallTime end) {

@@ -90,6 +90,9 @@ class Window {
   // one). Losses are the caller's to fill in.
   ClosedWindow Close(base::WallTime start, base::WallTime end);
 
+  // What a sample is worth from here on; CHECKs that the window is empty.
+  void SetHz(uint32_t hz);
+
   uint64_t samples() const { return samples_; }
   uint64_t stacks_full() const { return stacks_full_; }  // since Close
 
@@ -126,7 +129,7 @@ class Window {
   void AddToGroup(const Stack& stack, GroupBuilder& group);
   void ReportGaps(const Gaps& gaps, ClosedWindow* closed) const;
 
-  const WindowOptions options_;
+  WindowOptions options_;
   symbolizer::Symbolizer& symbolizer_;
   std::vector<Owner> owners_;
   absl::flat_hash_map<uint64_t, uint32_t> owner_of_incarnation_;

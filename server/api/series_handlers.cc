@@ -72,6 +72,12 @@ void WriteNodes(const std::vector<NodeStatus>& nodes, JsonWriter& json) {
     json.BeginObject().Key("node").Value(node.node).Key("last_seen_ms").Value(node.last_seen_ms);
     json.Key("hz").Value(node.sample_hz).Key("agent_version").Value(node.agent_version);
     json.Key("sampler").Value(node.sampler).Key("sampler_note").Value(node.sampler_note);
+    json.Key("modules").BeginArray();
+    for (const NodeModule& module : node.modules) {
+      json.BeginObject().Key("name").Value(module.name).Key("state").Value(module.state);
+      json.Key("why").Value(module.why).EndObject();
+    }
+    json.EndArray();
     json.Key("windows").Value(node.windows).Key("duplicates").Value(node.duplicates);
     json.Key("last_window_to_ms").Value(node.last_window_to_ms);
     json.Key("agents").Value(node.agents).EndObject();

@@ -45,6 +45,15 @@ absl::Status ForAgent(const absl::Status& status) {
   }
 }
 
+std::vector<NodeModule> ModulesOf(const ingest::UploadWindowRequest& request) {
+  std::vector<NodeModule> modules;
+  for (const ingest::ModuleState& module : request.modules()) {
+    modules.push_back({module.name(), module.state(), module.why()});
+    if (modules.size() == 32) break;
+  }
+  return modules;
+}
+
 }  // namespace
 
 IngestService::IngestService(IngestOptions options, ProfileStore& store, const base::Clock& clock,
@@ -109,7 +118,10 @@ absl::Status IngestService::UploadWindow(const ingest::UploadWindowRequest& requ
 
   response->set_duplicate(duplicate);
   nodes_.NoteWindow(batch, request.sample_hz(), duplicate, clock_.Now().unix_ms());
-  nodes_.NoteSampler(batch, request.sampler(), request.sampler_note());
+  if (request.sample_hz() != 0) {
+    nodes_.NoteSampler(batch, request.sampler(), request.sampler_note());
+  }
+  if (request.modules_size() != 0) nodes_.NoteModules(batch, ModulesOf(request));
   node_count_.Set(static_cast<double>(nodes_.size()));
   // Also of a window that was stored before: the answer to the first try may have been lost before
   // this line.

@@ -9,6 +9,9 @@ namespace {
 // Of what an agent says about its sampler, for the page.
 constexpr size_t kMaxSamplerBytes = 16;
 constexpr size_t kMaxNoteBytes = 1024;
+// Of what it says about its modules.
+constexpr size_t kMaxModules = 32;
+constexpr size_t kMaxModuleNameBytes = 32;
 
 constexpr int64_t kAgentAliveMs = 5 * 60'000;
 constexpr size_t kMaxAgentsPerNode = 16;
@@ -60,7 +63,8 @@ void NodeRegistry::NoteWindow(const WindowBatch& batch, uint32_t sample_hz, bool
   base::MutexLock lock(mutex_);
   Entry& entry = FindOrAdd(batch.tenant.value, batch.node);
   NodeStatus& status = entry.status;
-  status.sample_hz = sample_hz;
+  // Only the profiler's windows have a rate.
+  if (sample_hz != 0) status.sample_hz = sample_hz;
   status.last_seen_ms = std::max(status.last_seen_ms, now_ms);
   if (batch.window.from_ms >= status.last_window_from_ms) {
     status.last_window_from_ms = batch.window.from_ms;
@@ -76,6 +80,18 @@ void NodeRegistry::NoteSampler(const WindowBatch& batch, std::string_view sample
   NodeStatus& status = FindOrAdd(batch.tenant.value, batch.node).status;
   status.sampler = sampler.substr(0, kMaxSamplerBytes);
   status.sampler_note = note.substr(0, kMaxNoteBytes);
+}
+
+void NodeRegistry::NoteModules(const WindowBatch& batch, std::vector<NodeModule> modules) {
+  if (modules.size() > kMaxModules) modules.resize(kMaxModules);
+  for (NodeModule& module : modules) {
+    module.name.resize(std::min(module.name.size(), kMaxModuleNameBytes));
+    module.why.resize(std::min(module.why.size(), kMaxNoteBytes));
+    // What a page may compare with.
+    if (module.state != "active" && module.state != "degraded") module.state = "off";
+  }
+  base::MutexLock lock(mutex_);
+  FindOrAdd(batch.tenant.value, batch.node).status.modules = std::move(modules);
 }
 
 std::vector<NodeStatus> NodeRegistry::Nodes(int64_t now_ms) const {

@@ -15,6 +15,13 @@
 
 namespace firewatch::server {
 
+// A part of an agent, as the agent says it.
+struct NodeModule {
+  std::string name;   // "cpu"
+  std::string state;  // "active", "degraded", "off"
+  std::string why;    // "" when active
+};
+
 struct NodeStatus {
   std::string tenant;
   std::string node;
@@ -22,6 +29,7 @@ struct NodeStatus {
   uint32_t sample_hz = 0;
   std::string sampler;              // "ebpf", "perf", "ptrace"; "" from an agent that does not say
   std::string sampler_note;         // why it is a fallback; "" when it is none
+  std::vector<NodeModule> modules;  // those that are enabled; of the newest window that tells any
   int64_t last_seen_ms = 0;         // any call
   int64_t last_window_from_ms = 0;  // of the newest window stored; 0: none yet
   int64_t last_window_to_ms = 0;
@@ -43,6 +51,10 @@ class NodeRegistry {
 
   // What the newest window of a node was taken with.
   void NoteSampler(const WindowBatch& batch, std::string_view sampler, std::string_view note)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // At most 32 are kept, and of each text so much that a page can show it.
+  void NoteModules(const WindowBatch& batch, std::vector<NodeModule> modules)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Sorted by tenant and node.

@@ -18,6 +18,11 @@ export interface Series {
   total: number;
   groups: SeriesGroup[];
 }
+export interface NodeModule {
+  name: string; // cpu, network, enforce
+  state: 'active' | 'degraded' | 'off';
+  why: string; // '' when active
+}
 export interface NodeStatus {
   node: string;
   last_seen_ms: number;
@@ -25,6 +30,7 @@ export interface NodeStatus {
   agent_version: string;
   sampler?: string; // ebpf; perf and ptrace are fallbacks
   sampler_note?: string; // why, what that lacks and costs; '' for ebpf
+  modules?: NodeModule[]; // those that are enabled in the agent
 }
 export interface Status {
   version: string;
