@@ -3,11 +3,14 @@
 
 #include <utility>
 
+#include "agent/enforce/enforce_module.h"
+
 namespace firewatch::agent {
 
 ModuleList MakeModules(ModuleParts parts) {
   ModuleList modules;
   modules.push_back(std::make_unique<CpuModule>(std::move(parts.cpu)));
+  modules.push_back(std::make_unique<EnforceModule>());
   return modules;
 }
 

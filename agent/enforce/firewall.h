@@ -87,6 +87,11 @@ class Firewall {
   bool Tick();
 
   FirewallState State() const;
+  bool Attached() const { return IsAttached(ifindex_, directory_); }
+  // 0: nothing waits for a confirmation.
+  uint64_t ConfirmDeadlineNs() const {
+    return current_ ? current_->header().confirm_deadline_ns : 0;
+  }
   int events_fd() const { return program_->events_fd(); }
   // Of an event: the rule's name in the generation in force; "" for none or an older generation.
   std::string RuleName(uint64_t generation, uint32_t index) const;
