@@ -18,6 +18,7 @@
 #include "cli/record.h"
 #include "cli/stacks.h"
 #include "cli/symbolize.h"
+#include "cli/xdp.h"
 #include "symbolizer/symbolizer.h"
 
 namespace firewatch::cli {
@@ -69,6 +70,52 @@ void AddStacksOptions(CLI::App* doctor, StacksOptions* stacks) {
   doctor->add_flag("--json", stacks->json, "For programs to read")->needs(pid);
   doctor->add_option("--cache", stacks->cache_directory, "Where tables are kept")->needs(pid);
   doctor->add_option("--seed", stacks->seed, "Of the random moments")->needs(pid);
+}
+
+// The command that was given, or nothing.
+using XdpRun = int (*)(const XdpOptions&);
+void AddXdpCommands(CLI::App* app, XdpOptions* options, XdpRun* run) {
+  CLI::App* xdp = app->add_subcommand("xdp", "The packet firewall of a running agent.");
+  xdp->require_subcommand(1);
+  const auto add = [&](const std::string& name, const std::string& text, XdpRun what) {
+    CLI::App* command = xdp->add_subcommand(name, text);
+    command->add_option("--agent", options->agent, "Page of that agent")
+        ->type_name("ADDR")
+        ->capture_default_str();
+    command->callback([run, what] { *run = what; });
+    return command;
+  };
+  CLI::App* load =
+      add("load", "Put the rules of a file in force, whole or not at all.", RunXdpLoad);
+  load->add_option("file", options->file, "Rules in YAML (docs/firewall.md)")->required();
+  load->add_option("--interface", options->interface, "Where packets come in")
+      ->type_name("IF")
+      ->required();
+  load->add_flag("--dry-run", options->dry_run, "Count what would be dropped, drop nothing");
+  load->add_option("--confirm-within", options->confirm_within,
+                   "Undo it after this time unless confirmed: 60s")
+      ->type_name("DURATION");
+  load->add_flag("--allow-default-route", options->allow_default_route,
+                 "Also where the default route goes, without confirmation");
+  load->add_flag("--replace", options->replace, "Put out another program that is attached there");
+  load->add_option("--mode", options->mode, "auto, native, generic or tc")
+      ->check(CLI::IsMember({"auto", "native", "generic", "tc"}))
+      ->capture_default_str();
+  for (CLI::App* command : {add("list", "Rules in force, in the order they are asked.", RunXdpList),
+                            add("stats", "Packets and bytes per rule.", RunXdpStats)}) {
+    command->add_option("--interface", options->interface, "Only this one")->type_name("IF");
+    command->add_flag("--json", options->json, "For programs to read");
+  }
+  CLI::App* events = add("events", "Sampled drops, the newest last.", RunXdpEvents);
+  events->add_option("--limit", options->limit, "At most so many")->capture_default_str();
+  events->add_flag("--json", options->json, "For programs to read");
+  for (CLI::App* command :
+       {add("confirm", "Keep what was loaded with --confirm-within.", RunXdpConfirm),
+        add("unload", "Detach, and remove all of it.", RunXdpUnload)}) {
+    command->add_option("--interface", options->interface, "Which one")
+        ->type_name("IF")
+        ->required();
+  }
 }
 
 int Main(int argc, char** argv) {
@@ -186,12 +233,16 @@ int Main(int argc, char** argv) {
         ->type_name("ADDR")
         ->capture_default_str();
   }
+  XdpOptions xdp;
+  XdpRun xdp_run = nullptr;
+  AddXdpCommands(&app, &xdp, &xdp_run);
   // Only for the list of commands: it has llvm-symbolizer's grammar, see main().
   app.add_subcommand("symbolize",
                      "Functions and lines of addresses; a swap-in for llvm-symbolizer (--help).");
 
   CLI11_PARSE(app, argc, argv);
   record.hz_given = hz_option->count() > 0;
+  if (xdp_run != nullptr) return xdp_run(xdp);
   if (upload_command->parsed()) return RunDebugInfoUpload(debuginfo);
   if (list_command->parsed()) return RunDebugInfoList(debuginfo);
   if (record_command->parsed()) return Record(record);

@@ -16,8 +16,8 @@ import sys
 import tempfile
 
 # "may use", as in ARCHITECTURE.md. Of bpf/, user space sees only bpf/include/ and, in the agent, the
-# loaded programs themselves (skeletons, bpf/*.skel.h) and the walk as a host program (bpf/unwind.h); of web/, the server sees only the table of
-# built files (web/assets.h). A room may always use itself.
+# loaded programs themselves (skeletons, bpf/*.skel.h) and what is a host program, too (HOST_PROGRAMS); of web/, the server sees only the table
+# of built files (web/assets.h). A room may always use itself.
 MAY_USE = {
     "bpf": set(),
     "base": set(),
@@ -32,6 +32,7 @@ MAY_USE = {
     "tests": {"bpf", "base", "proto", "transport", "profile", "symbolizer", "agent", "server",
               "cli"},
 }
+HOST_PROGRAMS = {"bpf/unwind.h", "bpf/packet.h", "bpf/classify.h"}
 LOADS_BPF = {"agent", "tests"}  # may include skeletons, may link firewatch::bpf_NAME
 SOURCES = (".h", ".hpp", ".c", ".cc", ".cpp")
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"')
@@ -56,7 +57,7 @@ def judge_include(root, path, room, included):
         return f"{room} may not use {target}"
     if target == "bpf" and not included.startswith("bpf/include/"):
         if not (room in LOADS_BPF and
-                (included.endswith(".skel.h") or included == "bpf/unwind.h")):
+                (included.endswith(".skel.h") or included in HOST_PROGRAMS)):
             return "of bpf/, user space may include bpf/include/ only"
     if target == "web" and included != "web/assets.h":
         return "of web/, the server may include web/assets.h only"

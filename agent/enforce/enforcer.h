@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+// The firewalls of all interfaces, behind one HTTP interface:
+//
+//   GET  /api/v1/xdp                          interfaces, rules and counters
+//   GET  /api/v1/xdp/stats                    the same (?interface=IF)
+//   GET  /api/v1/xdp/events                   drops and samples, newest last (?limit=N)
+//   POST /api/v1/xdp/load?interface=IF        body: YAML, or JSON
+//   {"name","rules","lists":{NAME:TEXT}}
+//        &dry_run=1 &confirm_within_ms=N &allow_default_route=1 &replace=1
+//        &mode=auto|native|generic|tc
+//   POST /api/v1/xdp/confirm?interface=IF
+//   POST /api/v1/xdp/unload?interface=IF
+//
+// Errors: {"error": "..."}: 400 rules or parameters, 404 no such interface or nothing loaded, 409
+// refused as things are, 413 too large.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "agent/enforce/firewall.h"
+#include "agent/enforce/socket_owner.h"
+#include "base/clock.h"
+#include "base/metrics.h"
+#include "base/mutex.h"
+#include "base/unique_fd.h"
+#include "transport/http_server.h"
+
+namespace firewatch::agent {
+
+struct EnforcerOptions {
+  std::string pin_directory = "/sys/fs/bpf/firewatch";
+  size_t max_image_bytes = size_t{48} << 20;
+  // Runs around the body of the thread: measures it.
+  std::function<void(const std::function<void()>&)> run_thread = [](const auto& body) { body(); };
+};
+
+struct DropEvent {
+  fw_drop_event event{};
+  std::string interface, rule;
+  std::optional<SocketOwner> owner;  // of the destination's port, on this machine
+};
+
+// Any thread. One thread of its own waits for events and deadlines; it sleeps while there are none.
+class Enforcer {
+ public:
+  // Takes over what is pinned. `clock` must outlive it.
+  static absl::StatusOr<std::unique_ptr<Enforcer>> Start(EnforcerOptions options,
+                                                         const base::Clock& clock);
+  // Enforcement goes on.
+  ~Enforcer();
+  Enforcer(const Enforcer&) = delete;
+  Enforcer& operator=(const Enforcer&) = delete;
+
+  absl::Status Load(const std::string& interface, const RuleSet& rules, const LoadOptions& options)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status Confirm(const std::string& interface) ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status Unload(const std::string& interface) ABSL_LOCKS_EXCLUDED(mutex_);
+  std::vector<FirewallState> States() const ABSL_LOCKS_EXCLUDED(mutex_);
+  std::vector<DropEvent> Events(size_t limit) const ABSL_LOCKS_EXCLUDED(mutex_);
+  // What is pinned and could not be taken over: "eth0: why".
+  std::vector<std::string> Problems() const ABSL_LOCKS_EXCLUDED(mutex_);
+  std::optional<transport::HttpResponse> Handle(const transport::HttpRequest& request);
+
+ private:
+  struct Watched;
+  Enforcer(EnforcerOptions options, const base::Clock& clock);
+  transport::HttpResponse HandleLoad(const transport::HttpRequest& request);
+  void Watch() ABSL_LOCKS_EXCLUDED(mutex_);
+  void Wake();
+  void AddEvent(const std::string& interface, const fw_drop_event& event)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const EnforcerOptions options_;
+  const base::Clock& clock_;
+  base::UniqueFd wake_;
+  mutable base::Mutex mutex_;
+  std::map<std::string, std::unique_ptr<Watched>> firewalls_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, std::string> problems_ ABSL_GUARDED_BY(mutex_);
+  std::deque<DropEvent> events_ ABSL_GUARDED_BY(mutex_);
+  SocketOwners owners_ ABSL_GUARDED_BY(mutex_);
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  std::thread thread_;
+};
+
+}  // namespace firewatch::agent

@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: Apache-2.0
+// The loaded program by BPF_PROG_TEST_RUN: a frame in, verdict and counters out. Nothing is
+// attached and nothing is pinned.
+#include <bpf/bpf.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <string>
+
+#include "agent/enforce/firewall_program.h"
+#include "agent/enforce/random_rules.h"
+#include "agent/enforce/reference.h"
+#include "agent/enforce/rules_file.h"
+#include "base/clock.h"
+
+namespace firewatch::agent {
+namespace {
+
+constexpr uint32_t kXdpDrop = 1, kXdpPass = 2;
+
+class FirewallProgramTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (::geteuid() != 0) GTEST_SKIP() << "needs root to load BPF programs";
+    auto program = FirewallProgram::Load("");
+    ASSERT_TRUE(program.ok()) << program.status();
+    program_ = *std::move(program);
+  }
+
+  void Load(const RuleSet& rules, ImageOptions options) {
+    const auto image = BuildImage(rules, options);
+    ASSERT_TRUE(image.ok()) << image.status();
+    auto map = ImageMap::Create(*image);
+    ASSERT_TRUE(map.ok()) << map.status();
+    const absl::Status put = program_->Put(0, *map);
+    ASSERT_TRUE(put.ok()) << put;
+    map_ = std::make_unique<ImageMap>(*std::move(map));
+  }
+  RuleSet Parse(const std::string& yaml) {
+    auto rules = ParseRules(yaml, "test", [](const std::string&) { return std::string(); });
+    EXPECT_TRUE(rules.ok()) << rules.status();
+    return rules.ok() ? *std::move(rules) : RuleSet();
+  }
+  void Load(const std::string& yaml) {
+    const RuleSet rules = Parse(yaml);
+    Load(rules, PlainOptions(rules));
+  }
+  uint32_t Run(const std::vector<uint8_t>& frame, uint32_t repeat = 1) {
+    LIBBPF_OPTS(bpf_test_run_opts, options, .data_in = frame.data(),
+                .data_size_in = static_cast<uint32_t>(frame.size()),
+                .repeat = static_cast<int>(repeat));
+    EXPECT_EQ(::bpf_prog_test_run_opts(program_->xdp_fd(), &options), 0) << errno;
+    return options.retval;
+  }
+  bool Drops(const FrameBuilder& frame) { return Run(frame.Bytes()) == kXdpDrop; }
+  uint64_t Count(fw_firewall_count which) const { return program_->Counts()[which]; }
+
+  std::unique_ptr<FirewallProgram> program_;
+  std::unique_ptr<ImageMap> map_;
+};
+
+FrameBuilder Tcp4(uint32_t source, uint16_t port, uint8_t flags = 2) {
+  return FrameBuilder().Ipv4(source, Ip4(10, 0, 0, 1), kProtocolTcp).Tcp(40'000, port, flags);
+}
+
+TEST_F(FirewallProgramTest, WithoutRulesEverythingPasses) {
+  EXPECT_FALSE(Drops(Tcp4(1, 80)));
+  EXPECT_EQ(Count(FW_FIREWALL_NO_RULES), 1u);
+}
+
+TEST_F(FirewallProgramTest, EveryFieldIsLookedAt) {
+  const std::string head = "rules:\n- {name: r, action: drop, match: {";
+  const Address6 six{0x20010db800000000, 1};
+  const auto udp = FrameBuilder().Ipv4(Ip4(192, 0, 2, 7), Ip4(10, 0, 0, 1), 17).Udp(53, 5353);
+  const auto udp6 = FrameBuilder().Ipv6(six, {1, 2}, 17).Udp(53, 5353);
+  const auto ping = FrameBuilder().Ipv4(1, 2, 1).Icmp(8);
+  const auto ping6 = FrameBuilder().Ipv6(six, six, 58).Icmp(128);
+  const auto first = FrameBuilder().Ipv4(1, 2, 17, 0x2000).Udp(53, 5353);
+  const auto later = FrameBuilder().Ipv4(1, 2, 17, 1).Udp(53, 5353);
+  const struct {
+    const char* match;
+    FrameBuilder yes, no;
+  } kCases[] = {
+      {"src: 192.0.2.0/24", udp, udp6},
+      {"src: 192.0.2.7", udp, Tcp4(Ip4(192, 0, 2, 8), 80)},
+      {"src: [198.51.100.0/24, 192.0.2.6/31]", udp, Tcp4(Ip4(192, 0, 2, 8), 80)},
+      {"dst: 10.0.0.1", udp, first},
+      {"src: 2001:db8::/32", udp6, udp},
+      {"src: 2001:db8::1", udp6, FrameBuilder().Ipv6({six.high, 2}, six, 17).Udp(1, 2)},
+      {"protocol: udp", udp, ping},
+      {"protocol: [icmp, tcp]", ping, udp},
+      {"sport: 53", udp, Tcp4(1, 53)},
+      {"dport: 5000-6000", udp, Tcp4(1, 80)},
+      {"dport: [80, 443]", Tcp4(1, 443), udp},
+      {"tcp_flags: \"syn,!ack\"", Tcp4(1, 80, 2), Tcp4(1, 80, 18)},
+      {"tcp_flags: [ack]", Tcp4(1, 80, 16), udp},
+      {"protocol: icmp, icmp_type: echo-request", ping, FrameBuilder().Ipv4(1, 2, 1).Icmp(0)},
+      {"protocol: icmpv6, icmp_type: 128", ping6, ping},
+      {"fragment: true", first, udp},
+      {"fragment: later", later, first},
+      {"fragment: none", udp, later},
+      {"dport: 5353", first, later},
+      {"family: ipv6", udp6, udp},
+  };
+  for (const auto& one : kCases) {
+    SCOPED_TRACE(one.match);
+    Load(head + one.match + "}}\n");
+    EXPECT_EQ(Run(one.yes.Bytes()), kXdpDrop);
+    EXPECT_EQ(Run(one.no.Bytes()), kXdpPass);
+    EXPECT_TRUE(program_->ClearRuleCounts(0).ok());
+  }
+}
+
+TEST_F(FirewallProgramTest, HeaderChainsAreFollowed) {
+  Load("rules:\n- {name: dns, action: drop, match: {protocol: udp, dport: 53}}\n");
+  const auto vlan = [](int tags) {
+    FrameBuilder frame;
+    for (int i = 0; i < tags; ++i) frame.Vlan(7, i == 0 ? 0x88a8 : 0x8100);
+    return frame.Ipv4(1, 2, 17).Udp(1, 53);
+  };
+  EXPECT_TRUE(Drops(vlan(1)));
+  EXPECT_TRUE(Drops(vlan(2)));
+  EXPECT_FALSE(Drops(vlan(3)));
+  EXPECT_EQ(Count(FW_FIREWALL_NOT_IP), 1u);
+  EXPECT_TRUE(Drops(FrameBuilder().Ipv4(1, 2, 17, 0, 10).Udp(1, 53)));
+  // Hop-by-hop, destination options, routing, authentication, an atomic fragment.
+  FrameBuilder all;
+  all.Ipv6({}, {}, 0).Extension(60).Extension(43, 2).Extension(51);
+  all.U8(44).U8(4).Zeros(22);
+  all.FragmentHeader(17, 0).Udp(1, 53);
+  EXPECT_TRUE(Drops(all));
+  FrameBuilder eight, nine;
+  eight.Ipv6({}, {}, 60);
+  for (int i = 0; i < 8; ++i) eight.Extension(i < 7 ? 60 : 17);
+  EXPECT_TRUE(Drops(eight.Udp(1, 53)));
+  nine.Ipv6({}, {}, 60);
+  for (int i = 0; i < 9; ++i) nine.Extension(i < 8 ? 60 : 17);
+  EXPECT_FALSE(Drops(nine.Udp(1, 53)));
+  EXPECT_EQ(Count(FW_FIREWALL_HEADER_CHAIN), 1u);
+  EXPECT_FALSE(Drops(FrameBuilder().Ipv6({}, {}, 44).FragmentHeader(17, 8).Udp(1, 53)));
+}
+
+TEST_F(FirewallProgramTest, CutPacketsAreJudgedByWhatIsThere) {
+  Load(
+      "rules:\n- {name: ports, action: drop, match: {dport: 53}, priority: 1}\n"
+      "- {name: source, action: drop, match: {src: 192.0.2.0/24}, priority: 2}\n");
+  const std::vector<uint8_t> whole =
+      FrameBuilder().Ipv4(Ip4(192, 0, 2, 1), 2, 17).Udp(1, 53).Bytes();
+  for (size_t size = 14; size <= whole.size(); ++size) {
+    const std::vector<uint8_t> cut(whole.begin(), whole.begin() + static_cast<ptrdiff_t>(size));
+    EXPECT_EQ(Run(cut), size < 34 ? kXdpPass : kXdpDrop) << size;
+  }
+  EXPECT_EQ(Count(FW_FIREWALL_MALFORMED), 20u);
+  EXPECT_EQ(Count(FW_FIREWALL_TRANSPORT_CUT), 4u);
+  EXPECT_EQ(program_->RuleCounts(1).packets, 4u);
+  EXPECT_EQ(program_->RuleCounts(0).packets, 5u);
+  Load("malformed: drop\nrules: []\n");
+  EXPECT_EQ(Run(std::vector<uint8_t>(whole.begin(), whole.begin() + 33)), kXdpDrop);
+  EXPECT_EQ(Run(std::vector<uint8_t>(whole.begin(), whole.begin() + 37)), kXdpDrop);
+  EXPECT_EQ(Run(whole), kXdpPass);
+}
+
+TEST_F(FirewallProgramTest, CountersAreExact) {
+  Load(
+      "rules:\n- {name: count, action: count, match: {}, priority: 1}\n"
+      "- {name: sample, action: sample 1/10, match: {}, priority: 2}\n"
+      "- {name: pass, action: pass, match: {src: 192.0.2.0/24}, priority: 3}\n"
+      "- {name: drop, action: drop, match: {}, priority: 4}\n");
+  const auto dropped = Tcp4(1, 80).Bytes();
+  const auto passed = Tcp4(Ip4(192, 0, 2, 1), 80).Bytes();
+  EXPECT_EQ(Run(dropped, 1000), kXdpDrop);
+  EXPECT_EQ(Run(passed, 500), kXdpPass);
+  const uint64_t size = dropped.size();
+  EXPECT_EQ(program_->RuleCounts(0).packets, 1500u);
+  EXPECT_EQ(program_->RuleCounts(0).bytes, 1500 * size);
+  EXPECT_EQ(program_->RuleCounts(0).dropped_packets, 0u);
+  EXPECT_EQ(program_->RuleCounts(1).packets, 1500u);
+  EXPECT_NEAR(static_cast<double>(program_->RuleCounts(1).sampled), 150, 2);  // per CPU
+  EXPECT_EQ(program_->RuleCounts(2).packets, 500u);
+  EXPECT_EQ(program_->RuleCounts(3).dropped_packets, 1000u);
+  EXPECT_EQ(program_->RuleCounts(3).dropped_bytes, 1000 * size);
+  EXPECT_EQ(Count(FW_FIREWALL_SEEN), 1500u);
+  EXPECT_EQ(Count(FW_FIREWALL_DROPPED), 1000u);
+  EXPECT_EQ(Count(FW_FIREWALL_PASSED), 500u);
+}
+
+TEST_F(FirewallProgramTest, ADryRunCountsAndPasses) {
+  const RuleSet rules = Parse("rules:\n- {name: all, action: drop, match: {}}\n");
+  ImageOptions options = PlainOptions(rules);
+  options.dry_run = true;
+  Load(rules, options);
+  EXPECT_EQ(Run(Tcp4(1, 80).Bytes(), 10), kXdpPass);
+  EXPECT_EQ(program_->RuleCounts(0).would_drop_packets, 10u);
+  EXPECT_EQ(program_->RuleCounts(0).dropped_packets, 0u);
+  EXPECT_EQ(Count(FW_FIREWALL_WOULD_DROP), 10u);
+}
+
+TEST_F(FirewallProgramTest, RatesLetExactlyTheirBurstThrough) {
+  // So slow that nothing is added while the test runs.
+  for (const std::string per : {"rule", "source", "source/24"}) {
+    SCOPED_TRACE(per);
+    Load("rules:\n- {name: r, match: {}, action: {rate: {pps: 1, burst: 50, per: " + per + "}}}\n");
+    EXPECT_TRUE(program_->ClearRuleCounts(0).ok());
+    Run(Tcp4(Ip4(192, 0, 2, 1), 80).Bytes(), 200);
+    const uint64_t passed = 200 - program_->RuleCounts(0).dropped_packets;
+    EXPECT_GE(passed, 50u);
+    EXPECT_LE(passed, 52u);
+    // A neighbour in the same /24, and one elsewhere.
+    EXPECT_EQ(Run(Tcp4(Ip4(192, 0, 2, 2), 80).Bytes()) == kXdpPass, per == "source");
+    EXPECT_EQ(Run(Tcp4(Ip4(198, 51, 100, 1), 80).Bytes()) == kXdpPass, per != "rule");
+    SetUp();  // other buckets
+  }
+}
+
+TEST_F(FirewallProgramTest, BitsAreLimitedToo) {
+  Load("rules:\n- {name: r, match: {}, action: {rate: {bps: 8, burst_bytes: 5400}}}\n");
+  Run(Tcp4(1, 80).Bytes(), 200);  // 54 bytes each
+  EXPECT_EQ(200 - program_->RuleCounts(0).dropped_packets, 100u);
+}
+
+TEST_F(FirewallProgramTest, ARuleEndsWithItsTime) {
+  const RuleSet rules = Parse(
+      "rules:\n- {name: short, action: pass, ttl: 1s, match: {}, priority: 1}\n"
+      "- {name: all, action: drop, match: {}, priority: 2}\n");
+  ImageOptions options = PlainOptions(rules);
+  options.now_ns = base::SystemClock().MonotonicNs();
+  Load(rules, options);
+  EXPECT_FALSE(Drops(Tcp4(1, 80)));
+  options.now_ns -= 2'000'000'000;
+  Load(rules, options);
+  EXPECT_TRUE(Drops(Tcp4(1, 80)));
+  EXPECT_EQ(program_->RuleCounts(0).packets, 1u);
+}
+
+TEST_F(FirewallProgramTest, TheProgramItselfGoesBackWhenNobodyConfirms) {
+  const RuleSet drop = Parse("rules:\n- {name: all, action: drop, match: {}}\n");
+  ImageOptions options = PlainOptions(drop);
+  options.confirm_deadline_ns = base::SystemClock().MonotonicNs() + 60'000'000'000;
+  Load(drop, options);
+  EXPECT_TRUE(Drops(Tcp4(1, 80)));
+  options.confirm_deadline_ns = 1;
+  Load(drop, options);
+  EXPECT_FALSE(Drops(Tcp4(1, 80)));  // there was none before
+  EXPECT_EQ(Count(FW_FIREWALL_REVERTED), 1u);
+  const RuleSet before = Parse("rules:\n- {name: web, action: drop, match: {dport: 80}}\n");
+  const auto image = BuildImage(before, PlainOptions(before));
+  ASSERT_TRUE(image.ok());
+  const auto map = ImageMap::Create(*image);
+  ASSERT_TRUE(map.ok());
+  ASSERT_TRUE(program_->Put(1, *map).ok());
+  EXPECT_TRUE(Drops(Tcp4(1, 80)));
+  EXPECT_FALSE(Drops(Tcp4(1, 81)));
+  map_->ClearDeadline();  // confirmed after all
+  EXPECT_TRUE(Drops(Tcp4(1, 81)));
+}
+
+// The share of the property test that goes through the kernel; classify_test.cc has the million.
+TEST_F(FirewallProgramTest, RandomRulesAndPacketsAgreeWithTheSlowTwin) {
+  const char* text = std::getenv("FIREWATCH_KERNEL_PAIRS");
+  const uint64_t wanted = text != nullptr ? std::strtoull(text, nullptr, 10) : 10'000;
+  uint64_t pairs = 0;
+  uint64_t drops = 0;
+  for (uint64_t seed = 1'000; pairs < wanted; ++seed) {
+    RandomRules random(seed);
+    const RuleSet rules = random.Rules();
+    Load(rules, PlainOptions(rules));
+    for (size_t i = 0; i < rules.rules.size(); ++i) {
+      ASSERT_TRUE(program_->ClearRuleCounts(static_cast<uint32_t>(i)).ok());
+    }
+    std::vector<uint64_t> want_counts(rules.rules.size());
+    for (int i = 0; i < 500; ++i, ++pairs) {
+      const std::vector<uint8_t> frame = random.Frame();
+      if (frame.size() < 14) continue;
+      const ReferenceVerdict want = Judge(rules, frame);
+      ASSERT_EQ(Run(frame) == kXdpDrop, want.drop) << "seed " << seed << " packet " << i;
+      for (const size_t rule : want.reached) ++want_counts[rule];
+      drops += want.drop;
+    }
+    for (size_t i = 0; i < rules.rules.size(); ++i) {
+      ASSERT_EQ(program_->RuleCounts(static_cast<uint32_t>(i)).packets, want_counts[i])
+          << "seed " << seed << " rule " << i;
+    }
+  }
+  EXPECT_GT(drops, pairs / 10);
+  EXPECT_EQ(Count(FW_FIREWALL_BROKEN), 0u);
+}
+
+// A tenth more than was measured on 6.18 (131,276): who makes it dearer should know. The kernels
+// of tests/kernels have counts of their own.
+TEST_F(FirewallProgramTest, TheVerifierFollowsABoundedNumberOfInstructions) {
+  const uint32_t count = program_->verified_instructions();
+  if (count == 0) GTEST_SKIP() << "the kernel does not keep the count (before Linux 5.16)";
+  RecordProperty("verified_on_xdp", static_cast<int>(count));
+  EXPECT_LT(count, 500'000u);
+}
+
+}  // namespace
+}  // namespace firewatch::agent

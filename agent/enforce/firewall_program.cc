@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/enforce/firewall_program.h"
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <fmt/format.h>
+#include <linux/magic.h>
+#include <spdlog/spdlog.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+
+#include <cerrno>
+#include <filesystem>
+#include <vector>
+
+#include "agent/cpu/bpf_handles.h"
+#include "agent/cpu/bpf_info.h"
+#include "base/status.h"
+#include "bpf/enforce_xdp.skel.h"
+
+#ifndef BPF_F_XDP_HAS_FRAGS  // linux/bpf.h since 5.18
+#define BPF_F_XDP_HAS_FRAGS (1U << 5)
+#endif
+
+namespace firewatch::agent {
+namespace {
+
+class LoadedProgram final : public FirewallProgram {
+ public:
+  explicit LoadedProgram(BpfSkeleton<enforce_xdp_bpf> skeleton) : skeleton_(std::move(skeleton)) {
+    cpu_count_ = static_cast<size_t>(std::max(::libbpf_num_possible_cpus(), 1));
+  }
+
+  int xdp_fd() const override { return ::bpf_program__fd(skeleton_->progs.on_xdp); }
+  int tc_fd() const override { return ::bpf_program__fd(skeleton_->progs.on_tc); }
+  int bench_judge_fd() const override { return ::bpf_program__fd(skeleton_->progs.bench_judge); }
+  int bench_parse_fd() const override { return ::bpf_program__fd(skeleton_->progs.bench_parse); }
+  int bench_sources_fd() const override { return ::bpf_map__fd(skeleton_->maps.bench_sources); }
+  int events_fd() const override { return ::bpf_map__fd(skeleton_->maps.drop_events); }
+  int generations_fd() const override { return ::bpf_map__fd(skeleton_->maps.generations); }
+
+  absl::Status Put(uint32_t key, const ImageMap& image) override {
+    const int fd = image.fd();
+    if (::bpf_map_update_elem(generations_fd(), &key, &fd, BPF_ANY) == 0) return absl::OkStatus();
+    return base::ErrnoStatus(errno, "put the rules in force");
+  }
+  absl::Status Remove(uint32_t key) override {
+    if (::bpf_map_delete_elem(generations_fd(), &key) == 0 || errno == ENOENT) {
+      return absl::OkStatus();
+    }
+    return base::ErrnoStatus(errno, "remove a generation of rules");
+  }
+
+  fw_rule_counts RuleCounts(uint32_t slot) const override {
+    std::vector<fw_rule_counts> values(cpu_count_);
+    fw_rule_counts sum{};
+    const int fd = ::bpf_map__fd(skeleton_->maps.rule_counts);
+    if (::bpf_map_lookup_elem(fd, &slot, values.data()) != 0) return sum;
+    for (const fw_rule_counts& value : values) {
+      sum.packets += value.packets;
+      sum.bytes += value.bytes;
+      sum.dropped_packets += value.dropped_packets;
+      sum.dropped_bytes += value.dropped_bytes;
+      sum.would_drop_packets += value.would_drop_packets;
+      sum.would_drop_bytes += value.would_drop_bytes;
+      sum.sampled += value.sampled;
+    }
+    return sum;
+  }
+  absl::Status ClearRuleCounts(uint32_t slot) override {
+    const std::vector<fw_rule_counts> zeros(cpu_count_);
+    const int fd = ::bpf_map__fd(skeleton_->maps.rule_counts);
+    if (::bpf_map_update_elem(fd, &slot, zeros.data(), BPF_ANY) == 0) return absl::OkStatus();
+    return base::ErrnoStatus(errno, "clear the counters of a rule");
+  }
+  FirewallCounts Counts() const override {
+    const bpf_map* map = skeleton_->maps.cpus;
+    const size_t value_size = (::bpf_map__value_size(map) + 7) / 8 * 8;
+    std::vector<uint8_t> values(value_size * cpu_count_);
+    FirewallCounts sum{};
+    const uint32_t zero = 0;
+    if (::bpf_map_lookup_elem(::bpf_map__fd(map), &zero, values.data()) != 0) return sum;
+    for (size_t cpu = 0; cpu < cpu_count_; ++cpu) {
+      uint64_t counts[FW_FIREWALL_COUNT];  // what struct fw_cpu begins with
+      std::memcpy(counts, values.data() + cpu * value_size, sizeof(counts));
+      for (size_t i = 0; i < FW_FIREWALL_COUNT; ++i) sum[i] += counts[i];
+    }
+    return sum;
+  }
+
+  uint64_t map_bytes() const override { return ReadMapBytes(skeleton_->obj); }
+  uint64_t run_time_ns() const override {
+    uint64_t sum = 0;
+    for (const BpfProgramStats& stats : ReadProgramStats(skeleton_->obj)) sum += stats.run_time_ns;
+    return sum;
+  }
+  uint32_t verified_instructions() const override {
+    for (const BpfProgramStats& stats : ReadProgramStats(skeleton_->obj)) {
+      if (stats.name == "on_xdp") return stats.verified_instructions;
+    }
+    return 0;
+  }
+
+ private:
+  const BpfSkeleton<enforce_xdp_bpf> skeleton_;
+  size_t cpu_count_ = 1;
+};
+
+std::vector<bpf_map*> PinnedMaps(enforce_xdp_bpf* skeleton) {
+  return {skeleton->maps.generations,  skeleton->maps.rule_counts,    skeleton->maps.cpus,
+          skeleton->maps.rule_buckets, skeleton->maps.source_buckets, skeleton->maps.drop_events};
+}
+
+}  // namespace
+
+absl::Status MakePinDirectory(const std::string& directory) {
+  constexpr const char* kUsual = "/sys/fs/bpf";
+  struct statfs info{};
+  if (directory.starts_with(kUsual) &&
+      (::statfs(kUsual, &info) != 0 || static_cast<uint64_t>(info.f_type) != BPF_FS_MAGIC)) {
+    if (::mount("bpf", kUsual, "bpf", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0700") != 0) {
+      return base::Annotate(base::ErrnoStatus(errno, "mount"),
+                            "no BPF file system at /sys/fs/bpf, which rules are kept in");
+    }
+    spdlog::info("mounted a BPF file system at {}", kUsual);
+  }
+  std::error_code error;
+  std::filesystem::create_directories(directory, error);
+  if (error) return base::ErrnoStatus(error.value(), fmt::format("make {}", directory));
+  if (::statfs(directory.c_str(), &info) != 0 ||
+      static_cast<uint64_t>(info.f_type) != BPF_FS_MAGIC) {
+    return base::FailedPrecondition("{} is not on a BPF file system", directory);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<FirewallProgram>> FirewallProgram::Load(const std::string& directory,
+                                                                       bool benchmarks) {
+  LibbpfLog log;
+  BpfSkeleton<enforce_xdp_bpf> skeleton(enforce_xdp_bpf::open());
+  if (skeleton == nullptr) return base::ErrnoStatus(errno, "open the firewall's BPF object");
+  ::bpf_program__set_autoload(skeleton->progs.bench_judge, benchmarks);
+  ::bpf_program__set_autoload(skeleton->progs.bench_parse, benchmarks);
+  ::bpf_map__set_autocreate(skeleton->maps.bench_sources, benchmarks);
+  // Frames of more than one page need a flag that kernels before 5.18 refuse, as they lack the
+  // helper that tells their length.
+  if (::libbpf_probe_bpf_helper(BPF_PROG_TYPE_XDP, BPF_FUNC_xdp_get_buff_len, nullptr) == 1) {
+    skeleton->rodata->kernel_has_frags = 1;
+    ::bpf_program__set_flags(skeleton->progs.on_xdp, BPF_F_XDP_HAS_FRAGS);
+  }
+  if (!directory.empty()) {
+    for (bpf_map* map : PinnedMaps(skeleton.get())) {
+      const std::string path = fmt::format("{}/{}", directory, ::bpf_map__name(map));
+      if (::bpf_map__set_pin_path(map, path.c_str()) != 0) return base::ErrnoStatus(errno, path);
+    }
+  }
+  if (const int error = enforce_xdp_bpf::load(skeleton.get()); error != 0) {
+    if (log.warnings().find("parameter mismatch") != std::string::npos) {
+      return base::FailedPrecondition("{} holds the maps of another version", directory);
+    }
+    return base::Annotate(base::ErrnoStatus(-error, "load the firewall's BPF programs"),
+                          log.warnings().substr(0, 2000));
+  }
+  return std::make_unique<LoadedProgram>(std::move(skeleton));
+}
+
+}  // namespace firewatch::agent
