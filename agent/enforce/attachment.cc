@@ -16,7 +16,7 @@
 #include <set>
 #include <sstream>
 
-#include "agent/cpu/bpf_info.h"
+#include "agent/core/bpf_info.h"
 #include "base/status.h"
 #include "base/unique_fd.h"
 

@@ -15,7 +15,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
-#include "agent/cpu/bpf_handles.h"
+#include "agent/core/bpf_handles.h"
 #include "agent/enforce/rules_file.h"
 #include "base/check.h"
 #include "base/status.h"

@@ -14,8 +14,8 @@
 #include <filesystem>
 #include <vector>
 
-#include "agent/cpu/bpf_handles.h"
-#include "agent/cpu/bpf_info.h"
+#include "agent/core/bpf_handles.h"
+#include "agent/core/bpf_info.h"
 #include "base/status.h"
 #include "bpf/enforce_xdp.skel.h"
 
