@@ -167,7 +167,8 @@ int Follow(const ConnectionsOptions& options) {
     const auto lines = FormatConnectionEvents(*body, &last);
     if (!lines.ok()) return Fail(url, lines.status());
     if (options.output == "json" && !first) {
-      for (const Json& event : Json::parse(*body).at("events")) fmt::print("{}\n", event.dump());
+      const Json answer = Json::parse(*body);
+      for (const Json& event : answer.at("events")) fmt::print("{}\n", event.dump());
     } else if (!first) {
       fmt::print("{}", *lines);
     }

@@ -336,5 +336,56 @@ TEST_F(ProbeTest, WhoAcceptsIsFoundByItsDescriptor) {
   ::waitpid(worker, nullptr, 0);
 }
 
+// A map of edges that is too small: what does not fit loses its peer, the totals stay exact.
+TEST_F(ProbeTest, TotalsAreExactWhenEdgesDoNotFit) {
+  const auto probe = Open({.max_edges = 64});
+  ASSERT_NE(probe, nullptr);
+  Seen seen(*probe);
+  UniqueFd server;
+  constexpr int kPeers = 250;
+  b_.Enter([&] {
+    server = Listen("0.0.0.0", 102);
+    for (int i = 1; i <= kPeers; ++i) {
+      UniqueFd client = Dial(fmt::format("127.0.0.{}", i).c_str(), 102);
+      UniqueFd accepted(::accept(server.get(), nullptr, nullptr));
+      ASSERT_EQ(::write(client.get(), "abc", 3), 3);
+      char in[3];
+      ASSERT_EQ(::recv(accepted.get(), in, 3, MSG_WAITALL), 3);
+    }
+  });
+  ::usleep(100'000);
+  seen.Report();
+  EXPECT_EQ(seen.table.outgoing().closed, static_cast<uint64_t>(kPeers));
+  EXPECT_EQ(seen.table.outgoing().bytes_sent, 3u * kPeers);
+  EXPECT_EQ(seen.table.incoming().bytes_received, 3u * kPeers);
+  EXPECT_GT(probe->Losses()[FW_NET_LOSS_EDGES_FULL], 0u);
+  EXPECT_GT(seen.table.edges()[0].totals.closed, 0u);
+}
+
+// A map of sockets that is too small: who does not fit is not listed, and still summed at its end.
+TEST_F(ProbeTest, SocketsThatDoNotFitAreSummedAtTheirEnd) {
+  const auto probe = Open({.max_sockets = 1'024});
+  ASSERT_NE(probe, nullptr);
+  Seen seen(*probe);
+  std::vector<UniqueFd> sockets;
+  constexpr size_t kPairs = 900;
+  b_.Enter([&] {
+    const UniqueFd server = Listen("127.0.0.1", 103);
+    for (size_t i = 0; i < kPairs; ++i) {
+      sockets.push_back(Dial("127.0.0.1", 103));
+      sockets.emplace_back(::accept(server.get(), nullptr, nullptr));
+    }
+  });
+  seen.Report();
+  EXPECT_LE(seen.living.size(), 1'024u);
+  EXPECT_GT(probe->Losses()[FW_NET_LOSS_SOCKETS_FULL], 0u);
+  sockets.clear();
+  ::usleep(200'000);
+  seen.Report();
+  seen.Report();
+  EXPECT_EQ(seen.table.outgoing().closed + seen.table.incoming().closed, 2 * kPairs);
+  EXPECT_EQ(seen.table.tracked(), 0u);
+}
+
 }  // namespace
 }  // namespace firewatch::agent
