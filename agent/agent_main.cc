@@ -207,8 +207,11 @@ absl::Status RunReplayed(const AgentConfig& config, Uploader& uploader, Health& 
 
 absl::Status Run(const AgentConfig& config, const MakeModulesFunction& make_modules,
                  const std::function<Reloader(base::MetricsRegistry&)>& make_reloader) {
-  ASSIGN_OR_RETURN(const base::UniqueFd signals, ListenToSignals());
   const bool live = config.replay_path.empty();
+  base::UniqueFd signals;  // a replay may be ended at any moment
+  if (live) {
+    ASSIGN_OR_RETURN(signals, ListenToSignals());
+  }
   base::MetricsRegistry metrics;
   base::SystemClock clock;
   Health health(clock);
@@ -281,6 +284,8 @@ absl::Status Run(const AgentConfig& config, const MakeModulesFunction& make_modu
       Watch(signals, host, reloader, clock);
     }
     host.Stop();
+    // Whoever asks again does not want to wait for the server.
+    for (const int number : {SIGTERM, SIGINT}) ::signal(number, SIG_DFL);
   } else {
     status = RunReplayed(config, *uploader, health, metrics);
   }
