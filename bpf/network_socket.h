@@ -55,9 +55,11 @@ static __always_inline void read_addresses(bool direct, const struct sock* sk,
 static __always_inline void read_counts(bool direct, const struct sock* sk,
                                         const struct tcp_sock* tp, struct fw_net_socket* out) {
   struct fw_net_counts* counts = &out->counts;
-  const fw_u64 retransmitted = GET(direct, tp, bytes_retrans);
+  /* In this order: the kernel adds to bytes_retrans before it sends, and a living socket goes on
+   * while it is read. So this is never too large, and the next reading mends it. */
   const fw_u64 sent = GET(direct, tp, bytes_sent);
-  counts->bytes_sent = sent - retransmitted;
+  const fw_u64 retransmitted = GET(direct, tp, bytes_retrans);
+  counts->bytes_sent = sent > retransmitted ? sent - retransmitted : 0;
   counts->bytes_received = GET(direct, tp, bytes_received);
   /* A FIN takes a sequence number, and the kernel counts it with the bytes. */
   if ((GET(direct, sk, __sk_common.skc_flags) & SOCK_DONE) && counts->bytes_received != 0) {

@@ -175,7 +175,9 @@ void ConnectionTable::CountTracked(const fw_net_record& record, Tracked& tracked
   const fw_net_socket& socket = record.socket;
   const NetworkTotals now = TotalsOf(socket);
   NetworkTotals delta = Since(now, tracked.reported);
-  tracked.reported = now;
+  // Of a socket that goes on while it is read a count may be behind the one before; what was
+  // counted stays counted.
+  tracked.reported.Add(delta);
   const bool connected = socket.established_ns != 0 || socket.role != FW_NET_CONNECT;
   if (connected && !tracked.established) {
     tracked.established = true;

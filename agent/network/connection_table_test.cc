@@ -76,6 +76,14 @@ TEST_F(ConnectionTableTest, LivingConnectionIsCountedByDifferencesAndItsEndOnce)
   EXPECT_EQ(resolved_, 1);
 }
 
+TEST_F(ConnectionTableTest, ReadingBehindTheOneBeforeIsNotCountedAgain) {
+  ConnectionTable table = Make();
+  Report(table, {Record(1, FW_NET_RECORD_LIVE, 100)});
+  Report(table, {Record(1, FW_NET_RECORD_LIVE, 60)});
+  Report(table, {Record(1, FW_NET_RECORD_LIVE, 110)});
+  EXPECT_EQ(table.outgoing().bytes_sent, 110u);
+}
+
 TEST_F(ConnectionTableTest, RecordOfWhatTheEdgesHaveIsShownAndNotCounted) {
   ConnectionTable table = Make();
   fw_net_record record = Record(1, FW_NET_RECORD_CLOSED, 300);
