@@ -19,12 +19,13 @@
 #include <utility>
 
 #include "absl/synchronization/mutex.h"
+#include "agent/core/bpf_info.h"
 #include "agent/core/config.h"
 #include "agent/core/memory.h"
 #include "agent/core/module_host.h"
 #include "agent/core/process_directory.h"
 #include "agent/core/process_table.h"
-#include "agent/core/bpf_info.h"
+#include "agent/core/write_token.h"
 #include "agent/cpu/features.h"
 #include "agent/debug_info_uploader.h"
 #include "agent/health.h"
@@ -36,6 +37,7 @@
 #include "base/metrics.h"
 #include "base/status.h"
 #include "symbolizer/symbolizer.h"
+#include "transport/address.h"
 #include "transport/http_server.h"
 
 namespace firewatch::agent {
@@ -275,6 +277,13 @@ absl::Status Run(const AgentConfig& config, const MakeModulesFunction& make_modu
                          return HandleAgentRequest(request, metrics, health);
                        },
                        metrics));
+  if (const auto address = transport::ParseHostPort(http->address()); address.ok() && live) {
+    const std::string path = WriteTokenPath(address->port.value_or(0));
+    auto token = CreateWriteToken(path);
+    if (!token.ok())
+      spdlog::warn("nothing can be changed by HTTP: {}", base::Message(token.status()));
+    health.SetWriteToken(token.ok() ? *std::move(token) : "", path);
+  }
   absl::Status status;
   if (live) {
     RegisterSelfMetrics(metrics, [&host] { return host.MapBytes(); });

@@ -9,6 +9,8 @@
 #include <utility>
 #include <vector>
 
+#include "agent/core/write_token.h"
+
 namespace firewatch::agent {
 namespace {
 
@@ -120,12 +122,26 @@ std::string Health::HealthText() const {
   return text;
 }
 
+void Health::SetWriteToken(std::string token, std::string path) {
+  base::MutexLock lock(mutex_);
+  write_token_ = std::move(token);
+  write_token_path_ = std::move(path);
+}
+
 std::optional<transport::HttpResponse> Health::AskModules(
     const transport::HttpRequest& request) const {
   const ModuleHost* host = nullptr;
   {
     base::MutexLock lock(mutex_);
     host = host_;
+    const bool changes = request.method != "GET" && request.method != "HEAD";
+    if (host != nullptr && changes && request.path.starts_with("/api/") &&
+        !BearsToken(request.Header("authorization"), write_token_)) {
+      transport::HttpResponse refused = transport::ErrorResponse(
+          401, fmt::format("what changes something needs the token in {}", write_token_path_));
+      refused.headers.emplace_back("WWW-Authenticate", "Bearer");
+      return refused;
+    }
   }
   // The page ends before the host does.
   return host == nullptr ? std::nullopt : host->Handle(request);

@@ -41,6 +41,9 @@ class Health {
   // enabled and not active.
   std::string HealthText() const ABSL_LOCKS_EXCLUDED(mutex_);
   // What a module answers, if the path is one's.
+  // What a request that changes something must bear (agent/core/write_token.h); until it is set,
+  // and with "", nobody may. `path`: where it can be read.
+  void SetWriteToken(std::string token, std::string path) ABSL_LOCKS_EXCLUDED(mutex_);
   std::optional<transport::HttpResponse> AskModules(const transport::HttpRequest& request) const
       ABSL_LOCKS_EXCLUDED(mutex_);
   // {"sampler":…,"modules":[{"name":"cpu","state":"active","why":"",…}],"budget":{…},"windows":…,"samples":…,"complete_stacks":0.998,"programs":[…],"upload":{…}};
@@ -62,6 +65,8 @@ class Health {
   uint64_t samples_ ABSL_GUARDED_BY(mutex_) = 0;
   std::shared_ptr<const StackEndsByProgram> program_ends_ ABSL_GUARDED_BY(mutex_);
   std::optional<TableReport> tables_ ABSL_GUARDED_BY(mutex_);
+  std::string write_token_ ABSL_GUARDED_BY(mutex_);
+  std::string write_token_path_ ABSL_GUARDED_BY(mutex_);
 };
 
 transport::HttpResponse HandleAgentRequest(const transport::HttpRequest& request,

@@ -3,7 +3,13 @@
 
 #include <gtest/gtest.h>
 
+#include <memory>
+#include <optional>
+#include <utility>
+
 #include "agent/core/memory.h"
+#include "agent/core/module_host.h"
+#include "agent/core/process_directory.h"
 #include "agent/self_metrics.h"
 
 namespace firewatch::agent {
@@ -31,6 +37,46 @@ class HealthTest : public testing::Test {
   base::MetricsRegistry metrics_;
   Health health_{clock_};
 };
+
+TEST_F(HealthTest, WhatChangesSomethingNeedsTheToken) {
+  struct Switch final : Module {
+    std::string_view name() const override { return "switch"; }
+    ModuleNeeds Needs() const override { return {}; }
+    absl::Status CheckConfig(const ConfigSection&) const override { return absl::OkStatus(); }
+    absl::Status Start(const ConfigSection&, ModuleContext&) override { return absl::OkStatus(); }
+    absl::Status Reconfigure(const ConfigSection&) override { return absl::OkStatus(); }
+    void Stop() override {}
+    ModuleReport Report() const override { return {}; }
+    ModuleUsage Usage() const override { return {}; }
+    std::optional<transport::HttpResponse> Handle(const transport::HttpRequest& request) override {
+      if (request.path != "/api/v1/switch") return std::nullopt;
+      return transport::HttpResponse{.body = request.method};
+    }
+  };
+  ModuleList modules;
+  modules.push_back(std::make_unique<Switch>());
+  ProcessDirectory directory({.proc_root = "/nonexistent"}, clock_, metrics_);
+  ModuleHost host({.state_root = testing::TempDir() + "/health_test"}, std::move(modules),
+                  directory, clock_, metrics_);
+  ASSERT_TRUE(host.Start({.enabled = {"switch"}}).ok());
+  health_.SetHost(&host);
+  const auto ask = [&](const std::string& method, const std::string& authorization) {
+    return HandleAgentRequest({.method = method,
+                               .path = "/api/v1/switch",
+                               .headers = {{"authorization", authorization}}},
+                              metrics_, health_)
+        .status;
+  };
+  EXPECT_EQ(ask("GET", ""), 200);
+  EXPECT_EQ(ask("POST", ""), 401);
+  EXPECT_EQ(ask("POST", "Bearer "), 401) << "no token yet";
+  health_.SetWriteToken("abc", "/run/it");
+  EXPECT_EQ(ask("POST", "Bearer abc"), 200);
+  EXPECT_EQ(ask("POST", "Bearer abd"), 401);
+  EXPECT_EQ(ask("DELETE", ""), 401);
+  health_.SetHost(nullptr);
+  host.Stop();
+}
 
 TEST_F(HealthTest, IsUnwellBeforeSamplingAndWhenWindowsStop) {
   EXPECT_EQ(Get("/healthz"), 503);

@@ -82,6 +82,10 @@ void AddXdpCommands(CLI::App* app, XdpOptions* options, XdpRun* run) {
     command->add_option("--agent", options->agent, "Page of that agent")
         ->type_name("ADDR")
         ->capture_default_str();
+    command
+        ->add_option("--token-file", options->token_file,
+                     "What allows to change rules; /run/firewatch/agent-PORT.token unless given")
+        ->type_name("FILE");
     command->callback([run, what] { *run = what; });
     return command;
   };

@@ -13,8 +13,10 @@
 #include <sstream>
 
 #include "agent/core/config_node.h"
+#include "agent/core/write_token.h"
 #include "agent/enforce/rules_file.h"
 #include "base/status.h"
+#include "transport/address.h"
 #include "transport/http_client.h"
 
 namespace firewatch::cli {
@@ -56,11 +58,28 @@ int Say(const absl::Status& status, std::string_view command) {
   return 1;
 }
 
+// With the token of the agent that listens there (agent/core/write_token.h).
+absl::StatusOr<Json> PostTo(const XdpOptions& options, std::string_view path,
+                            std::string_view body) {
+  std::string token_path = options.token_file;
+  if (token_path.empty()) {
+    std::string_view address = options.agent;
+    if (address.starts_with("http://")) address.remove_prefix(7);
+    if (address.ends_with('/')) address.remove_suffix(1);
+    ASSIGN_OR_RETURN(const transport::HostPort parsed, transport::ParseHostPort(address));
+    token_path = agent::WriteTokenPath(parsed.port.value_or(80));
+  }
+  ASSIGN_OR_RETURN(const std::string token, agent::ReadWriteToken(token_path));
+  transport::HttpClientOptions client;
+  client.headers.emplace_back("Authorization", "Bearer " + token);
+  return Parsed(transport::HttpPost(Url(options, path), body, "application/json", client));
+}
+
 absl::StatusOr<Json> Get(const XdpOptions& options, std::string_view path) {
   return Parsed(transport::HttpGet(Url(options, path)));
 }
 absl::StatusOr<Json> Post(const XdpOptions& options, std::string_view path) {
-  return Parsed(transport::HttpPost(Url(options, path), "", "application/json"));
+  return PostTo(options, path, "");
 }
 
 std::string Head(const Json& state) {
@@ -104,8 +123,7 @@ absl::Status Load(const XdpOptions& options) {
   } catch (const Json::exception& error) {
     return base::InvalidArgument("{}: is not UTF-8", options.file);
   }
-  ASSIGN_OR_RETURN(const Json state,
-                   Parsed(transport::HttpPost(Url(options, path), text, "application/json")));
+  ASSIGN_OR_RETURN(const Json state, PostTo(options, path, text));
   fmt::print("{}\n", Head(state));
   if (confirm_ms > 0) {
     fmt::print("confirm with: firewatch xdp confirm --interface {}\n", options.interface);

@@ -9,8 +9,9 @@ namespace firewatch::cli {
 
 struct XdpOptions {
   std::string agent = "127.0.0.1:7172";
-  std::string file;       // load: rules
-  std::string interface;  // "": all, where that makes sense
+  std::string token_file;  // "": that of the agent on this machine (agent/core/write_token.h)
+  std::string file;        // load: rules
+  std::string interface;   // "": all, where that makes sense
   std::string mode = "auto";
   std::string confirm_within;  // "60s"; "": at once and for good
   bool dry_run = false;
