@@ -2,6 +2,7 @@
 #include "agent/core/config_node.h"
 
 #include <sys/stat.h>
+#include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
@@ -10,6 +11,7 @@
 #include <cmath>
 #include <fstream>
 #include <optional>
+#include <sstream>
 #include <utility>
 
 #include "base/check.h"
@@ -233,20 +235,50 @@ bool operator==(const ConfigNode& a, const ConfigNode& b) {
          std::ranges::equal(a.entries(), b.entries());
 }
 
+namespace {
+
+// Counts documents, keeps nothing of them.
+class DocumentStarts final : public YAML::EventHandler {
+ public:
+  std::vector<int> lines;
+
+  void OnDocumentStart(const YAML::Mark& mark) override { lines.push_back(mark.line); }
+  void OnDocumentEnd() override {}
+  void OnNull(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnAlias(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnScalar(const YAML::Mark&, const std::string&, YAML::anchor_t,
+                const std::string&) override {}
+  void OnSequenceStart(const YAML::Mark&, const std::string&, YAML::anchor_t,
+                       YAML::EmitterStyle::value) override {}
+  void OnSequenceEnd() override {}
+  void OnMapStart(const YAML::Mark&, const std::string&, YAML::anchor_t,
+                  YAML::EmitterStyle::value) override {}
+  void OnMapEnd() override {}
+};
+
+}  // namespace
+
 absl::StatusOr<ConfigNode> ParseConfigText(std::string_view text, std::string_view name,
                                            const ConfigLimits& limits) {
   if (text.size() > limits.max_bytes) {
     return base::InvalidArgument("{}:1: more than {} bytes", name, limits.max_bytes);
   }
   try {
-    const std::vector<YAML::Node> documents = YAML::LoadAll(std::string(text));
-    if (documents.size() > 1) {
-      return base::InvalidArgument("{}:{}: a second document", name, documents[1].Mark().line + 1);
+    // Not YAML::LoadAll: what is left behind some broken documents (", - {a: b" is one) it takes
+    // for one more document for ever, until memory is gone. Two are enough to know.
+    std::istringstream stream{std::string(text)};
+    YAML::Parser parser(stream);
+    DocumentStarts starts;
+    for (int i = 0; i < 2 && parser.HandleNextDocument(starts); ++i) {
     }
-    if (documents.empty() || documents[0].IsNull()) return ConfigNode();  // only comments
+    if (starts.lines.size() > 1) {
+      return base::InvalidArgument("{}:{}: a second document", name, starts.lines[1] + 1);
+    }
+    const YAML::Node document = YAML::Load(std::string(text));
+    if (!document.IsDefined() || document.IsNull()) return ConfigNode();  // only comments
     ConfigNode::Data::Builder builder{.file = std::make_shared<const std::string>(name),
                                       .limits = limits};
-    return builder.Build(documents[0], 0);
+    return builder.Build(document, 0);
   } catch (const YAML::Exception& error) {
     return base::InvalidArgument("{}:{}: {}", name, error.mark.line + 1, error.msg);
   }

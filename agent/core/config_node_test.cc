@@ -197,5 +197,12 @@ TEST(ConfigReaderTest, NestedReadersErrorKeepsItsPlace) {
   EXPECT_EQ(base::Message(reader.Finish()), "a.yaml:3: network.top: 900 is not in 1..100");
 }
 
+// yaml-cpp's LoadAll takes the rest of these for one more document for ever.
+TEST(ConfigNodeTest, BrokenDocumentsEnd) {
+  for (const std::string_view text : {"\n,- {name: drop\nrule", ",- {a: b", ", - {"}) {
+    EXPECT_FALSE(ParseConfigText(text, "f").ok()) << text;
+  }
+}
+
 }  // namespace
 }  // namespace firewatch::agent

@@ -4,15 +4,25 @@
 // with one hot packet measures the cache.
 //
 // usage: xdp_bench [--repeat N] [--prefixes N,N,…] [--write-lists DIR]
+//        xdp_bench --attach IF --list FILE     drops the list's prefixes on IF until standard input
+//        ends xdp_bench --flood IF --mac MAC --list FILE --seconds N    sends from them as fast as
+//        it can
 #include <bpf/bpf.h>
 #include <fmt/format.h>
+#include <linux/if_link.h>
+#include <linux/if_packet.h>
+#include <net/if.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <random>
+#include <sstream>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -23,6 +33,7 @@
 #include "agent/enforce/random_rules.h"
 #include "base/clock.h"
 #include "base/status.h"
+#include "base/unique_fd.h"
 
 namespace firewatch::agent {
 namespace {
@@ -159,17 +170,105 @@ absl::Status Main(uint32_t repeat, const std::vector<size_t>& counts, const std:
   return absl::OkStatus();
 }
 
+absl::StatusOr<PrefixSet> ReadList(const std::string& path) {
+  std::ifstream file(path);
+  std::stringstream text;
+  text << file.rdbuf();
+  return ParsePrefixList(text.str(), path);
+}
+
+absl::Status Attach(const std::string& interface, const std::string& list) {
+  ASSIGN_OR_RETURN(const auto program, FirewallProgram::Load(""));
+  ASSIGN_OR_RETURN(PrefixSet set, ReadList(list));
+  RuleSet rules;
+  Rule rule;
+  rule.name = "block";
+  rule.match.source = {std::make_shared<const PrefixSet>(std::move(set))};
+  rules.rules.push_back(rule);
+  ASSIGN_OR_RETURN(const Image image, BuildImage(rules, PlainOptions(rules)));
+  ASSIGN_OR_RETURN(const ImageMap map, ImageMap::Create(image));
+  RETURN_IF_ERROR(program->Put(0, map));
+  LIBBPF_OPTS(bpf_link_create_opts, options, .flags = XDP_FLAGS_DRV_MODE);
+  const base::UniqueFd link(::bpf_link_create(
+      program->xdp_fd(), static_cast<int>(::if_nametoindex(interface.c_str())), BPF_XDP, &options));
+  if (!link.valid()) return base::ErrnoStatus(errno, "attach to " + interface);
+  fmt::print("ready\n");
+  std::fflush(stdout);
+  while (std::getchar() != EOF) {
+  }
+  fmt::print("{}\n", program->RuleCounts(0).dropped_packets);
+  return absl::OkStatus();
+}
+
+absl::Status Flood(const std::string& interface, const std::string& mac, const std::string& list,
+                   int seconds) {
+  ASSIGN_OR_RETURN(const PrefixSet set, ReadList(list));
+  const base::UniqueFd socket(::socket(AF_PACKET, SOCK_RAW, 0));
+  if (!socket.valid()) return base::ErrnoStatus(errno, "packet socket");
+  sockaddr_ll address{};
+  address.sll_family = AF_PACKET;
+  address.sll_ifindex = static_cast<int>(::if_nametoindex(interface.c_str()));
+  const int on = 1;
+  // Past the queueing discipline: what is measured is behind it.
+  ::setsockopt(socket.get(), SOL_PACKET, PACKET_QDISC_BYPASS, &on, sizeof(on));
+  if (::bind(socket.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0) {
+    return base::ErrnoStatus(errno, "bind to " + interface);
+  }
+  constexpr size_t kFrames = 16'384;
+  constexpr size_t kBatch = 64;
+  std::mt19937_64 random(1);
+  std::vector<std::vector<uint8_t>> frames;
+  for (size_t i = 0; i < kFrames; ++i) {
+    const Prefix4& prefix = set.prefixes4()[random() % set.prefixes4().size()];
+    const uint32_t host = static_cast<uint32_t>(random()) & LastAddress(Prefix4{0, prefix.length});
+    auto frame = FrameBuilder()
+                     .Ipv4(prefix.address | host, Ip4(10, 99, 0, 1), 17)
+                     .Udp(1, 9)
+                     .Zeros(18)
+                     .Bytes();
+    for (size_t b = 0; b < 6; ++b) {
+      frame[b] = static_cast<uint8_t>(std::strtoul(mac.substr(b * 3, 2).c_str(), nullptr, 16));
+    }
+    frames.push_back(std::move(frame));
+  }
+  std::vector<iovec> parts(kFrames);
+  std::vector<mmsghdr> messages(kFrames);
+  for (size_t i = 0; i < kFrames; ++i) {
+    parts[i] = {frames[i].data(), frames[i].size()};
+    messages[i].msg_hdr.msg_iov = &parts[i];
+    messages[i].msg_hdr.msg_iovlen = 1;
+  }
+  base::SystemClock clock;
+  const uint64_t start_ns = clock.MonotonicNs();
+  uint64_t sent = 0;
+  for (size_t at = 0;
+       clock.MonotonicNs() - start_ns < static_cast<uint64_t>(seconds) * 1'000'000'000;
+       at = (at + kBatch) % kFrames) {
+    const int count = ::sendmmsg(socket.get(), &messages[at], kBatch, 0);
+    if (count > 0) sent += static_cast<uint64_t>(count);
+  }
+  const double elapsed_s = static_cast<double>(clock.MonotonicNs() - start_ns) / 1e9;
+  fmt::print("{{\"sent\":{},\"seconds\":{:.3f}}}\n", sent, elapsed_s);
+  return absl::OkStatus();
+}
+
 }  // namespace
 }  // namespace firewatch::agent
 
 int main(int argc, char** argv) {
   uint32_t repeat = 1'000'000;
   std::vector<size_t> counts = {1, 1'000, 100'000, 1'000'000};
-  std::string lists;
+  std::string lists, attach, flood, list, mac;
+  int seconds = 3;
   for (int i = 1; i + 1 < argc; i += 2) {
     const std::string_view name = argv[i];
     if (name == "--repeat") repeat = static_cast<uint32_t>(std::atoi(argv[i + 1]));
     if (name == "--write-lists") lists = argv[i + 1];
+    if (name == "--attach") attach = argv[i + 1];
+    if (name == "--flood") flood = argv[i + 1];
+    if (name == "--list") list = argv[i + 1];
+    if (name == "--mac") mac = argv[i + 1];
+    if (name == "--seconds") seconds = std::atoi(argv[i + 1]);
     if (name == "--prefixes") {
       counts.clear();
       for (char* at = std::strtok(argv[i + 1], ","); at != nullptr;
@@ -178,7 +277,9 @@ int main(int argc, char** argv) {
       }
     }
   }
-  const absl::Status status = firewatch::agent::Main(repeat, counts, lists);
+  const absl::Status status = !attach.empty()  ? firewatch::agent::Attach(attach, list)
+                              : !flood.empty() ? firewatch::agent::Flood(flood, mac, list, seconds)
+                                               : firewatch::agent::Main(repeat, counts, lists);
   if (status.ok()) return 0;
   fmt::print(stderr, "xdp_bench: {}\n", firewatch::base::Message(status));
   return 1;
