@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/enforce/host_classifier.h"
 
+#include <algorithm>
+#include <memory>
+
 #include "bpf/classify.h"
 #include "bpf/packet.h"
 
@@ -15,9 +18,11 @@ namespace firewatch::agent {
 HostVerdict JudgeOnHost(const Image& image, std::span<const uint8_t> frame) {
   HostVerdict out;
   // A copy of exactly the frame's size: reading behind it is an error that AddressSanitizer sees.
-  const std::vector<uint8_t> bytes(frame.begin(), frame.end());
-  const fw_parsed parsed = fw_parse(bytes.data(), bytes.data() + bytes.size(),
-                                    static_cast<fw_u32>(bytes.size()), &out.packet);
+  // (Not a vector: an empty one has no address, and the kernel's pointers are never NULL.)
+  const auto bytes = std::make_unique<uint8_t[]>(frame.size());
+  std::copy(frame.begin(), frame.end(), bytes.get());
+  const fw_parsed parsed = fw_parse(bytes.get(), bytes.get() + frame.size(),
+                                    static_cast<fw_u32>(frame.size()), &out.packet);
   if (parsed == FW_PARSED_NOT_IP) return out;
   const bool drop_malformed = (image.header().flags & FW_IMAGE_DROP_MALFORMED) != 0;
   const bool doubtful =

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* The packet firewall's data, shared by the kernel side (bpf/classify.h, bpf/enforce_xdp.bpf.c) and
- * by the agent, which writes it (agent/enforce/image.h). Compiles as BPF C, C and C++. Drawn in
- * docs/formats.md, explained in docs/firewall.md.
+ * by the agent, which writes it (agent/enforce/image.h). Compiles as BPF C, C and C++.
+ * Explained in docs/firewall.md.
  *
  * A whole generation of rules is one image: one array map whose values are slabs of
  * FW_IMAGE_SLAB_BYTES. The program finds it by one look-up in a map of maps, so a packet sees one
