@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "agent/core/memory.h"
 #include "agent/core/module_host.h"
@@ -53,7 +54,7 @@ TEST_F(HealthTest, WhatChangesSomethingNeedsTheToken) {
       return transport::HttpResponse{.body = request.method};
     }
   };
-  ModuleList modules;
+  std::vector<std::unique_ptr<Module>> modules;
   modules.push_back(std::make_unique<Switch>());
   ProcessDirectory directory({.proc_root = "/nonexistent"}, clock_, metrics_);
   ModuleHost host({.state_root = testing::TempDir() + "/health_test"}, std::move(modules),
