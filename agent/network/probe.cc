@@ -7,12 +7,14 @@
 #include <spdlog/spdlog.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
 #include <bit>
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <span>
 #include <thread>
@@ -114,6 +116,18 @@ void Add(fw_net_edge_counts& to, const fw_net_edge_counts& from) {
   to.handshake_retransmits += from.handshake_retransmits;
 }
 
+// Before 6.1 a map without preallocation takes memory from the allocator that the traced code may
+// be in the middle of; the kernel warns and loads it all the same, so this cannot be found by
+// trying.
+bool TracingMayNotAllocate() {
+  utsname name{};
+  int major = 0;
+  int minor = 0;
+  if (::uname(&name) != 0 || std::sscanf(name.release, "%d.%d", &major, &minor) != 2) return false;
+  return std::pair(major, minor) < std::pair(6, 1);
+}
+constexpr uint32_t kPreallocatedEntries = 8192;
+
 }  // namespace
 
 struct Probe::Impl {
@@ -184,10 +198,20 @@ absl::Status Probe::Impl::Load(const ProbeOptions& options) {
   bpf_map__set_max_entries(skeleton->maps.edges_0, options.max_edges);
   bpf_map__set_max_entries(skeleton->maps.edges_1, options.max_edges);
   bpf_map__set_max_entries(skeleton->maps.records, options.ring_bytes);
+  if (TracingMayNotAllocate()) {
+    for (bpf_map* map : {skeleton->maps.sockets, skeleton->maps.listeners, skeleton->maps.edges_0,
+                         skeleton->maps.edges_1}) {
+      bpf_map__set_map_flags(map, 0);
+      bpf_map__set_max_entries(map, std::min(bpf_map__max_entries(map), kPreallocatedEntries));
+    }
+    missing.push_back(fmt::format(
+        "more than {} connections at once: before Linux 6.1 their memory is taken at the start",
+        kPreallocatedEntries));
+  }
   skeleton->data->events_per_second = options.events_per_second;
   skeleton->data->wake_backlog_bytes = options.ring_bytes / 4;
   skeleton->data->detail_backlog_bytes = options.ring_bytes / 2;
-  skeleton->data->edges_wake_at = options.max_edges / 2;
+  skeleton->data->edges_wake_at = bpf_map__max_entries(skeleton->maps.edges_0) / 2;
   if (const int error = network_bpf::load(skeleton.get()); error != 0) {
     return LoadError(-error, log);
   }

@@ -8,8 +8,10 @@
 #include <sys/wait.h>
 #include <time.h>
 
+#include <fstream>
 #include <optional>
 #include <semaphore>
+#include <string>
 #include <thread>
 #include <utility>
 
@@ -50,7 +52,17 @@ absl::StatusOr<int> AwaitStop(pid_t tid, uint64_t deadline_ns) {
   }
 }
 
+// Gone, or a zombie: what has ended, too, is refused with EPERM.
+bool HasEnded(pid_t tid) {
+  std::ifstream file(fmt::format("/proc/{}/stat", tid));
+  std::string line;
+  if (!std::getline(file, line)) return true;
+  const size_t state = line.rfind(") ");
+  return state != std::string::npos && (line[state + 2] == 'Z' || line[state + 2] == 'X');
+}
+
 absl::Status AttachError(int error, pid_t tid) {
+  if (error == EPERM && HasEnded(tid)) return base::NotFound("thread {} ended", tid);
   if (error == EPERM) {
     return base::PermissionDenied(
         "thread {} may not be traced: it belongs to another user, is protected, or a debugger "

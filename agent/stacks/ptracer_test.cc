@@ -86,6 +86,14 @@ TEST(PtracerTest, ShowsRegistersOfAStoppedThreadAndLetsItGoOn) {
   EXPECT_GT(counter.load(), second) << "it stayed stopped";
 }
 
+TEST(PtracerTest, WhatHasEndedButIsNotWaitedForIsGoneNotForbidden) {
+  TestChild child([] { ::_exit(0); });
+  ASSERT_TRUE(BecomesState(child.pid(), 'Z'));
+  Ptracer ptracer;
+  const auto stop = ptracer.WhileStopped(child.pid(), kPatience, [](const user_regs_struct&) {});
+  EXPECT_EQ(stop.status().code(), absl::StatusCode::kNotFound) << base::ToString(stop.status());
+}
+
 TEST(PtracerTest, CanStopTheSameThreadManyTimes) {
   TestChild child(SpinForever);
   Ptracer ptracer;

@@ -72,7 +72,7 @@ recorded
 mkdir /sys/fs/cgroup/watched
 before=$(seconds)
 # The limit on memory is for a heap without AddressSanitizer's: below it, tables would be put out.
-firewatch-agent --cgroup /sys/fs/cgroup/watched --hz 49 --window 2s --memory-limit 1GiB --log-level warn \
+firewatch-agent --modules cpu --cgroup /sys/fs/cgroup/watched --hz 49 --window 2s --memory-limit 1GiB --log-level warn \
   --server 127.0.0.1:1 --http 127.0.0.1:7172 --spool /tmp/spool --cache /tmp/cache \
   --record-events /tmp/events > /out/agent.txt 2>&1 &
 agent=$!
@@ -91,6 +91,28 @@ kill -TERM $agent
 wait $agent
 say step agent $? "$before" "$(seconds)"
 gzip -1 -c /tmp/events > /out/events.gz
+
+# The other modules, with their real programs; what this kernel lacks they say themselves.
+mkdir -p /run
+mount -t bpf bpf /sys/fs/bpf
+printf 'rules:\n  - {name: seen, match: {protocol: tcp}, action: count}\n' > /tmp/rules.yaml
+firewatch-agent --modules network,enforce --server 127.0.0.1:1 --http 127.0.0.1:7173 --spool /tmp/spool2 \
+  --cache /tmp/cache > /out/modules_agent.txt 2>&1 &
+modules=$!
+tries=0
+while [ $tries -lt 150 ] && ! firewatch doctor --modules --agent 127.0.0.1:7173 > /dev/null 2>&1; do
+  tries=$((tries + 1))
+  usleep 200000
+done
+usleep 5000000
+firewatch xdp load /tmp/rules.yaml --interface lo --mode generic --agent 127.0.0.1:7173 > /out/xdp_load.txt 2>&1
+wget -q -O /out/modules.json http://127.0.0.1:7173/status
+firewatch connections -o json --agent 127.0.0.1:7173 > /out/connections.json 2>&1
+firewatch xdp stats --json --agent 127.0.0.1:7173 > /out/xdp_stats.json 2>&1
+firewatch xdp unload --interface lo --agent 127.0.0.1:7173 > /out/xdp_unload.txt 2>&1
+kill -TERM $modules
+wait $modules
+say step modules_agent $? 0 0
 
 # Left out: what expects a share of the ticks that a CPU's time explains (the emulator's CPU stands
 # still, unseen by the guest, while the machine does something else), what expects tables within half

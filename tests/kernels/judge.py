@@ -190,6 +190,19 @@ def judge_agent(verdict, outcome):
     judge_metrics(verdict, outcome.text("metrics.txt"))
 
 
+def judge_modules(verdict, outcome):
+    """The other modules load their programs. With AddressSanitizer's heap the budget may have switched
+    them off since. The firewall's are too large for the oldest verifier: said, not judged."""
+    network = next(row for row in json.loads(outcome.text("modules.json"))["modules"]
+                   if row["name"] == "network")
+    log = outcome.text("modules_agent.txt")
+    started = re.search(r"module network is (active|degraded)", log)
+    verdict.figures["network"] = started.group(1) if started else "off"
+    verdict.check("network", started, f"{network['why']}\n{log[-2000:]}")
+    firewall = json.loads(outcome.text("xdp_stats.json"))["interfaces"]
+    verdict.figures["firewall"] = "loads" if firewall else "refused"
+
+
 def judge_ends(verdict, watched, ends):
     """From the first whole stack of a process on: before, its tables may not have been built."""
     total = collections.Counter()
@@ -229,7 +242,7 @@ def judge(outcome, known):
             ("tests", judge_tests),
             ("depth", judge_depth),
             ("shares", judge_shares), ("syscalls", judge_syscalls),
-            ("agent", judge_agent)):
+            ("agent", judge_agent), ("modules", judge_modules)):
         verdict.attempt(name, function, verdict, outcome, *arguments)
     try:
         counts = judge_verified(verdict, outcome, known)
