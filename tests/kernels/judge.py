@@ -191,15 +191,14 @@ def judge_agent(verdict, outcome):
 
 
 def judge_modules(verdict, outcome):
-    """The other modules load their programs. With AddressSanitizer's heap the budget may have switched
-    them off since. The firewall's are too large for the oldest verifier: said, not judged."""
-    network = next(row for row in json.loads(outcome.text("modules.json"))["modules"]
-                   if row["name"] == "network")
-    log = outcome.text("modules_agent.txt")
-    started = re.search(r"module network is (active|degraded)", log)
+    """Which of the other modules load their programs: shown, not judged. With AddressSanitizer's heap
+    the budget may have switched them off since."""
+    started = re.search(r"module network is (active|degraded)", outcome.text("modules_agent.txt"))
     verdict.figures["network"] = started.group(1) if started else "off"
-    verdict.check("network", started, f"{network['why']}\n{log[-2000:]}")
-    firewall = json.loads(outcome.text("xdp_stats.json"))["interfaces"]
+    try:
+        firewall = json.loads(outcome.text("xdp_stats.json")).get("interfaces")
+    except ValueError:
+        firewall = None
     verdict.figures["firewall"] = "loads" if firewall else "refused"
 
 
