@@ -44,8 +44,9 @@
 namespace firewatch::agent {
 namespace {
 
-// How often modules are looked after.
+// How often modules are looked after. A look costs 0.1 to 0.2 ms, most of it cold caches.
 constexpr uint64_t kTickNs = 2'000'000'000;
+constexpr uint64_t kCalmTickNs = 5'000'000'000;
 
 // What the handlers tell the loop. The descriptor is set before they are installed.
 std::atomic<int> g_signal_event{-1};
@@ -172,7 +173,7 @@ void Watch(const base::UniqueFd& signals, ModuleHost& host, Reloader& reloader,
     const uint64_t now_ns = clock.MonotonicNs();
     if (now_ns >= next_ns) {
       host.Tick();
-      next_ns = now_ns + kTickNs;
+      next_ns = now_ns + (host.calm() ? kCalmTickNs : kTickNs);
     }
     pollfd wait{.fd = signals.get(), .events = POLLIN, .revents = 0};
     const uint64_t left_ms = (next_ns - std::min(next_ns, clock.MonotonicNs())) / 1'000'000 + 1;

@@ -63,7 +63,7 @@ struct {
   __uint(max_entries, 256 * 1024);
 } samples SEC(".maps");
 
-/* When a reader was last woken. Shared by all CPUs, written about once a second. */
+/* When a reader was last woken. Shared by all CPUs, written about every other second. */
 __u64 last_wake_ns;
 __u64 last_note_wake_ns;
 

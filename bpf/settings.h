@@ -15,7 +15,7 @@ const volatile __u32 excluded_pid = 0;
 const volatile __u8 use_tables = 1;
 /* A reader is woken when so many bytes wait for it, or when it was woken so long ago. */
 const volatile __u64 wake_backlog_bytes = 64 * 1024;
-const volatile __u64 wake_interval_ns = 1000000000;
+const volatile __u64 wake_interval_ns = 2000000000;
 /* While less than this waits, a sample that met a file without a table takes its stack along. */
 const volatile __u64 copy_backlog_bytes = 128 * 1024;
 /* A sample with the first note on a file wakes at once, but not more often than this. */

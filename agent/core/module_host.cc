@@ -421,6 +421,13 @@ void ModuleHost::Tick() {
   Publish();
 }
 
+bool ModuleHost::calm() const {
+  if (bpf_stats_.valid() || governor_.total() > governor_.budget() / 2) return false;
+  return std::all_of(slots_.begin(), slots_.end(), [](const auto& slot) {
+    return !slot->enabled || (slot->started && slot->detail == 0);
+  });
+}
+
 // From one tick to the next the kernel counts; in between the last rate is taken to hold.
 void ModuleHost::CountBpfTime(uint64_t now_ns) {
   if (!options_.enable_bpf_stats || bpf_stats_refused_) return;

@@ -84,8 +84,12 @@ class ModuleHost {
   // too: it goes on with its old settings, all others have the new ones.
   absl::Status Reload(const ModuleSettings& settings);
 
-  // Every two seconds or so: health, second tries, measuring, steps of the governor.
+  // Every two seconds or so, when all is calm every five: health, second tries, measuring, steps of
+  // the governor.
   void Tick();
+  // Everything that is enabled runs in full, below half of the budget, and the kernel is not
+  // counting run time. Home thread.
+  bool calm() const;
   void Stop();
 
   // --- any thread ---

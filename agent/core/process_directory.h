@@ -62,8 +62,8 @@ class ProcessDirectory {
   // nobody has heard of the pid, /proc neither, and there is no hint to make one up from: with a
   // comm or a cgroup id there always is an answer (and a counter of those made up).
   //
-  // The table hears of events up to two seconds late. Who asks about something that happened just
-  // now may get the life before an exec; who asks three seconds later does not.
+  // The table hears of events up to three seconds late. Who asks about something that happened just
+  // now may get the life before an exec; who asks four seconds later does not.
   // About 0.3 us when it has been asked for before.
   std::optional<ProcessInfo> Find(Pid pid, const ProcessHints& hints = {});
 

@@ -33,7 +33,7 @@ struct SamplerOptions {
   bool use_tables = true;
   bool exclude_self = false;      // the agent profiles itself, too, unless told otherwise
   bool prefer_cpu_clock = false;  // even where the machine has a cycle counter
-  uint64_t wake_interval_ns = 1'000'000'000;
+  uint64_t wake_interval_ns = 2'000'000'000;
   uint32_t ring_bytes = 0;  // 0: by rate and CPUs, 256 KiB .. 16 MiB; else a power of two
   std::string online_cpus_path = "/sys/devices/system/cpu/online";
 };
@@ -55,7 +55,7 @@ class Sampler : public SampleSource {
   // Hands every sample that is in the ring to `callback`, nearly ordered by time (two CPUs may swap
   // neighbours by microseconds), follows CPUs that came or went, and refreshes the metrics at most
   // once a second; losses are added to the LossCounters of agent/core. Never blocks. Call it also
-  // when a window closes: up to a second of samples may wait there without a wake-up. Returns the
+  // when a window closes: up to two seconds of samples may wait there without a wake-up. Returns the
   // number of samples.
   size_t Drain(SampleCallback callback) override;
   size_t Stop(SampleCallback callback) override;

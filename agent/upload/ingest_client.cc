@@ -38,10 +38,12 @@ grpc::ChannelArguments Arguments(int rpc_timeout_ms) {
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   // One call in ten seconds: what serves busy or idle channels would only wake threads. A probe of
   // the bandwidth is a ping back and forth with each call, and timers that are pending (of the
-  // probe, of a channel that may have been idle for half an hour) have two threads wake once a
+  // probe, of a channel that may have been idle for half an hour, of a keepalive 24 days away,
+  // which is the default: only INT_MAX said explicitly means never) have two threads wake once a
   // second.
   arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
   arguments.SetInt(GRPC_ARG_CLIENT_IDLE_TIMEOUT_MS, INT_MAX);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, INT_MAX);
   arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
   arguments.SetInt(GRPC_ARG_ENABLE_CHANNELZ, 0);
   // No requests to the name server for a service configuration.

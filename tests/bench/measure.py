@@ -33,6 +33,13 @@ def children_cpu_seconds(pid):
     return found
 
 
+def ended_children_cpu_seconds(pid):
+    """CPU seconds of the children that have ended and were waited for, in steps of a clock tick."""
+    with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+        fields = file.read().rpartition(")")[2].split()
+    return (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
+
+
 def growth(before, after):
     """CPU seconds between two children_cpu_seconds(); a child that is new counts from zero."""
     return sum(spent - before.get(child, 0.0) for child, spent in after.items())

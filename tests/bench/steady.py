@@ -7,8 +7,8 @@ usage: tests/bench/steady.py --bin-dir DIR [--full] [--hz N] [--own]
 
 Load: a RocksDB of Debian's, stacks of 57 frames without frame pointers, inlined calls four deep,
 60-frame stacks with frame pointers; the two agents and their servers are profiled too. Each minute
-is one row: CPU of the agent's process, the thread that takes most of it, of the children that live
-(the symbol helpers; what reads lines apart, by the agent's own counter), private memory of agent and
+is one row: CPU of the agent's process, the thread that takes most of it, of the children, also those
+that have ended (the symbol helpers; what reads lines apart, by the agent's own counter), private memory of agent and
 children apart. The first minute is the start: names and lines of the machine are read then.
 --own: of this load alone, for a machine on which others build programs meanwhile.
 """
@@ -53,7 +53,8 @@ class Look:
         self.page = page
         self.agent = measure.cpu_seconds(agent.pid)
         self.threads = thread_seconds(agent.pid)
-        self.children = measure.children_cpu_seconds(agent.pid)
+        self.children = (sum(measure.children_cpu_seconds(agent.pid).values()) +
+                         measure.ended_children_cpu_seconds(agent.pid))
         self.anonymous = harness.anonymous_kib(agent.pid, children=False) / 1024
         self.all_anonymous = harness.anonymous_kib(agent.pid) / 1024
         self.maps = harness.charged_maps_kib(agent.pid) / 1024
@@ -62,7 +63,7 @@ class Look:
 def row(name, minute, before, after, seconds, steal):
     samples = max(1, after.samples - before.samples)
     agent = after.agent - before.agent
-    helpers = measure.growth(before.children, after.children)
+    helpers = max(0, after.children - before.children)
     lines = (after.lines_ms - before.lines_ms) / 1000
     busiest = max(after.threads, key=lambda t: after.threads[t] - before.threads.get(t, 0))
     return [name, minute, f"{samples:.0f}", f"{1e6 * agent / samples:.1f}", f"{100 * agent / seconds:.3f}",
@@ -147,7 +148,7 @@ def main():
                  "of it lines %", "files waiting", "RssAnon MiB", "of children", "maps MiB",
                  "mapped MB", "stolen %"], sorted(rows))
     difference = [100 * (before[name].agent - steady[name].agent) / (MINUTE * (minutes - 1)) for name in before]
-    children = [100 * measure.growth(steady[name].children, before[name].children) / (MINUTE * (minutes - 1))
+    children = [100 * max(0, before[name].children - steady[name].children) / (MINUTE * (minutes - 1))
                 for name in before]
     print(f"\nafter the first minute, % of one core, agent + children: lines on {difference[0]:.3f} + "
           f"{children[0]:.3f}, lines off {difference[1]:.3f} + {children[1]:.3f}")
