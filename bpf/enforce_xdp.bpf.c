@@ -33,7 +33,10 @@ static __always_inline const fw_u8* fw_slab_at(void* image, fw_u32 slab) {
   return bpf_map_lookup_elem(image, &slab);
 }
 
-static __always_inline const struct fw_rule* rule_at(const struct fw_image* header, fw_u32 index) {
+/* The compiler knows that an index is below 256 and would leave the mask out; verifiers before 6.2
+ * follow neither the shifts it knows it by nor the table it makes of fw_lowest_bit. */
+static __always_inline const struct fw_rule* rule_at(const struct fw_image* header, fw_u64 index) {
+  asm volatile("" : "+r"(index));
   return (const struct fw_rule*)((const fw_u8*)header + FW_IMAGE_RULES) +
          (index & (FW_RULES_MAX - 1));
 }

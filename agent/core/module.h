@@ -118,6 +118,9 @@ class Module {
   // Whether Start and Reconfigure would take this section. Called for the whole file before
   // anything changes. "FILE:LINE: why", as ConfigReader says it.
   virtual absl::Status CheckConfig(const ConfigSection& section) const = 0;
+  // Whether a section names files: then a reload reaches Reconfigure although the section is the
+  // same.
+  virtual bool NamesFiles(const ConfigSection& /*section*/) const { return false; }
 
   // --- its life: Start, any number of Reconfigure, SetDetail, CheckHealth, Usage, Stop, again ---
 

@@ -362,7 +362,7 @@ absl::Status ModuleHost::Reload(const ModuleSettings& settings) {
       slot.why = "not enabled";
       continue;
     }
-    const bool changed = !(section == slot.section);
+    const bool changed = !(section == slot.section) || slot.module->NamesFiles(section);
     const bool budget_changed =
         slot.context && slot.context->explicit_budget != settings.explicit_budget;
     if (slot.governed_off && was_enabled) {  // comes back with the new settings

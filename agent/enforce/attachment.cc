@@ -227,6 +227,12 @@ bool IsAttached(uint32_t ifindex, const std::string& directory) {
   return TcIsOurs(ifindex, directory);
 }
 
+void ForgetAttachment(const std::string& directory) {
+  for (const std::string& pin : {LinkPin(directory), TcPin(directory), QdiscPin(directory)}) {
+    ::unlink(pin.c_str());
+  }
+}
+
 void DetachAndUnpin(uint32_t ifindex, const std::string& directory) {
   if (const base::UniqueFd link(::bpf_obj_get(LinkPin(directory).c_str())); link.valid()) {
     // At once, whoever else has the link open.

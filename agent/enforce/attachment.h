@@ -39,6 +39,9 @@ absl::StatusOr<Attachment> TakeOver(const FirewallProgram& program, uint32_t ifi
 // Whether what the pins tell of is still attached to `ifindex`.
 bool IsAttached(uint32_t ifindex, const std::string& directory);
 
+// Removes the pins that tell of an attachment which is no more; those of the maps stay.
+void ForgetAttachment(const std::string& directory);
+
 // Detaches, and removes every pin and the directory.
 void DetachAndUnpin(uint32_t ifindex, const std::string& directory);
 

@@ -97,7 +97,8 @@ absl::StatusOr<EnforceConfig> ReadConfig(const ConfigSection& section) {
 
 absl::Status LoadAll(const EnforceConfig& config, Enforcer& enforcer) {
   for (const InterfaceConfig& interface : config.interfaces) {
-    RETURN_IF_ERROR(enforcer.Load(interface.interface, interface.rules, interface.options));
+    RETURN_IF_ERROR(
+        enforcer.LoadWhenThere(interface.interface, interface.rules, interface.options));
   }
   return absl::OkStatus();
 }

@@ -27,6 +27,10 @@ class EnforceModule final : public Module {
   ModuleNeeds Needs() const override;
   bool MaySwitchOff() const override { return false; }
   absl::Status CheckConfig(const ConfigSection& section) const override;
+  // Rules and lists are read anew.
+  bool NamesFiles(const ConfigSection& section) const override {
+    return section.Find("interfaces") != nullptr;
+  }
   absl::Status Start(const ConfigSection& section, ModuleContext& context) override;
   absl::Status Reconfigure(const ConfigSection& section) override;
   void Stop() override;

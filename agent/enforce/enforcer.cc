@@ -3,10 +3,14 @@
 
 #include <bpf/libbpf.h>
 #include <fmt/format.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
 #include <net/if.h>
 #include <poll.h>
 #include <spdlog/spdlog.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -99,6 +103,7 @@ Json ToJson(const FirewallState& state, uint64_t now_ns) {
     }
     out["rules"].push_back(std::move(one));
   }
+  out["expired_rules"] = state.expired_rules;
   return out;
 }
 
@@ -148,6 +153,39 @@ absl::StatusOr<uint64_t> NumberOf(const HttpRequest& request, std::string_view n
   return value;
 }
 
+// What tells this thread's network namespace from others: its cookie, which is never given twice;
+// its inode before Linux 5.14, which is, once the namespace is gone.
+std::string NamespaceKey() {
+  const base::UniqueFd socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  uint64_t cookie = 0;
+  socklen_t size = sizeof(cookie);
+  constexpr int kNetnsCookie = 71;  // SO_NETNS_COOKIE
+  if (socket.valid() && ::getsockopt(socket.get(), SOL_SOCKET, kNetnsCookie, &cookie, &size) == 0) {
+    return std::to_string(cookie);
+  }
+  struct stat info{};
+  return ::stat("/proc/thread-self/ns/net", &info) == 0 ? fmt::format("i{}", info.st_ino) : "i0";
+}
+
+base::UniqueFd OpenLinkMonitor() {
+  base::UniqueFd out(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE));
+  sockaddr_nl address{};
+  address.nl_family = AF_NETLINK;
+  address.nl_groups = RTMGRP_LINK;
+  if (out.valid() &&
+      ::bind(out.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0) {
+    out.Reset();
+  }
+  return out;
+}
+
+// What changed is asked for anew, so messages are thrown away, and lost ones do no harm.
+void Drain(int fd) {
+  char ignored[8192];
+  while (::recv(fd, ignored, sizeof(ignored), 0) > 0 || errno == ENOBUFS) {
+  }
+}
+
 }  // namespace
 
 // A firewall with the reader of its ring. The ring buffer goes first.
@@ -174,37 +212,45 @@ struct Enforcer::Watched {
 
 Enforcer::Enforcer(EnforcerOptions options, const base::Clock& clock)
     : options_(std::move(options)),
+      directory_(fmt::format("{}/netns-{}", options_.pin_directory, NamespaceKey())),
       clock_(clock),
-      wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
+      wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+      links_(OpenLinkMonitor()) {}
+
+std::string Enforcer::DirectoryOf(const std::string& interface) const {
+  return fmt::format("{}/{}", directory_, interface);
+}
+
+void Enforcer::TakeOverAll() {
+  std::vector<std::string> interfaces;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(directory_, error)) {
+    if (entry.is_directory()) interfaces.push_back(entry.path().filename());
+  }
+  const base::MutexLock lock(mutex_);
+  for (const std::string& interface : interfaces) {
+    auto firewall = Firewall::TakeOver(interface, DirectoryOf(interface), clock_);
+    if (firewall.ok()) {
+      spdlog::info("{}: took over generation {} of the firewall's rules", interface,
+                   (*firewall)->State().generation);
+      firewalls_[interface] = Watched::Make(*std::move(firewall));
+      continue;
+    }
+    spdlog::warn("{}", base::Message(firewall.status()));
+    if (firewall.status().code() != absl::StatusCode::kNotFound) {
+      problems_[interface] = fmt::format("{}: {}", interface, base::Message(firewall.status()));
+    }
+  }
+}
 
 absl::StatusOr<std::unique_ptr<Enforcer>> Enforcer::Start(EnforcerOptions options,
                                                           const base::Clock& clock) {
   std::unique_ptr<Enforcer> out(new Enforcer(std::move(options), clock));
   if (!out->wake_.valid()) return base::ErrnoStatus(errno, "eventfd");
-  std::vector<std::string> interfaces;
-  std::error_code error;
-  for (const auto& entry :
-       std::filesystem::directory_iterator(out->options_.pin_directory, error)) {
-    if (entry.is_directory()) interfaces.push_back(entry.path().filename());
+  if (!out->links_.valid()) {
+    spdlog::warn("interfaces that come back are not attached again: no netlink socket");
   }
-  {
-    const base::MutexLock lock(out->mutex_);
-    for (const std::string& interface : interfaces) {
-      auto firewall = Firewall::TakeOver(
-          interface, fmt::format("{}/{}", out->options_.pin_directory, interface), clock);
-      if (firewall.ok()) {
-        spdlog::info("{}: took over generation {} of the firewall's rules", interface,
-                     (*firewall)->State().generation);
-        out->firewalls_[interface] = Watched::Make(*std::move(firewall));
-      } else {
-        spdlog::warn("{}", base::Message(firewall.status()));
-        if (firewall.status().code() != absl::StatusCode::kNotFound) {
-          out->problems_[interface] =
-              fmt::format("{}: {}", interface, base::Message(firewall.status()));
-        }
-      }
-    }
-  }
+  out->TakeOverAll();
   out->thread_ = std::thread(
       [enforcer = out.get()] { enforcer->options_.run_thread([enforcer] { enforcer->Watch(); }); });
   return out;
@@ -238,13 +284,40 @@ void Enforcer::AddEvent(const std::string& interface, const fw_drop_event& event
   events_.push_back(std::move(out));
 }
 
+void Enforcer::FollowLinks() {
+  for (const auto& [interface, watched] : firewalls_) {
+    const auto attached = watched->firewall->Reattach();
+    if (!attached.ok()) {
+      spdlog::error("{}", base::Message(attached.status()));
+    } else if (*attached) {
+      spdlog::info("{}: the interface is back, and its firewall with it", interface);
+    }
+  }
+  for (auto at = waiting_.begin(); at != waiting_.end();) {
+    if (::if_nametoindex(at->first.c_str()) == 0) {
+      ++at;
+      continue;
+    }
+    const absl::Status status = LoadLocked(at->first, at->second.rules, at->second.options);
+    if (!status.ok()) {
+      spdlog::error("{}", base::Message(status));
+      problems_[at->first] = fmt::format("{}: {}", at->first, base::Message(status));
+    }
+    at = waiting_.erase(at);
+  }
+}
+
 void Enforcer::Watch() {
+  bool links_changed = true;  // since before the socket was there
   for (;;) {
-    std::vector<pollfd> fds = {{wake_.get(), POLLIN, 0}};
+    // poll passes over what is negative.
+    std::vector<pollfd> fds = {{wake_.get(), POLLIN, 0},
+                               {links_.valid() ? links_.get() : -1, POLLIN, 0}};
     int timeout_ms = -1;
     {
       const base::MutexLock lock(mutex_);
       if (stopping_) return;
+      if (links_changed) FollowLinks();
       for (auto at = firewalls_.begin(); at != firewalls_.end();) {
         Watched& watched = *at->second;
         ::ring_buffer__consume(watched.ring.get());
@@ -270,36 +343,53 @@ void Enforcer::Watch() {
     }
     // Between here and there a firewall may be unloaded and its descriptor closed: then poll says
     // so, or another's event wakes us for nothing. Each change wakes us, too.
-    if (::poll(fds.data(), fds.size(), timeout_ms) > 0 && fds[0].revents != 0) {
+    if (::poll(fds.data(), fds.size(), timeout_ms) < 0) continue;
+    if (fds[0].revents != 0) {
       uint64_t count = 0;
       [[maybe_unused]] const ssize_t size = ::read(wake_.get(), &count, sizeof(count));
     }
+    links_changed = fds[1].revents != 0;
+    if (links_changed) Drain(links_.get());
   }
 }
 
-absl::Status Enforcer::Load(const std::string& interface, const RuleSet& rules,
-                            const LoadOptions& options) {
+absl::Status Enforcer::LoadLocked(const std::string& interface, const RuleSet& rules,
+                                  const LoadOptions& options) {
   if (interface.empty() || interface.find('/') != std::string::npos || interface.size() > 15) {
     return base::InvalidArgument("\"{}\" is no name of an interface", interface);
   }
   LoadOptions bounded = options;
   bounded.max_image_bytes = options_.max_image_bytes;
+  const auto found = firewalls_.find(interface);
+  // One whose interface has gone, or that somebody has detached, begins anew.
+  if (found != firewalls_.end() && found->second->firewall->Attached()) {
+    return found->second->firewall->Load(rules, bounded);
+  }
+  ASSIGN_OR_RETURN(auto firewall,
+                   Firewall::Start(interface, DirectoryOf(interface), rules, bounded, clock_));
+  firewalls_[interface] = Watched::Make(std::move(firewall));
+  problems_.erase(interface);
+  return absl::OkStatus();
+}
+
+absl::Status Enforcer::Load(const std::string& interface, const RuleSet& rules,
+                            const LoadOptions& options) {
   {
     const base::MutexLock lock(mutex_);
-    const auto found = firewalls_.find(interface);
-    // One whose interface has gone, or that somebody has detached, begins anew.
-    if (found != firewalls_.end() && found->second->firewall->Attached()) {
-      RETURN_IF_ERROR(found->second->firewall->Load(rules, bounded));
-    } else {
-      ASSIGN_OR_RETURN(
-          auto firewall,
-          Firewall::Start(interface, fmt::format("{}/{}", options_.pin_directory, interface), rules,
-                          bounded, clock_));
-      firewalls_[interface] = Watched::Make(std::move(firewall));
-      problems_.erase(interface);
-    }
+    RETURN_IF_ERROR(LoadLocked(interface, rules, options));
+    waiting_.erase(interface);
   }
   Wake();
+  return absl::OkStatus();
+}
+
+absl::Status Enforcer::LoadWhenThere(const std::string& interface, const RuleSet& rules,
+                                     const LoadOptions& options) {
+  const absl::Status status = Load(interface, rules, options);
+  if (!absl::IsNotFound(status)) return status;
+  spdlog::warn("{}; its rules wait for it", base::Message(status));
+  const base::MutexLock lock(mutex_);
+  waiting_[interface] = {rules, options};
   return absl::OkStatus();
 }
 
@@ -315,18 +405,20 @@ absl::Status Enforcer::Unload(const std::string& interface) {
     const base::MutexLock lock(mutex_);
     const auto found = firewalls_.find(interface);
     if (found == firewalls_.end()) {
-      if (!problems_.contains(interface)) {
+      if (waiting_.erase(interface) == 0 && !problems_.contains(interface)) {
         return base::NotFound("{}: no rules are loaded", interface);
       }
       // Another version's.
-      DetachAndUnpin(::if_nametoindex(interface.c_str()),
-                     fmt::format("{}/{}", options_.pin_directory, interface));
+      DetachAndUnpin(::if_nametoindex(interface.c_str()), DirectoryOf(interface));
       problems_.erase(interface);
     } else {
       found->second->firewall->Unload();
       firewalls_.erase(found);
     }
-    if (firewalls_.empty()) ::rmdir(options_.pin_directory.c_str());
+    if (firewalls_.empty()) {
+      ::rmdir(directory_.c_str());
+      ::rmdir(options_.pin_directory.c_str());  // not while other namespaces have pins there
+    }
   }
   Wake();
   return absl::OkStatus();
@@ -349,6 +441,9 @@ std::vector<std::string> Enforcer::Problems() const {
   const base::MutexLock lock(mutex_);
   std::vector<std::string> out;
   for (const auto& [interface, problem] : problems_) out.push_back(problem);
+  for (const auto& [interface, rules] : waiting_) {
+    out.push_back(interface + ": there is no such interface; its rules wait for it");
+  }
   return out;
 }
 

@@ -38,6 +38,8 @@
 namespace firewatch::agent {
 
 struct EnforcerOptions {
+  // Pins are in PIN_DIRECTORY/netns-ID/INTERFACE: network namespaces that share a BPF file system
+  // may have interfaces of one name.
   std::string pin_directory = "/sys/fs/bpf/firewatch";
   size_t max_image_bytes = size_t{48} << 20;
   // Runs around the body of the thread: measures it.
@@ -53,7 +55,8 @@ struct DropEvent {
 // Any thread. One thread of its own waits for events and deadlines; it sleeps while there are none.
 class Enforcer {
  public:
-  // Takes over what is pinned. `clock` must outlive it.
+  // Takes over what is pinned for the network namespace of this thread, to which interfaces belong
+  // from then on. `clock` must outlive it.
   static absl::StatusOr<std::unique_ptr<Enforcer>> Start(EnforcerOptions options,
                                                          const base::Clock& clock);
   // Enforcement goes on.
@@ -63,29 +66,46 @@ class Enforcer {
 
   absl::Status Load(const std::string& interface, const RuleSet& rules, const LoadOptions& options)
       ABSL_LOCKS_EXCLUDED(mutex_);
+  // The same, where the interface need not be there yet: then it is loaded when it comes, and until
+  // then a problem.
+  absl::Status LoadWhenThere(const std::string& interface, const RuleSet& rules,
+                             const LoadOptions& options) ABSL_LOCKS_EXCLUDED(mutex_);
   absl::Status Confirm(const std::string& interface) ABSL_LOCKS_EXCLUDED(mutex_);
   absl::Status Unload(const std::string& interface) ABSL_LOCKS_EXCLUDED(mutex_);
   std::vector<FirewallState> States() const ABSL_LOCKS_EXCLUDED(mutex_);
   std::vector<DropEvent> Events(size_t limit) const ABSL_LOCKS_EXCLUDED(mutex_);
-  // What is pinned and could not be taken over: "eth0: why".
+  // What is pinned and could not be taken over, or waits for its interface: "eth0: why".
   std::vector<std::string> Problems() const ABSL_LOCKS_EXCLUDED(mutex_);
   std::optional<transport::HttpResponse> Handle(const transport::HttpRequest& request);
 
  private:
   struct Watched;
+  struct Waiting {
+    RuleSet rules;
+    LoadOptions options;
+  };
   Enforcer(EnforcerOptions options, const base::Clock& clock);
   transport::HttpResponse HandleLoad(const transport::HttpRequest& request);
+  std::string DirectoryOf(const std::string& interface) const;
+  absl::Status LoadLocked(const std::string& interface, const RuleSet& rules,
+                          const LoadOptions& options) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void TakeOverAll() ABSL_LOCKS_EXCLUDED(mutex_);
+  // Interfaces have come or gone.
+  void FollowLinks() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Watch() ABSL_LOCKS_EXCLUDED(mutex_);
   void Wake();
   void AddEvent(const std::string& interface, const fw_drop_event& event)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const EnforcerOptions options_;
+  const std::string directory_;  // of this network namespace
   const base::Clock& clock_;
   base::UniqueFd wake_;
+  base::UniqueFd links_;  // netlink: changes of interfaces; invalid: they are not followed
   mutable base::Mutex mutex_;
   std::map<std::string, std::unique_ptr<Watched>> firewalls_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, std::string> problems_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, Waiting> waiting_ ABSL_GUARDED_BY(mutex_);
   std::deque<DropEvent> events_ ABSL_GUARDED_BY(mutex_);
   SocketOwners owners_ ABSL_GUARDED_BY(mutex_);
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <bitset>
+#include <iterator>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <utility>
@@ -84,7 +85,8 @@ absl::StatusOr<std::unique_ptr<Firewall>> Firewall::TakeOver(const std::string& 
                                                              const base::Clock& clock) {
   std::unique_ptr<Firewall> out(new Firewall(interface, directory, clock));
   out->ifindex_ = ::if_nametoindex(interface.c_str());
-  if (!IsAttached(out->ifindex_, directory)) {
+  const bool is_gone = out->ifindex_ == 0;
+  if (!is_gone && !IsAttached(out->ifindex_, directory)) {
     DetachAndUnpin(out->ifindex_, directory);
     return base::NotFound("{}: what was in force is not attached any more", interface);
   }
@@ -96,8 +98,10 @@ absl::StatusOr<std::unique_ptr<Firewall>> Firewall::TakeOver(const std::string& 
     out->previous_ = *std::move(previous);
   }
   RETURN_IF_ERROR(out->ReadRules());
+  if (is_gone) return out;
   ASSIGN_OR_RETURN(out->attachment_,
                    firewatch::agent::TakeOver(*out->program_, out->ifindex_, directory));
+  out->wanted_mode_ = out->attachment_.mode;
   return out;
 }
 
@@ -110,6 +114,7 @@ absl::StatusOr<std::unique_ptr<Firewall>> Firewall::Start(const std::string& int
   out->ifindex_ = ::if_nametoindex(interface.c_str());
   if (out->ifindex_ == 0) return base::NotFound("there is no interface \"{}\"", interface);
   RETURN_IF_ERROR(out->CheckLoad(options));
+  out->wanted_mode_ = options.mode;
   // What another version left is in force until here.
   DetachAndUnpin(out->ifindex_, directory);
   RETURN_IF_ERROR(MakePinDirectory(directory));
@@ -245,6 +250,18 @@ void Firewall::Unload() {
   rules_.clear();
 }
 
+absl::StatusOr<bool> Firewall::Reattach() {
+  const uint32_t ifindex = ::if_nametoindex(interface_.c_str());
+  if (!current_ || ifindex == 0 || ifindex == ifindex_) return false;
+  ifindex_ = ifindex;
+  ForgetAttachment(directory_);
+  auto attached = AttachProgram(*program_, ifindex, directory_, wanted_mode_, /*replace=*/false);
+  attach_error_ = attached.ok() ? "" : base::Message(attached.status());
+  if (!attached.ok()) return base::Annotate(attached.status(), interface_);
+  attachment_ = *std::move(attached);
+  return true;
+}
+
 bool Firewall::Tick() {
   if (!current_) return true;
   const uint64_t deadline_ns = current_->header().confirm_deadline_ns;
@@ -282,8 +299,13 @@ FirewallState Firewall::State() const {
   out.interface = interface_;
   out.attached = IsAttached(ifindex_, directory_);
   out.mode = attachment_.mode;
-  out.note =
-      out.attached ? attachment_.note : "detached by somebody else, or the interface is gone";
+  if (out.attached) {
+    out.note = attachment_.note;
+  } else if (::if_nametoindex(interface_.c_str()) == 0) {
+    out.note = "the interface is gone; attached again when it returns";
+  } else {
+    out.note = attach_error_.empty() ? "detached by somebody else" : attach_error_;
+  }
   if (!current_) return out;
   const fw_image& header = current_->header();
   out.generation = header.generation;
@@ -293,7 +315,11 @@ FirewallState Firewall::State() const {
   out.image_bytes = current_->bytes() + (previous_ ? previous_->bytes() : 0);
   out.map_bytes = program_->map_bytes();
   out.run_time_ns = program_->run_time_ns();
-  out.rules = rules_;
+  const uint64_t now_ns = clock_.MonotonicNs();
+  std::ranges::copy_if(rules_, std::back_inserter(out.rules), [now_ns](const LoadedRule& rule) {
+    return rule.deadline_ns == 0 || now_ns < rule.deadline_ns;
+  });
+  out.expired_rules = rules_.size() - out.rules.size();
   for (LoadedRule& rule : out.rules) rule.counts = program_->RuleCounts(rule.slot);
   out.counts = program_->Counts();
   return out;

@@ -52,7 +52,8 @@ struct FirewallState {
   uint64_t confirm_deadline_ns = 0;  // 0: confirmed
   std::string source;
   uint64_t image_bytes = 0, map_bytes = 0, run_time_ns = 0;
-  std::vector<LoadedRule> rules;
+  std::vector<LoadedRule> rules;  // without those whose time is over
+  size_t expired_rules = 0;
   FirewallCounts counts{};
 };
 
@@ -62,6 +63,7 @@ class Firewall {
   // `directory` is the interface's own below the pin directory. With pins in it, takes over what is
   // in force, without a gap; NotFound (and all of it cleared away) when it is not attached any
   // more; FailedPrecondition when another version left it: it stays in force, and Load replaces it.
+  // Where the interface itself is gone, rules and counters wait for its return (Reattach).
   static absl::StatusOr<std::unique_ptr<Firewall>> TakeOver(const std::string& interface,
                                                             const std::string& directory,
                                                             const base::Clock& clock);
@@ -82,6 +84,10 @@ class Firewall {
   absl::Status Confirm();
   // Detaches, and removes every pin. This object is done then.
   void Unload();
+  // After the interface has gone and another of its name has come: attaches there, with the same
+  // rules and counters. False: nothing was to be done; somebody has detached it, say, which is left
+  // so. An error: it should have been attached and could not.
+  absl::StatusOr<bool> Reattach();
   // Settles a return that the program has made by itself. False: there was no generation before,
   // all is unloaded.
   bool Tick();
@@ -105,7 +111,9 @@ class Firewall {
   const std::string interface_;
   const std::string directory_;
   const base::Clock& clock_;
-  uint32_t ifindex_ = 0;
+  uint32_t ifindex_ = 0;  // as attached last; 0: the interface was not there
+  AttachMode wanted_mode_ = AttachMode::kAuto;
+  std::string attach_error_;  // of the last Reattach; "" when it has worked
   std::unique_ptr<FirewallProgram> program_;
   Attachment attachment_;
   std::optional<ImageMap> current_;

@@ -10,8 +10,13 @@
 #include <sys/stat.h>
 #include <sys/vfs.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <deque>
 #include <filesystem>
+#include <utility>
 #include <vector>
 
 #include "agent/core/bpf_handles.h"
@@ -28,7 +33,9 @@ namespace {
 
 class LoadedProgram final : public FirewallProgram {
  public:
-  explicit LoadedProgram(BpfSkeleton<enforce_xdp_bpf> skeleton) : skeleton_(std::move(skeleton)) {
+  LoadedProgram(BpfSkeleton<enforce_xdp_bpf> skeleton,
+                std::vector<std::pair<std::string, uint32_t>> verified)
+      : skeleton_(std::move(skeleton)), verified_(std::move(verified)) {
     cpu_count_ = static_cast<size_t>(std::max(::libbpf_num_possible_cpus(), 1));
   }
 
@@ -95,15 +102,13 @@ class LoadedProgram final : public FirewallProgram {
     for (const BpfProgramStats& stats : ReadProgramStats(skeleton_->obj)) sum += stats.run_time_ns;
     return sum;
   }
-  uint32_t verified_instructions() const override {
-    for (const BpfProgramStats& stats : ReadProgramStats(skeleton_->obj)) {
-      if (stats.name == "on_xdp") return stats.verified_instructions;
-    }
-    return 0;
+  const std::vector<std::pair<std::string, uint32_t>>& verified_instructions() const override {
+    return verified_;
   }
 
  private:
   const BpfSkeleton<enforce_xdp_bpf> skeleton_;
+  const std::vector<std::pair<std::string, uint32_t>> verified_;
   size_t cpu_count_ = 1;
 };
 
@@ -111,6 +116,47 @@ std::vector<bpf_map*> PinnedMaps(enforce_xdp_bpf* skeleton) {
   return {skeleton->maps.generations,  skeleton->maps.rule_counts,    skeleton->maps.cpus,
           skeleton->maps.rule_buckets, skeleton->maps.source_buckets, skeleton->maps.drop_events};
 }
+
+// What the verifier says of each program: why it refuses one, and what it has counted (which
+// kernels before 5.16 tell nowhere else). With statistics alone it does not tell its whole way
+// there, which would be megabytes.
+class VerifierLogs {
+ public:
+  explicit VerifierLogs(const bpf_object* object) {
+    constexpr uint32_t kStatistics = 4;  // BPF_LOG_STATS, since Linux 5.2
+    bpf_program* program = nullptr;
+    bpf_object__for_each_program(program, object) {
+      if (!::bpf_program__autoload(program)) continue;
+      auto& [name, text] = logs_.emplace_back(::bpf_program__name(program), kLogBytes);
+      ::bpf_program__set_log_level(program, kStatistics);
+      ::bpf_program__set_log_buf(program, text.data(), text.size());
+    }
+  }
+  std::vector<std::pair<std::string, uint32_t>> Counts() const {
+    std::vector<std::pair<std::string, uint32_t>> out;
+    for (const auto& [name, text] : logs_) {
+      const char* processed = std::strstr(text.data(), "processed ");
+      unsigned count = 0;
+      if (processed != nullptr && std::sscanf(processed, "processed %u insns", &count) == 1) {
+        out.emplace_back(name, count);
+      }
+    }
+    return out;
+  }
+  // "on_xdp: …", of the last program that it looked at; "" when it came to none.
+  std::string Last() const {
+    std::string out;
+    for (const auto& [name, text] : logs_) {
+      if (text[0] != 0) out = fmt::format("{}: {}", name, text.data());
+    }
+    std::replace(out.begin(), out.end(), '\n', ' ');
+    return out;
+  }
+
+ private:
+  static constexpr size_t kLogBytes = size_t{64} << 10;
+  std::deque<std::pair<std::string, std::vector<char>>> logs_;
+};
 
 }  // namespace
 
@@ -155,14 +201,16 @@ absl::StatusOr<std::unique_ptr<FirewallProgram>> FirewallProgram::Load(const std
       if (::bpf_map__set_pin_path(map, path.c_str()) != 0) return base::ErrnoStatus(errno, path);
     }
   }
+  const VerifierLogs verifier(skeleton->obj);
   if (const int error = enforce_xdp_bpf::load(skeleton.get()); error != 0) {
     if (log.warnings().find("parameter mismatch") != std::string::npos) {
       return base::FailedPrecondition("{} holds the maps of another version", directory);
     }
-    return base::Annotate(base::ErrnoStatus(-error, "load the firewall's BPF programs"),
-                          log.warnings().substr(0, 2000));
+    return base::Annotate(
+        base::ErrnoStatus(-error, "load the firewall's BPF programs"),
+        verifier.Last().empty() ? log.warnings().substr(0, 2000) : verifier.Last().substr(0, 2000));
   }
-  return std::make_unique<LoadedProgram>(std::move(skeleton));
+  return std::make_unique<LoadedProgram>(std::move(skeleton), verifier.Counts());
 }
 
 }  // namespace firewatch::agent

@@ -9,6 +9,8 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "agent/enforce/image_map.h"
@@ -45,7 +47,8 @@ class FirewallProgram {
 
   virtual uint64_t map_bytes() const = 0;    // without images
   virtual uint64_t run_time_ns() const = 0;  // while the kernel keeps statistics
-  virtual uint32_t verified_instructions() const = 0;
+  // {program, instructions that the verifier has followed}, of those that are loaded.
+  virtual const std::vector<std::pair<std::string, uint32_t>>& verified_instructions() const = 0;
 };
 
 // A bpffs at /sys/fs/bpf, mounted when it is not there; makes `directory` (below it, or on another

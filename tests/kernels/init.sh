@@ -95,21 +95,39 @@ gzip -1 -c /tmp/events > /out/events.gz
 # The other modules, with their real programs; what this kernel lacks they say themselves.
 mkdir -p /run
 mount -t bpf bpf /sys/fs/bpf
-printf 'rules:\n  - {name: seen, match: {protocol: tcp}, action: count}\n' > /tmp/rules.yaml
+# A pair of interfaces, one end in a namespace of its own; without its module, the loopback.
+if insmod "/lib/modules/$(uname -r)/veth.ko" && ip link add fw0 type veth; then
+  unshare -n sleep 1000 &
+  peer=$!
+  usleep 500000
+  interface=fw0 mode=native near=10.9.0.1 far="nsenter -t $peer -n"
+  ip link set veth0 netns $peer
+  $far ip addr add 10.9.0.2/24 dev veth0
+  $far ip link set veth0 up
+  ip addr add $near/24 dev fw0
+  ip link set fw0 up
+else
+  interface=lo mode=generic near=127.0.0.1 far=
+fi
+printf 'rules:\n  - {name: pings, match: {protocol: icmp, icmp_type: echo-request}, action: drop}\n' > /tmp/rules.yaml
 firewatch-agent --modules network,enforce --server 127.0.0.1:1 --http 127.0.0.1:7173 --spool /tmp/spool2 \
   --cache /tmp/cache > /out/modules_agent.txt 2>&1 &
 modules=$!
 tries=0
-while [ $tries -lt 150 ] && ! firewatch doctor --modules --agent 127.0.0.1:7173 > /dev/null 2>&1; do
+# Both have said what became of them.
+while [ $tries -lt 150 ] && [ "$(grep -c 'module [a-z]* is ' /out/modules_agent.txt)" -lt 2 ]; do
   tries=$((tries + 1))
   usleep 200000
 done
-usleep 5000000
-firewatch xdp load /tmp/rules.yaml --interface lo --mode generic --agent 127.0.0.1:7173 > /out/xdp_load.txt 2>&1
+usleep 1000000
+$far ping -c 3 -W 1 $near > /out/ping_before.txt 2>&1
+firewatch xdp load /tmp/rules.yaml --interface $interface --mode $mode --agent 127.0.0.1:7173 > /out/xdp_load.txt 2>&1
+$far ping -c 3 -W 1 $near > /out/ping_dropped.txt 2>&1
 wget -q -O /out/modules.json http://127.0.0.1:7173/status
 firewatch connections -o json --agent 127.0.0.1:7173 > /out/connections.json 2>&1
 firewatch xdp stats --json --agent 127.0.0.1:7173 > /out/xdp_stats.json 2>&1
-firewatch xdp unload --interface lo --agent 127.0.0.1:7173 > /out/xdp_unload.txt 2>&1
+firewatch xdp unload --interface $interface --agent 127.0.0.1:7173 > /out/xdp_unload.txt 2>&1
+$far ping -c 3 -W 1 $near > /out/ping_after.txt 2>&1
 kill -TERM $modules
 wait $modules
 
@@ -120,6 +138,8 @@ step tests agent_cpu_bpf_test --gtest_output=json:/out/tests.json --gtest_filter
 SamplerTest.FollowsChildrenAndGrandchildrenFromTheirStart:\
 SamplerTest.StopHandsOutWhatNobodyWasWokenFor:SamplerTest.WaitFd*:\
 TableMapsTest.ManyTablesStayBelowTheCap:WholeStacksBpfTest.*
+
+FIREWATCH_KERNEL_PAIRS=1000 step enforce_tests agent_enforce_bpf_test --gtest_output=json:/out/enforce_tests.json
 
 dmesg | tail -c 20000 > /out/dmesg.txt
 say sending

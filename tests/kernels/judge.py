@@ -67,29 +67,33 @@ def judge_steps(verdict, outcome):
     verdict.check("kernel log", not oops, oops and outcome.text("dmesg.txt")[oops.start():][:2000])
 
 
+def test_cases(outcome):
+    """(name, case) of each test of the gtest binaries."""
+    for file in ("tests.json", "enforce_tests.json"):
+        for suite in json.loads(outcome.text(file))["testsuites"]:
+            for case in suite["testsuite"]:
+                yield f"{suite['name']}.{case['name']}", case
+
+
 def judge_tests(verdict, outcome):
-    """The gtest binary: programs load, samplers sample, side-band events arrive."""
-    report = json.loads(outcome.text("tests.json"))
+    """The gtest binaries: programs load, samplers sample, side-band events arrive, the firewall's
+    verdicts on frames are right."""
     bad, skipped, count = [], [], 0
-    for suite in report["testsuites"]:
-        for case in suite["testsuite"]:
-            count += 1
-            name = f"{suite['name']}.{case['name']}"
-            if case.get("failures"):
-                text = "\n".join(failure["failure"] for failure in case["failures"])
-                bad.append(name + ":\n" + "\n".join(text.splitlines()[-25:]))
-            elif case.get("result") == "SKIPPED":
-                skipped.append(name)
-    verdict.check("tests", not bad and count > 10, "\n".join(bad) or f"only {count} tests")
+    for name, case in test_cases(outcome):
+        count += 1
+        if case.get("failures"):
+            text = "\n".join(failure["failure"] for failure in case["failures"])
+            bad.append(name + ":\n" + "\n".join(text.splitlines()[-25:]))
+        elif case.get("result") == "SKIPPED":
+            skipped.append(name)
+    verdict.check("tests", not bad and count > 20, "\n".join(bad) or f"only {count} tests")
     verdict.figures["tests"] = f"{count - len(bad) - len(skipped)}/{count}"
     verdict.check("no test skipped", not skipped, ", ".join(skipped))
 
 
 def verified(outcome):
     """{program: verified instructions}, as the tests recorded them."""
-    report = json.loads(outcome.text("tests.json"))
-    return {key.removeprefix("verified_"): int(value)
-            for suite in report["testsuites"] for case in suite["testsuite"]
+    return {key.removeprefix("verified_"): int(value) for _, case in test_cases(outcome)
             for key, value in case.items() if key.startswith("verified_")}
 
 
@@ -191,15 +195,27 @@ def judge_agent(verdict, outcome):
 
 
 def judge_modules(verdict, outcome):
-    """Which of the other modules load their programs: shown, not judged. With AddressSanitizer's heap
-    the budget may have switched them off since."""
-    started = re.search(r"module network is (active|degraded)", outcome.text("modules_agent.txt"))
+    """The other modules load their programs; the firewall drops what it is told to, and nothing else.
+    With AddressSanitizer's heap the budget may have switched the TCP probe off since its start."""
+    log = outcome.text("modules_agent.txt")
+    started = re.search(r"module network is (active|degraded)", log)
     verdict.figures["network"] = started.group(1) if started else "off"
-    try:
-        firewall = json.loads(outcome.text("xdp_stats.json")).get("interfaces")
-    except ValueError:
-        firewall = None
-    verdict.figures["firewall"] = "loads" if firewall else "refused"
+    verdict.check("network loads", started, log[-3000:])
+    stats, load = outcome.text("xdp_stats.json"), outcome.text("xdp_load.txt")
+    interfaces = json.loads(stats).get("interfaces") if stats.startswith("{") else None
+    verdict.check("firewall loads", interfaces, load + log[-3000:])
+    if not interfaces:
+        verdict.figures["firewall"] = "refused"
+        return
+    state = interfaces[0]
+    dropped = sum(rule["dropped_packets"] for rule in state["rules"])
+    verdict.figures["firewall"] = f"{state['mode']} on {state['interface']}"
+    verdict.check("firewall is attached", state["attached"], stats)
+    verdict.check("firewall drops", dropped == 3 and "3 packets transmitted, 0 packets received"
+                  in outcome.text("ping_dropped.txt"), stats + outcome.text("ping_dropped.txt"))
+    for name in ("ping_before.txt", "ping_after.txt"):
+        verdict.check(name.removesuffix(".txt"), "3 packets transmitted, 3 packets received"
+                      in outcome.text(name), outcome.text(name) + outcome.text("xdp_unload.txt"))
 
 
 def judge_ends(verdict, watched, ends):

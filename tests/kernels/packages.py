@@ -8,6 +8,7 @@ a suite that cannot be checked, or is gone, is Unavailable with apt's own words.
 once is used again without the network until --update is given.
 """
 import json
+import lzma
 import os
 import pathlib
 import re
@@ -127,19 +128,20 @@ class PrivateApt:
 # ---- kernels -------------------------------------------------------------------------------------
 
 class Kernel:
-    """An unpacked vmlinuz. `identity` is what verified-instruction counts belong to: the release
+    """An unpacked vmlinuz; veth.ko beside it where the suite still had it. `identity` is what verified-instruction counts belong to: the release
     alone stays the same over Debian's updates of 5.10 and 6.1."""
 
     def __init__(self, name, folder):
-        self.name, self.image = name, folder / "vmlinuz"
+        self.name, self.image, self.veth = name, folder / "vmlinuz", folder / "veth.ko"
         about = json.loads((folder / "kernel.json").read_text())
         self.suite, self.package, self.version = about["suite"], about["package"], about["version"]
         release = re.match(r"linux-(?:image|binary)-(.*)", self.package).group(1)
-        self.identity = f"{release} {self.version}"
+        self.release, self.identity = release, f"{release} {self.version}"
 
 
-def image_package(apt, wanted_prefix):
-    """(name, version) of the package that holds vmlinuz. Since 7.x it is split: linux-binary-*."""
+def image_packages(apt, wanted_prefix):
+    """(names, version) of the packages that hold vmlinuz and modules. Since 7.x they are two:
+    linux-binary-*, linux-modules-*."""
     meta = apt.show("linux-image-cloud-amd64")
     if not meta:
         raise Unavailable("no package linux-image-cloud-amd64")
@@ -148,20 +150,30 @@ def image_package(apt, wanted_prefix):
     image = re.search(r"(linux-image-\d\S*-cloud-amd64)", meta.get("Depends", ""))
     if not image:
         raise Unavailable(f"linux-image-cloud-amd64 {meta['Version']} names no image")
-    split = re.search(r"(linux-binary-\d\S*)", apt.show(image.group(1)).get("Depends", ""))
-    return (split or image).group(1), meta["Version"]
+    split = re.findall(r"(linux-(?:binary|modules)-\d\S*)", apt.show(image.group(1)).get("Depends", ""))
+    return sorted(split) or [image.group(1)], meta["Version"]
 
 
-def take_vmlinuz(package, target):
-    with subprocess.Popen(["dpkg", "--fsys-tarfile", package], stdout=subprocess.PIPE) as unpack:
-        with tarfile.open(fileobj=unpack.stdout, mode="r|") as archive:
-            for member in archive:
-                if member.isfile() and os.path.basename(member.name).startswith("vmlinuz"):
-                    with archive.extractfile(member) as source, open(target, "wb") as out:
-                        shutil.copyfileobj(source, out)
-                    unpack.kill()
-                    return
-    raise Unavailable(f"no vmlinuz in {os.path.basename(package)}")
+def take(debs, folder):
+    """vmlinuz and veth.ko, the one module that a guest loads, out of `debs` into `folder`."""
+    wanted = {"vmlinuz": False, "veth.ko": False}
+    for package in debs:
+        with subprocess.Popen(["dpkg", "--fsys-tarfile", package], stdout=subprocess.PIPE) as unpack:
+            with tarfile.open(fileobj=unpack.stdout, mode="r|") as archive:
+                for member in archive:
+                    base = os.path.basename(member.name)
+                    name = "vmlinuz" if base.startswith("vmlinuz") else base.removesuffix(".xz")
+                    if not member.isfile() or name not in wanted:
+                        continue
+                    data = archive.extractfile(member).read()
+                    (folder / name).write_bytes(lzma.decompress(data) if base.endswith(".xz") else data)
+                    wanted[name] = True
+                    if all(wanted.values()):
+                        break
+            unpack.kill()
+    missing = [name for name, found in wanted.items() if not found]
+    if missing:
+        raise Unavailable(f"no {' and no '.join(missing)} in {', '.join(map(os.path.basename, debs))}")
 
 
 def fetch_kernel(name, folder, mirrors, note):
@@ -171,14 +183,14 @@ def fetch_kernel(name, folder, mirrors, note):
         try:
             apt = PrivateApt(folder / "apt" / suite, mirrors, [suite])
             apt.update()
-            package, version = image_package(apt, prefix)
-            about = {"suite": suite, "package": package, "version": version}
+            names, version = image_packages(apt, prefix)
+            about = {"suite": suite, "package": names[0], "version": version}
             target = folder / "kernel.json"
-            if target.exists() and json.loads(target.read_text()) == about:
+            if (target.exists() and json.loads(target.read_text()) == about
+                    and (folder / "veth.ko").exists()):
                 return
-            note(f"{name}: downloading {package} {version} from {suite}")
-            debs = apt.download([package], folder / "debs")
-            take_vmlinuz(str(debs[0]), folder / "vmlinuz")
+            note(f"{name}: downloading {' '.join(names)} {version} from {suite}")
+            take([str(deb) for deb in apt.download(names, folder / "debs")], folder)
             target.write_text(json.dumps(about))
             return
         except Unavailable as reason:
@@ -194,7 +206,7 @@ def kernel(name, store, mirrors, update, note):
     folder = store / name
     folder.mkdir(parents=True, exist_ok=True)
     known = (folder / "kernel.json").exists() and (folder / "vmlinuz").exists()
-    if not known or update:
+    if not known or update or not (folder / "veth.ko").exists():
         try:
             fetch_kernel(name, folder, mirrors(), note)
         except Unavailable as reason:

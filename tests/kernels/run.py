@@ -29,7 +29,7 @@ import initramfs  # noqa: E402
 import judge  # noqa: E402
 import packages  # noqa: E402
 
-PROGRAMS = ("firewatch", "firewatch-agent", "agent_cpu_bpf_test")
+PROGRAMS = ("firewatch", "firewatch-agent", "agent_cpu_bpf_test", "agent_enforce_bpf_test")
 WORKLOADS = ("workload_depth_nofp", "workload_shares", "workload_syscalls", "workload_stacks_gcc",
              "workload_stacks_clang", "workload_stacks_static", "libstacks_plt.so")
 DEFAULT = ("5.10", "6.1", "6.12", "sid")
@@ -85,12 +85,14 @@ class Matrix:
                   f"{time.monotonic() - started:.0f} s")
         return tools, kernels
 
-    def build_initrd(self, tools):
+    def build_initrd(self, tools, kernels):
         bin_dir = pathlib.Path(self.arguments.bin_dir)
         output = self.store / "initrd.gz"
+        modules = {f"usr/lib/modules/{kernel.release}/veth.ko": kernel.veth.read_bytes()
+                   for kernel in kernels if kernel.veth.exists()}
         initramfs.build(tools.busybox, HERE / "init.sh", [str(bin_dir / name) for name in PROGRAMS],
                         [str(bin_dir / name) for name in WORKLOADS],
-                        {"etc/workloads": (HERE / "workloads.sh").read_bytes()}, output)
+                        {"etc/workloads": (HERE / "workloads.sh").read_bytes(), **modules}, output)
         self.note(f"initramfs of {output.stat().st_size / 1e6:.1f} MB")
         return output
 
@@ -151,7 +153,7 @@ class Matrix:
         self.store.mkdir(parents=True, exist_ok=True)
         tools, kernels = self.fetch()
         if kernels:
-            initrd = self.build_initrd(tools)
+            initrd = self.build_initrd(tools, kernels)
             with ThreadPoolExecutor(max_workers=guests_at_a_time(self.arguments.jobs)) as pool:
                 list(pool.map(lambda kernel: self.run_one(tools, initrd, kernel), kernels))
         self.print_table()
