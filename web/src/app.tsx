@@ -7,6 +7,7 @@ import { Footer } from './panels/footer';
 import { GraphPanel } from './panels/graph_panel';
 import { Chips, Header } from './panels/header';
 import { Help, helpOpen } from './panels/help';
+import { ModulesDialog } from './panels/modules';
 import { Services } from './panels/services';
 import { Timeline } from './panels/timeline';
 import { UnnamedDialog } from './panels/unnamed';
@@ -57,6 +58,7 @@ export function App() {
       <Footer />
       <Help />
       <UnnamedDialog />
+      <ModulesDialog />
     </div>
   );
 }
