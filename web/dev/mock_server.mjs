@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// mock_server.mjs [--port 7199] [--dist FOLDER] [--nodes N]: the server's HTTP API with made-up data,
+// mock_server.mjs [--port 7199] [--dist FOLDER] [--nodes N] [--peers N]: the server's HTTP API with made-up data,
 // for work on the page and for its browser tests without a server. Same answers for the same range.
-// --nodes N adds a wide synthetic service, to see the page with a big tree.
+// --nodes N adds a wide synthetic service, to see the page with a big tree; --peers N one with many
+// connections.
 import { createServer } from 'node:http';
 import { existsSync, readFileSync } from 'node:fs';
 import { dirname, extname, join, normalize } from 'node:path';
@@ -15,6 +16,7 @@ const argument = (name, fallback) => {
 const kPort = Number(argument('--port', 7199));
 const kDist = argument('--dist', join(dirname(fileURLToPath(import.meta.url)), '..', 'dist'));
 const kExtraNodes = Number(argument('--nodes', 0));
+const kExtraPeers = Number(argument('--peers', 0));
 const kWindowMs = 10_000;
 const kHz = 19;
 const kStarted = Date.now() - 26 * 3600_000;
@@ -302,7 +304,77 @@ function foldedOf(root) {
   return lines.join('\n') + '\n';
 }
 
+// --- Connections: who connects to whom, "address:port connections-per-window KiB-per-connection loss" --
+
+const kTalks = [
+  ['gateway', '10.4.1.11', 'checkout-api', '10.4.1.20', 8080, 14, 22, 0.0002],
+  ['gateway', '10.4.1.11', 'search-indexer', '10.4.1.31', 9200, 9, 140, 0.0009],
+  ['checkout-api', '10.4.1.20', 'postgres', '10.4.1.40', 5432, 3, 310, 0.0001],
+  ['checkout-api', '10.4.1.20', '', '185.199.108.153', 443, 2, 12, 0.031],
+  ['search-indexer', '10.4.1.31', 'postgres', 'fd00:4:1::40', 5432, 1, 2400, 0.004],
+  ['report-cron', '10.4.1.52', 'postgres', '10.4.1.40', 5432, 0.3, 5200, 0],
+  ['report-cron', '10.4.1.52', '', '203.0.113.9', 25, 0.2, 3, 0.2],
+  ['sshd.service', '198.51.100.7', 'sshd.service', '10.4.1.11', 22, 0.02, 60, 0.002],
+];
+
+function talk([client, clientAddress, server, serverAddress, port, rate, kib, loss], count) {
+  const opened = Math.round(rate * count);
+  const dead = loss > 0.1;
+  const out = opened * kib * 128;
+  const numbers = {
+    opened: dead ? 0 : opened, closed: dead ? 0 : Math.max(0, opened - 3), failed: dead ? opened : Math.round(opened * loss * 4),
+    resets_sent: 0, resets_received: Math.round(opened * loss * 9), retransmits: dead ? 0 : Math.round((out / 1400) * loss),
+    syn_retransmits: dead ? opened * 6 : Math.round(opened * loss), bytes_sent: dead ? 0 : out, bytes_received: dead ? 0 : out * 7,
+    segments_sent: dead ? 0 : Math.ceil(out / 1400), segments_received: dead ? 0 : Math.ceil(out / 200),
+    duration_us: dead ? 0 : opened * 180_000, rtt_us: dead ? 0 : Math.round(90 + 4e5 * loss * (1 + noise(client + server))), living: dead ? 0 : Math.min(opened, 3),
+  };
+  const rows = [];
+  const row = (service, role, remote, turned) => {
+    const series = kSeries.find(({ labels }) => labels.service === service);
+    if (series && opened > 0) rows.push({ series, role, remote, port, ...numbers, ...turned });
+  };
+  row(client, 'connect', serverAddress, {});
+  if (!dead) {
+    row(server, 'accept', clientAddress, {
+      resets_sent: numbers.resets_received, resets_received: 0, syn_retransmits: 0, failed: 0, retransmits: numbers.retransmits * 2,
+      bytes_sent: numbers.bytes_received, bytes_received: numbers.bytes_sent,
+      segments_sent: numbers.segments_received, segments_received: numbers.segments_sent,
+    });
+  }
+  return rows;
+}
+
+const kOrders = {
+  retransmits: (row) => row.retransmits, bytes: (row) => row.bytes_sent + row.bytes_received, failed: (row) => row.failed,
+  opened: (row) => row.opened, rtt: (row) => row.rtt_us,
+};
+
+function connections(url) {
+  const { series, range } = parseQuery(url);
+  const order = kOrders[url.searchParams.get('sort') ?? 'retransmits'];
+  if (!order) throw new BadRequest('sort: expected retransmits, bytes, failed, opened or rtt');
+  const limit = Number(url.searchParams.get('limit') ?? 200);
+  const times = windows(range).filter((t) => t >= kStarted);
+  const many = Array.from({ length: kExtraPeers }, (_, i) =>
+    ['gateway', '', '', `10.${20 + (i >> 16)}.${(i >> 8) & 255}.${i & 255}`, 443, 0.1 + 3 * noise(`rate${i}`) ** 3, 1 + 200 * noise(`kib${i}`) ** 2, 0.02 * noise(`loss${i}`) ** 4]);
+  const chosen = new Set(series);
+  const all = [...kTalks, ...many].flatMap((one) => talk(one, times.length)).filter((row) => chosen.has(row.series));
+  const total = { opened: 0, closed: 0, failed: 0, resets_sent: 0, resets_received: 0, retransmits: 0, syn_retransmits: 0, bytes_sent: 0, bytes_received: 0, segments_sent: 0, segments_received: 0, duration_us: 0, rtt_us: 0, living: 0 };
+  for (const row of all) for (const name of Object.keys(total)) total[name] += row[name];
+  total.rtt_us = all.length ? Math.round(total.rtt_us / all.length) : 0;
+  const rows = all.sort((a, b) => order(b) - order(a)).slice(0, limit)
+    .map(({ series: { labels }, ...row }) => ({ labels: { ...labels, container_id: '' }, ...row }));
+  return { from_ms: range.from, to_ms: range.to, rows, total, left_out: all.length - rows.length, windows: times.length };
+}
+
+const kModules = {
+  'node-a': [{ name: 'cpu', state: 'active', why: '' }, { name: 'network', state: 'active', why: '' }],
+  'node-b': [{ name: 'cpu', state: 'active', why: '' }, { name: 'network', state: 'degraded', why: 'no reasons of dropped packets: the kernel has no tracepoint skb:kfree_skb with a reason (5.17)' }],
+  'node-c': [{ name: 'cpu', state: 'active', why: '' }, { name: 'network', state: 'active', why: '' }, { name: 'enforce', state: 'off', why: 'the configuration names no interface' }],
+};
+
 const kHandlers = {
+  '/api/v1/connections': connections,
   '/api/v1/series'(url) {
     const query = parseQuery(url);
     const step = Number(url.searchParams.get('step') ?? 10_000);
@@ -337,10 +409,10 @@ const kHandlers = {
   '/api/v1/labels': () => ({ names: ['comm', 'exe', 'node', 'service'] }),
   '/api/v1/status': () => ({
     version: '0.1.0-mock', now_ms: Date.now(),
-    nodes: ['node-a', 'node-b', 'node-c'].map((node) => ({ node, last_seen_ms: Date.now() - 4000, hz: kHz, agent_version: '0.1.0' })),
+    nodes: ['node-a', 'node-b', 'node-c'].map((node) => ({ node, last_seen_ms: Date.now() - 4000, hz: kHz, agent_version: '0.1.0', modules: kModules[node] })),
     store: { disk_bytes: 48_234_496, windows: 28_080, duplicates: 3, oldest_ms: kStarted, newest_ms: Date.now() - 4000 },
     losses: { ring_full: 12, stack_truncated: 431 },
-    stack_ends: { main: 181_205, kernel_only: 9_120, frame_pointer_missing: 7_511, truncated: 431 },
+    stack_ends: { root: 181_205, kernel_only: 9_120, frame_pointer_missing: 7_511, truncated: 431 },
   }),
 };
 

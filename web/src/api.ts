@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The server's HTTP API: shapes, addresses, and errors that say what went wrong.
 import { decodeColumns, FormatError } from './model/columns';
+import { type Connections, readConnections, type ServerSort } from './model/connections';
 import type { Unit } from './model/format';
 import { buildTree, type FlameTree } from './model/tree';
 import type { ViewState } from './model/view_state';
@@ -122,6 +123,22 @@ export async function getProfile(url: string, signal: AbortSignal): Promise<Prof
     return { tree: buildTree(decodeColumns(bytes)), unit };
   } catch (error) {
     if (error instanceof FormatError) throw new ApiError(`Profile damaged: ${error.message}`, response.status);
+    throw error;
+  }
+}
+
+export const kMaxConnections = 1000; // rows that are asked for; the rest comes as a sum
+
+// Null: the server is from before it kept connections.
+export async function getConnections(
+  { query, from, to }: Range, sort: ServerSort, signal: AbortSignal,
+): Promise<Connections | null> {
+  const url = apiUrl('connections', { query, from, to }, { sort, limit: String(kMaxConnections) });
+  try {
+    return readConnections(await getJson<unknown>(url, signal));
+  } catch (error) {
+    if (error instanceof ApiError && error.status === 404) return null;
+    if (error instanceof FormatError) throw new ApiError(`Connections damaged: ${error.message}`, 200);
     throw error;
   }
 }

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// The page: header, services, time line, profile, footer.
+// The page: header, services, time line, profile or connections, footer.
 import { useEffect } from 'preact/hooks';
 import { selected } from './flame/flame_graph';
+import { ConnectionsPanel } from './panels/connections';
 import { Footer } from './panels/footer';
 import { GraphPanel } from './panels/graph_panel';
 import { Chips, Header } from './panels/header';
 import { Help, helpOpen } from './panels/help';
+import { ModulesDialog } from './panels/modules';
 import { Services } from './panels/services';
 import { Timeline } from './panels/timeline';
 import { UnnamedDialog } from './panels/unnamed';
-import { answers, failure, loading, refresh, zoomTo } from './state';
+import { answers, failure, loading, refresh, view, zoomTo } from './state';
 
 function ErrorBanner() {
   const error = failure.value;
@@ -30,7 +32,7 @@ function onPageKey(event: KeyboardEvent): void {
     event.preventDefault();
   } else if (event.key === '?') {
     helpOpen.value = true;
-  } else if (event.key === 'Escape') {
+  } else if (event.key === 'Escape' && view.value.page === 'profile') {
     selected.value = -1;
     zoomTo(0);
   }
@@ -50,12 +52,13 @@ export function App() {
         <Services />
         <div class="right">
           <Timeline />
-          <GraphPanel />
+          {view.value.page === 'connections' ? <ConnectionsPanel /> : <GraphPanel />}
         </div>
       </main>
       <Footer />
       <Help />
       <UnnamedDialog />
+      <ModulesDialog />
     </div>
   );
 }

@@ -3,15 +3,16 @@
 // it follows from `view` and the server's answers. Change it by navigate() only.
 import { batch, computed, effect, signal } from '@preact/signals';
 import {
-  ApiError, apiUrl, getJson, getProfile, type ProfileAnswer, type Range, type Series, type Status,
+  ApiError, apiUrl, getConnections, getJson, getProfile, type ProfileAnswer, type Range, type Series, type Status,
 } from './api';
 import { HueBook } from './flame/colors';
+import { type Connections, readSort, type ServerSort, serverSort } from './model/connections';
 import { onlyThrough } from './model/functions';
 import { hashNames, hashText, hashToHex, hexToHash, indexOfHash } from './model/hash';
 import { compileSearch, findMatches, type Matches } from './model/search';
 import { formatSelector, parseSelector } from './model/selector';
 import { buildTree, type FlameTree, hashPaths } from './model/tree';
-import { decodeView, encodeView, isRelative, kDefaults, linkProblem, stepFor, timeToMs, type ViewState } from './model/view_state';
+import { decodeView, encodeView, isRelative, kDefaults, linkProblem, type Page, stepFor, timeToMs, type ViewState } from './model/view_state';
 
 // --- The view and its URL -----------------------------------------------------------------------
 
@@ -57,13 +58,19 @@ export const isDefaultRange = computed(() => view.value.from === kDefaults.from 
 
 // --- Answers --------------------------------------------------------------------------------------
 
+export interface ConnectionsAnswer {
+  sort: ServerSort; // what the server put first
+  data: Connections | null; // null: the server knows no connections
+}
 export interface Answers {
-  range: Range; // what was asked
+  range: Range; // what was asked, of what follows
   series: Series; // of the view's type, by service
   ranking: Series; // CPU by service, without the query's own service matchers
   rankingSamples: Series;
   samples: Series; // sample count of exactly this query
-  profile: ProfileAnswer;
+  // What the large panel shows: asked for while it is shown, kept with its own range after that.
+  profile: (ProfileAnswer & { range: Range }) | null;
+  connections: (ConnectionsAnswer & { range: Range }) | null;
 }
 
 export const answers = signal<Answers | null>(null);
@@ -78,9 +85,19 @@ export function refresh(): void {
 }
 
 // What the answers depend on; a change of anything else must not ask the server again.
+interface Asked extends Range {
+  page: Page;
+  maxNodes: number;
+  sort: ServerSort;
+}
 const asked = computed(() => {
-  const { query, from, to, type, maxNodes } = view.value;
-  return JSON.stringify({ query, from, to, type, maxNodes });
+  const { query, from, to, type, maxNodes, page } = view.value;
+  return JSON.stringify({ query, from, to, type, maxNodes, page, sort: sortAsked.value } satisfies Asked);
+});
+// An answer that has every row is put into any order here; else the server says which rows it has.
+const sortAsked = computed<ServerSort>(() => {
+  const last = answers.value?.connections;
+  return last?.data?.leftOut === 0 ? last.sort : serverSort(readSort(view.value.order).key);
 });
 
 function withoutService(query: string): string {
@@ -93,7 +110,7 @@ let running: AbortController | null = null;
 async function load(key: string): Promise<void> {
   running?.abort();
   const mine = (running = new AbortController());
-  const { maxNodes, ...range } = JSON.parse(key) as Range & { maxNodes: number };
+  const { maxNodes, page, sort, ...range } = JSON.parse(key) as Asked;
   const now = Date.now() + clockSkew();
   const rangeMs = Math.max(1000, timeToMs(range.to, now) - timeToMs(range.from, now));
   // Equal requests are sent once.
@@ -112,7 +129,10 @@ async function load(key: string): Promise<void> {
       series(wide, 'cpu', step),
       series(wide, 'samples', step),
       series(range.query, 'samples', step),
-      getProfile(apiUrl('profile', range, { format: 'columns', max_nodes: String(maxNodes) }), mine.signal),
+      page === 'connections'
+        ? getConnections(range, sort, mine.signal).then((data): Partial<Answers> => ({ connections: { range, sort, data } }))
+        : getProfile(apiUrl('profile', range, { format: 'columns', max_nodes: String(maxNodes) }), mine.signal)
+          .then((profile): Partial<Answers> => ({ profile: { range, ...profile } })),
       getJson<Status>(apiUrl('status', {}), mine.signal),
     ] as const);
     if (mine.signal.aborted) return;
@@ -133,8 +153,10 @@ function take(range: Range, results: Results): void {
       ? failed.reason instanceof ApiError ? failed.reason : new ApiError(String(failed.reason), 0)
       : null;
     if (results.slice(0, 5).every((result) => result.status === 'fulfilled')) {
+      const { profile = null, connections = null } = answers.value ?? {};
       answers.value = {
-        range, series: value(0), ranking: value(1), rankingSamples: value(2), samples: value(3), profile: value(4),
+        range, series: value(0), ranking: value(1), rankingSamples: value(2), samples: value(3),
+        profile, connections, ...value<Partial<Answers>>(4),
       };
       updatedAt.value = Date.now();
     }
@@ -151,9 +173,9 @@ effect(() => {
 });
 
 export const stale = computed(() => {
-  const current = answers.value?.range;
+  const { query, from, to, type, page } = view.value;
+  const current = (page === 'connections' ? answers.value?.connections : answers.value?.profile)?.range;
   if (!current) return false;
-  const { query, from, to, type } = view.value;
   return current.query !== query || current.from !== from || current.to !== to || current.type !== type;
 });
 
@@ -182,13 +204,13 @@ export function startLoading(): void {
 
 // --- What follows from the answers ----------------------------------------------------------------------
 
-export const fullTree = computed<FlameTree | null>(() => answers.value?.profile.tree ?? null);
+export const fullTree = computed<FlameTree | null>(() => answers.value?.profile?.tree ?? null);
 const hueBook = new HueBook();
 export const hues = computed(() => {
   if (fullTree.value) hueBook.learn(fullTree.value);
   return hueBook;
 });
-export const unit = computed(() => answers.value?.profile.unit ?? 'nanoseconds');
+export const unit = computed(() => answers.value?.profile?.unit ?? 'nanoseconds');
 
 // Index of the name with this hash in the answer's names, or -1.
 function nameOfHash(text: string): number {

@@ -11,6 +11,7 @@ function randomView(random: Random): ViewState {
   const text = (length: number) =>
     Array.from({ length: random.below(length) }, () => pick('a', '"', '&', '=', '+', ' ', '%', 'ü', '火', '/', '#', '?', '\\', '{', '}')).join('');
   return {
+    page: pick('profile', 'connections'),
     query: pick('', `{service="${text(40)}"}`, text(60)),
     from: pick('now-15m', 'now-6h', String(random.below(2e9) * 1000)),
     to: pick('now', String(random.below(2e9) * 1000)),
@@ -21,6 +22,8 @@ function randomView(random: Random): ViewState {
     search: text(80),
     sort: pick('-self', 'self', '-total', 'total', 'name', '-name'),
     layout: pick('both', 'graph', 'table'),
+    find: text(80),
+    order: pick('-retransmits', 'process', '-sent', 'living', '-rtt'),
     stacked: pick(true, false),
     live: pick(true, false),
     maxNodes: pick(100_000, 1, 1_000_000),

@@ -3,10 +3,14 @@
 // nowhere else. What equals its default is left out, so "/" is the plain page. Nodes and functions
 // are named by hash: a link stays under 2 KB however long the names are.
 
+import { kConnectionSorts } from './connections';
+
+export type Page = 'profile' | 'connections';
 export type Layout = 'both' | 'graph' | 'table';
 export type SampleType = 'cpu' | 'samples';
 
 export interface ViewState {
+  page: Page; // what the large panel shows
   query: string;
   from: string; // "now-15m", or unix milliseconds
   to: string; // "now", or unix milliseconds
@@ -17,12 +21,15 @@ export interface ViewState {
   search: string;
   sort: string; // "-self": descending
   layout: Layout;
+  find: string; // of connections
+  order: string; // of connections; "-retransmits": descending
   stacked: boolean; // time line by service
   live: boolean;
   maxNodes: number;
 }
 
 export const kDefaults: ViewState = {
+  page: 'profile',
   query: '',
   from: 'now-15m',
   to: 'now',
@@ -33,6 +40,8 @@ export const kDefaults: ViewState = {
   search: '',
   sort: '-self',
   layout: 'both',
+  find: '',
+  order: '-retransmits',
   stacked: true,
   live: true,
   maxNodes: 100_000,
@@ -41,6 +50,7 @@ export const kDefaults: ViewState = {
 export const kMaxLinkBytes = 2048;
 const kMaxSearch = 256;
 const kSorts = ['-self', 'self', '-total', 'total', 'name', '-name'];
+const kOrders = kConnectionSorts.flatMap((key) => [key, `-${key}`]);
 
 interface Field<T> {
   key: string;
@@ -65,9 +75,11 @@ const flag = (key: string): Field<boolean> => ({
 });
 
 const kHash = /^[0-9a-f]{16}$/;
+const kSearch = new RegExp(`^[^]{0,${kMaxSearch}}$`);
 const kTime = /^(now(-\d+(ms|s|m|h|d|w))?|\d{1,15})$/;
 
 const kFields: { [K in keyof ViewState]: Field<ViewState[K]> } = {
+  page: oneOf<Page>('view', ['profile', 'connections']),
   query: text('query', /^[^]*$/),
   from: text('from', kTime),
   to: text('to', kTime),
@@ -75,9 +87,11 @@ const kFields: { [K in keyof ViewState]: Field<ViewState[K]> } = {
   focus: text('focus', kHash),
   only: text('only', kHash),
   mark: text('mark', kHash),
-  search: text('search', new RegExp(`^[^]{0,${kMaxSearch}}$`)),
+  search: text('search', kSearch),
   sort: oneOf('sort', kSorts),
   layout: oneOf<Layout>('layout', ['both', 'graph', 'table']),
+  find: text('find', kSearch),
+  order: oneOf('order', kOrders),
   stacked: flag('stacked'),
   live: flag('live'),
   maxNodes: {
@@ -141,7 +155,7 @@ function normalize(key: keyof ViewState, value: string): string {
 
 // Why a view has no link (and is therefore refused), or null.
 export function linkProblem(view: ViewState): string | null {
-  if (view.search.length > kMaxSearch) return `the search is longer than ${kMaxSearch} characters`;
+  if (Math.max(view.search.length, view.find.length) > kMaxSearch) return `the search is longer than ${kMaxSearch} characters`;
   const length = encodeView(view).length;
   // The rest is for host and path.
   if (length > kMaxLinkBytes - 200) return `the query is too long for a link (${length} bytes)`;

@@ -14,25 +14,39 @@ export function EmptyState() {
 }
 
 function explain() {
-  const current = status.value;
-  const now = Date.now() + clockSkew();
-  if (current && current.nodes.length === 0 && current.store.newest_ms === 0) return <NoAgent />;
+  if (isUntouched()) return <NoAgent />;
   const { query } = view.value;
-  const parsed = parseSelector(query);
-  const filtered = parsed.ok && parsed.matchers.length > 0;
   // The ranking leaves out service matchers only: with other filters ask for the plain page.
-  if (filtered) return <NothingMatched query={query} othersTotal={answers.value?.ranking.total ?? 0} />;
-  if (!current) return <Nothing />;
+  if (isFiltered()) return <NothingMatched query={query} othersTotal={answers.value?.ranking.total ?? 0} />;
+  return explainRange() ?? <Nothing />;
+}
+
+// No agent has ever reported.
+export function isUntouched(): boolean {
+  const current = status.value;
+  return current !== null && current.nodes.length === 0 && current.store.newest_ms === 0;
+}
+
+export function isFiltered(): boolean {
+  const parsed = parseSelector(view.value.query);
+  return parsed.ok && parsed.matchers.length > 0;
+}
+
+// Why the range holds nothing of any kind; null when it should.
+export function explainRange() {
+  const current = status.value;
+  if (!current) return null;
+  const now = Date.now() + clockSkew();
   // A server that was restarted knows no nodes yet, but what it has stored.
   const lastSeen = Math.max(current.store.newest_ms, ...current.nodes.map((node) => node.last_seen_ms));
   if (isRelative(view.value) && now - lastSeen > kSilentAfterMs) return <Silent lastSeen={lastSeen} now={now} />;
   const { oldest_ms: oldest, newest_ms: newest } = current.store;
   const [from, to] = [timeToMs(view.value.from, now), timeToMs(view.value.to, now)];
   if (newest > 0 && (to <= oldest || from > newest)) return <OutOfStore oldest={oldest} newest={newest} now={now} />;
-  return <Nothing />;
+  return null;
 }
 
-function NoAgent() {
+export function NoAgent() {
   return (
     <>
       <h3>No agent has ever reported to this server</h3>

@@ -6,6 +6,7 @@ import { completeStacks, hadUserStack } from '../model/stack_ends';
 import { answers, clockSkew, status, view } from '../state';
 import { CopyLine } from './copy_line';
 import { kSilentAfterMs } from './empty_state';
+import { Modules } from './modules';
 import { UnnamedShare } from './unnamed';
 
 export function Footer() {
@@ -47,31 +48,6 @@ function Fallbacks() {
     <span class="warn" title={nodes.map((node) => `${node.node}: ${node.sampler_note}`).join('\n')}>
       fallback sampler: <b>{samplers}</b>
       {nodes.length === 1 ? ` (${nodes[0].sampler_note})` : ` on ${nodes.length} nodes`}
-    </span>
-  );
-}
-
-// Modules of agents that are enabled and not active, with the reason. A fallback sampler has its own
-// line above.
-function Modules() {
-  const rows = (status.value?.nodes ?? []).flatMap((node) =>
-    (node.modules ?? [])
-      .filter((module) => module.state !== 'active' && !(node.sampler_note && node.sampler_note.startsWith(module.why)))
-      .map((module) => ({ node: node.node, ...module })),
-  );
-  if (rows.length === 0) return null;
-  const text = (row: (typeof rows)[0]) => `${row.name} ${row.state}: ${row.why}`;
-  return (
-    <span class="warn" title={rows.map((row) => `${row.node}: ${text(row)}`).join('\n')}>
-      {rows.length === 1 ? (
-        <>
-          module <b>{rows[0].name}</b> {rows[0].state}: {rows[0].why}
-        </>
-      ) : (
-        <>
-          <b>{rows.length}</b> modules not active: {[...new Set(rows.map((row) => `${row.name} ${row.state}`))].join(', ')}
-        </>
-      )}
     </span>
   );
 }

@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // The functions of what the graph shows: below the zoom, through the "only" filter, matching the
 // search. Only the rows in sight are in the DOM.
-import { computed, useSignal } from '@preact/signals';
-import { useEffect, useRef } from 'preact/hooks';
+import { computed } from '@preact/signals';
 import { Marks, markFunction, onlyFunction } from '../flame/flame_graph';
 import { formatPercent, formatValue, shortenName } from '../model/format';
 import { type FunctionRow, functionTable, type Sort, type SortKey, sortRows } from '../model/functions';
 import { focus, mark, navigate, searchTest, tree, unit, view } from '../state';
+import { useVirtualRows } from './virtual_rows';
 
 const kRowHeight = 24;
-const kOverscan = 8;
 
 const allRows = computed(() => (tree.value ? functionTable(tree.value, focus.value) : []));
 const sort = computed<Sort>(() => {
@@ -36,24 +35,13 @@ const largest = computed(() => {
 });
 
 export function FunctionTable() {
-  const scroller = useRef<HTMLDivElement>(null);
-  const top = useSignal(0);
-  const height = useSignal(400);
-  useEffect(() => {
-    const element = scroller.current!; // the reference is gone before the observer is
-    const observer = new ResizeObserver(() => (height.value = element.clientHeight));
-    observer.observe(element);
-    return () => observer.disconnect();
-  }, []);
-
   const list = rows.value;
   const current = tree.value;
-  const first = Math.max(0, Math.min(Math.floor(top.value / kRowHeight) - kOverscan, list.length - 1));
-  const last = Math.min(list.length, Math.ceil((top.value + height.value) / kRowHeight) + kOverscan);
+  const { scroller, first, last, onScroll } = useVirtualRows(list.length, kRowHeight);
   const whole = current?.total[focus.value] ?? 0;
   const most = largest.value;
   return (
-    <div class="table-scroller" ref={scroller} onScroll={(event) => (top.value = event.currentTarget.scrollTop)} tabIndex={0}
+    <div class="table-scroller" ref={scroller} onScroll={onScroll} tabIndex={0}
       role="region" aria-label="Functions">
       <table class="functions" aria-rowcount={list.length + 1} data-testid="table">
         <caption class="unseen">Functions by their own CPU time and with what they call; shares are of the shown view</caption>

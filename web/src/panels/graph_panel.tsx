@@ -10,7 +10,7 @@ import { coveredBelow } from '../model/search';
 import { type FlameTree, pathOf } from '../model/tree';
 import type { Layout } from '../model/view_state';
 import {
-  answers, focus, focusMissing, hues, mark, matches, navigate, searchError, stale, tree, unit, view, zoomTo,
+  focus, focusMissing, fullTree, hues, mark, matches, navigate, searchError, stale, tree, unit, view, zoomTo,
 } from '../state';
 import { theme } from '../theme';
 import { EmptyState } from './empty_state';
@@ -20,7 +20,7 @@ const kLayouts: [Layout, string][] = [['graph', 'Flame graph'], ['both', 'Both']
 
 export function GraphPanel() {
   const { layout } = view.value;
-  const empty = answers.value !== null && answers.value.profile.tree.total[0] === 0;
+  const empty = fullTree.value?.total[0] === 0;
   return (
     <section class={`panel graph ${stale.value ? 'is-stale' : ''}`} aria-label="Profile">
       <div class="panel-head graph-head">

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// The header: query, time range, sample type, live, theme; below it the filters as chips, each of
+// The header: view, query, time range, sample type, live, theme; below it the filters as chips, each of
 // which is a way back.
 import { useSignal } from '@preact/signals';
 import { useEffect, useRef } from 'preact/hooks';
 import { formatTime, toLocalInput } from '../model/format';
 import { formatMatcher, formatSelector, parseSelector } from '../model/selector';
-import { isRelative, kDefaults, timeToMs } from '../model/view_state';
+import { isRelative, kDefaults, type Page, timeToMs } from '../model/view_state';
 import { clockSkew, linkProblems, live, loading, navigate, onlyName, refresh, setRange, view } from '../state';
 import { cycleTheme, themeChoice } from '../theme';
 import { helpOpen } from './help';
@@ -24,6 +24,7 @@ export function Header() {
         <Flame />
         <h1>Firewatch</h1>
       </a>
+      <PagePicker />
       <QueryBar />
       <RangePicker />
       <TypePicker />
@@ -42,6 +43,23 @@ function Flame() {
       <rect x="5" y="13" width="19" height="6" rx="1.5" class="mark-2" />
       <rect x="9" y="21" width="9" height="6" rx="1.5" class="mark-3" />
     </svg>
+  );
+}
+
+const kPages: [Page, string, string][] = [
+  ['profile', 'Profile', 'Where CPU time goes'],
+  ['connections', 'Connections', 'Who talks to whom over TCP'],
+];
+
+function PagePicker() {
+  const { page } = view.value;
+  return (
+    <nav class="segments" aria-label="View" data-testid="pages">
+      {kPages.map(([value, label, title]) => (
+        <button type="button" key={value} aria-current={page === value ? 'page' : undefined} class={page === value ? 'is-on' : ''}
+          title={title} onClick={() => navigate({ page: value })}>{label}</button>
+      ))}
+    </nav>
   );
 }
 

@@ -6,13 +6,14 @@ import { useEffect, useRef } from 'preact/hooks';
 export const helpOpen = signal(false);
 
 const kKeys: [string, string][] = [
-  ['/', 'search functions and binaries: text, or /regex/'],
+  ['/', 'search functions and binaries, or filter connections: text, or /regex/'],
   ['Esc', 'show all again (in a text field: leave it)'],
   ['← → ↑ ↓', 'in the graph: siblings, parent, largest child'],
   ['Enter', 'zoom to the frame'],
   ['Backspace', 'zoom out by one frame'],
   ['o', 'only stacks through this function'],
   ['c', 'copy the name'],
+  ['↑ ↓', 'in connections: from process to process; Enter opens the flame graph'],
   ['Menu', 'all actions of a frame (also a right click)'],
   ['?', 'this list'],
 ];
@@ -21,6 +22,7 @@ const kPointer: [string, string][] = [
   ['drag on the time line', 'choose a range; double click goes back'],
   ['click a frame', 'zoom; the browser’s back button undoes it'],
   ['click a function', 'mark it in the graph'],
+  ['click a process', 'of a connection: its flame graph of the same time'],
 ];
 
 export function Help() {
