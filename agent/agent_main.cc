@@ -266,6 +266,7 @@ absl::Status Run(const AgentConfig& config, const MakeModulesFunction& make_modu
                          return uploader->Submit(std::move(request));
                        },
                    .enable_bpf_stats = [] { return EnableBpfStats(); },
+                   .process_cpu_ns = [] { return ProcessCpuNs(); },
                    .heap_bytes = [] { return RssAnonBytes(); }},
                   make_modules(std::move(parts)), processes, clock, metrics);
   host_of_windows = &host;

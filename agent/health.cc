@@ -59,7 +59,9 @@ void AddModules(const ModuleHost& host, nlohmann::json* out) {
     list.push_back(std::move(row));
   }
   (*out)["modules"] = std::move(list);
-  (*out)["budget"] = {{"percent", 100 * host.budget()}, {"used_percent", 100 * host.used()}};
+  (*out)["budget"] = {{"percent", 100 * host.budget()},
+                      {"used_percent", 100 * host.used()},
+                      {"agent_percent", 100 * host.used_by_agent()}};
 }
 
 nlohmann::json ToJson(const TableReport& report) {

@@ -3,6 +3,7 @@
 
 #include <sys/resource.h>
 
+#include <ctime>
 #include <utility>
 
 #include "agent/core/memory.h"
@@ -20,6 +21,12 @@ double CpuSeconds(int who) {
 }
 
 }  // namespace
+
+uint64_t ProcessCpuNs() {
+  timespec time{};
+  ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+  return static_cast<uint64_t>(time.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(time.tv_nsec);
+}
 
 void RegisterSelfMetrics(base::MetricsRegistry& metrics, std::function<uint64_t()> map_bytes) {
   metrics.AddCallback("process_cpu_seconds_total", "User and system CPU time.", "counter", {},

@@ -15,4 +15,7 @@ namespace firewatch::agent {
 // map_bytes reads.
 void RegisterSelfMetrics(base::MetricsRegistry& metrics, std::function<uint64_t()> map_bytes);
 
+// User and system time of this process, its ended threads included, children not.
+uint64_t ProcessCpuNs();
+
 }  // namespace firewatch::agent

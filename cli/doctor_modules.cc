@@ -46,9 +46,12 @@ absl::StatusOr<std::string> FormatModules(std::string_view json, bool* all_activ
                                   "CPU of the machine, memory: used of share");
     for (const Json& row : status.at("modules")) FormatRow(row, &active, &out);
     const Json& budget = status.at("budget");
-    fmt::format_to(std::back_inserter(out),
-                   "\n{:.3f} % of the machine used, {:.3f} % is the budget\n",
-                   budget.at("used_percent").get<double>(), budget.at("percent").get<double>());
+    fmt::format_to(
+        std::back_inserter(out),
+        "\n{:.3f} % of the machine used, {:.3f} % of it by the agent itself; {:.3f} % is "
+        "the budget\n",
+        budget.at("used_percent").get<double>(), budget.value("agent_percent", 0.0),
+        budget.at("percent").get<double>());
     if (all_active != nullptr) *all_active = active;
     return out;
   } catch (const Json::exception& error) {

@@ -10,7 +10,8 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-constexpr std::string_view kStatus = R"({"budget":{"percent":1.0,"used_percent":0.31},"modules":[
+constexpr std::string_view kStatus =
+    R"({"budget":{"percent":1.0,"used_percent":0.31,"agent_percent":0.06},"modules":[
   {"name":"cpu","enabled":true,"state":"degraded","why":"over its budget: 9 Hz instead of 19 Hz",
    "detail":"9 Hz","level":1,"cpu_percent":0.25,"cpu_share_percent":0.75,"memory_bytes":4194304,
    "memory_share_bytes":50331648},
@@ -25,7 +26,7 @@ TEST(DoctorModulesTest, SaysStateCostAndReason) {
   EXPECT_THAT(*text, HasSubstr("cpu        degraded  9 Hz            0.250 % of 0.750 %"));
   EXPECT_THAT(*text, HasSubstr("over its budget: 9 Hz instead of 19 Hz"));
   EXPECT_THAT(*text, HasSubstr("enforce    -         not enabled"));
-  EXPECT_THAT(*text, HasSubstr("0.310 % of the machine used, 1.000 % is the budget"));
+  EXPECT_THAT(*text, HasSubstr("0.310 % of the machine used, 0.060 % of it by the agent itself"));
 }
 
 TEST(DoctorModulesTest, AnythingElseIsRefused) {

@@ -15,6 +15,8 @@ constexpr uint64_t kBuildingPointNs = 10'000'000'000;
 constexpr size_t kMinPoints = 2;
 // What a level may cost at most of the next one's: beyond, it is noise of a quiet moment.
 constexpr double kMaxRatio = 16;
+// Of the budget, whatever the agent itself uses: a module at its least detail costs something.
+constexpr double kLeastForModules = 0.1;
 
 double Percent(double part) { return 100 * part; }
 double MiB(uint64_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
@@ -47,11 +49,7 @@ void Governor::Measure(std::string_view name, uint64_t now_ns, const GovernedUsa
   State& state = found->second;
   state.memory_bytes = usage.memory_bytes;
   state.points.push_back({now_ns, usage});
-  // The oldest point stands just outside the average.
-  while (state.points.size() > kMinPoints &&
-         state.points[1].time_ns + options_.average_ns <= now_ns) {
-    state.points.pop_front();
-  }
+  Trim(&state.points, now_ns);
   if (state.building.empty() || state.building.back().time_ns + kBuildingPointNs <= now_ns) {
     state.building.push_back({now_ns, usage});
   }
@@ -69,6 +67,28 @@ void Governor::Measure(std::string_view name, uint64_t now_ns, const GovernedUsa
               static_cast<double>(options_.cpus);
 }
 
+void Governor::MeasureAgent(uint64_t now_ns, uint64_t cpu_ns) {
+  agent_points_.push_back({now_ns, {.cpu_ns = cpu_ns}});
+  Trim(&agent_points_, now_ns);
+  const Point& first = agent_points_.front();
+  if (now_ns <= first.time_ns) return;
+  // A thread's clock and the process's are not read in one moment.
+  const uint64_t used = cpu_ns - std::min(cpu_ns, first.usage.cpu_ns);
+  agent_cpu_ = static_cast<double>(used) / static_cast<double>(now_ns - first.time_ns) /
+               static_cast<double>(options_.cpus);
+}
+
+// The oldest point stands just outside the average.
+void Governor::Trim(std::deque<Point>* points, uint64_t now_ns) const {
+  while (points->size() > kMinPoints && (*points)[1].time_ns + options_.average_ns <= now_ns) {
+    points->pop_front();
+  }
+}
+
+double Governor::ForModules() const {
+  return std::max(options_.budget - agent_cpu_, kLeastForModules * options_.budget);
+}
+
 double Governor::WeightOfRunning() const {
   double sum = 0;
   for (const auto& [name, state] : states_) {
@@ -80,7 +100,7 @@ double Governor::WeightOfRunning() const {
 double Governor::ShareOf(const State& state) const {
   // One that is off is judged by what it would have if it came back.
   const double others = WeightOfRunning() - (IsOff(state) ? 0 : state.module.weight);
-  return options_.budget * state.module.weight / (others + state.module.weight);
+  return ForModules() * state.module.weight / (others + state.module.weight);
 }
 
 uint64_t Governor::MemoryShareOf(const State& state) const {
@@ -90,7 +110,7 @@ uint64_t Governor::MemoryShareOf(const State& state) const {
 }
 
 double Governor::total() const {
-  double sum = 0;
+  double sum = agent_cpu_;
   for (const auto& [name, state] : states_) {
     if (!IsOff(state)) sum += state.cpu;
   }

@@ -3,13 +3,14 @@
 // measures and who obeys is the host (module_host.h).
 //
 // The budget is a part of the machine's CPU time for everything together, and a number of bytes.
-// Each module that runs has a share by its weight. A module is over when it uses more than its
-// share while all together use more than the budget: what others leave is lent, never at their
-// expense. One that has been over for `patience` steps down one level; the last level but one is
-// the least detail, the last is off. It steps up again when it would still be at `recover_at` of
-// what it may use, as its cost at the level above was measured, for as long as `recovery`; each
-// time that a step up had to be taken back, that time doubles. From off it comes back to try, with
-// the same doubling.
+// What the agent itself uses (main, HTTP and upload threads) comes off first, but for a tenth that
+// modules always have; of the rest each module that runs has a share by its weight. A module is
+// over when it uses more than its share while all together use more than the budget: what others
+// leave is lent, never at their expense. One that has been over for `patience` steps down one
+// level; the last level but one is the least detail, the last is off. It steps up again when it
+// would still be at `recover_at` of what it may use, as its cost at the level above was measured,
+// for as long as `recovery`; each time that a step up had to be taken back, that time doubles. From
+// off it comes back to try, with the same doubling.
 #pragma once
 
 #include <cstddef>
@@ -87,6 +88,8 @@ class Governor {
 
   // Totals now; to be called every second or few for each module that runs.
   void Measure(std::string_view name, uint64_t now_ns, const GovernedUsage& usage);
+  // CPU time that no module has used: a total, too.
+  void MeasureAgent(uint64_t now_ns, uint64_t cpu_ns);
   // What belongs to nobody alone: the heap of the agent.
   void SetCommonMemory(uint64_t bytes) { common_memory_bytes_ = bytes; }
   // At most one step, after all have been measured. The caller obeys at once.
@@ -94,7 +97,8 @@ class Governor {
 
   int LevelOf(std::string_view name) const;  // 0 when unknown
   std::vector<GovernorView> View() const;
-  double total() const;  // of the machine, average
+  double total() const;                        // of the machine, average
+  double agent() const { return agent_cpu_; }  // of it: the agent itself
   double budget() const { return options_.budget; }
 
  private:
@@ -123,14 +127,18 @@ class Governor {
 
   double ShareOf(const State& state) const;
   uint64_t MemoryShareOf(const State& state) const;
+  double ForModules() const;
   double WeightOfRunning() const;
   bool IsOff(const State& state) const { return state.level >= state.module.levels; }
+  void Trim(std::deque<Point>* points, uint64_t now_ns) const;
   void Settle(State* state, int level, uint64_t now_ns);
   bool StepDown(State* state, uint64_t now_ns, std::vector<GovernorStep>* steps);
   bool StepUp(State* state, uint64_t now_ns, std::vector<GovernorStep>* steps);
 
   GovernorOptions options_;
   uint64_t common_memory_bytes_ = 0;
+  std::deque<Point> agent_points_;
+  double agent_cpu_ = 0;
   std::map<std::string, State, std::less<>> states_;
 };
 

@@ -35,6 +35,8 @@ class GovernorTest : public ::testing::Test {
         usage.cpu_ns += static_cast<uint64_t>(cost(level) * 4 * 2e9);
         governor_.Measure(name, now_ns_, usage);
       }
+      agent_used_ns_ += static_cast<uint64_t>(agent_cost_ * 4 * 2e9);
+      governor_.MeasureAgent(now_ns_, agent_used_ns_);
       for (const GovernorStep& step : governor_.Decide(now_ns_)) {
         out.push_back(fmt(step));
         last_why_ = step.why;
@@ -51,6 +53,8 @@ class GovernorTest : public ::testing::Test {
   uint64_t now_ns_ = 1000 * kSecondNs;
   std::map<std::string, std::function<double(int)>> costs_;
   std::map<std::string, GovernedUsage> used_;
+  double agent_cost_ = 0;  // of the machine, what no module uses
+  uint64_t agent_used_ns_ = 0;
   std::string last_why_;
 };
 
@@ -75,6 +79,27 @@ TEST_F(GovernorTest, TheOneOverItsShareStepsDownAndNobodyElse) {
   Add("network", [](int level) { return level == 0 ? 0.02 : 0.004; });
   EXPECT_THAT(Run(60), ElementsAre("network 0>1"));
   EXPECT_THAT(last_why_, HasSubstr("2.00 % of the machine, 0.50 % is its share"));
+}
+
+TEST_F(GovernorTest, WhatTheAgentItselfUsesComesOffTheShares) {
+  Add("cpu", [](int) { return 0.004; });
+  Add("network", [](int level) { return level == 0 ? 0.0045 : 0.002; });
+  agent_cost_ = 0.001;
+  EXPECT_THAT(Run(600), IsEmpty());
+  EXPECT_NEAR(governor_.agent(), 0.001, 1e-9);
+  EXPECT_NEAR(governor_.total(), 0.0095, 1e-9);
+  EXPECT_NEAR(governor_.View()[0].share, 0.0045, 1e-9);
+  // The same two modules, but the agent has become dearer: together they are over now.
+  agent_cost_ = 0.003;
+  EXPECT_THAT(Run(60), ElementsAre("network 0>1"));
+  EXPECT_THAT(last_why_, HasSubstr("0.45 % of the machine, 0.3"));
+}
+
+TEST_F(GovernorTest, AnAgentOverTheWholeBudgetLeavesModulesATenth) {
+  Add("cpu", [](int) { return 0.0004; });
+  agent_cost_ = 0.02;
+  EXPECT_THAT(Run(600), IsEmpty());  // it is not the module that is over
+  EXPECT_NEAR(governor_.View()[0].share, 0.001, 1e-9);
 }
 
 TEST_F(GovernorTest, BurstShorterThanPatienceIsNoReason) {

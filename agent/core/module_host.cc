@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <ctime>
 #include <filesystem>
 #include <system_error>
 #include <utility>
@@ -32,6 +33,12 @@ bool IsFinal(const absl::Status& status) {
   }
 }
 
+uint64_t ThreadCpuNs() {
+  timespec time{};
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return static_cast<uint64_t>(time.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(time.tv_nsec);
+}
+
 absl::StatusOr<std::string> MakeStateDirectory(const std::string& root, std::string_view name) {
   const std::filesystem::path path = std::filesystem::path(root) / "modules" / name;
   std::error_code error;
@@ -55,6 +62,7 @@ struct ModuleHostSeries {
   };
   base::Mutex mutex;
   std::vector<Row> rows ABSL_GUARDED_BY(mutex);
+  double agent ABSL_GUARDED_BY(mutex) = 0;
 
   template <typename Value>
   base::MetricsRegistry::Series Of(Value value) ABSL_LOCKS_EXCLUDED(mutex) {
@@ -95,6 +103,7 @@ struct ModuleHost::Slot {
   uint64_t retry_ns = 0;  // 0: not to be tried again
   uint64_t backoff_ns = 0;
   ModuleUsage usage;            // at the last tick
+  uint64_t calls_cpu_ns = 0;    // of its Start, Reconfigure and Stop, on the host's thread
   double kernel_rate = 0;       // ns per ns, of one CPU, when it was last counted
   double kernel_ns = 0;         // so far, by that rate
   bool counting = false;        // since a tick in this run
@@ -122,6 +131,20 @@ struct ModuleHost::Slot {
     base::MutexLock lock(mutex);
     why = std::move(text);
   }
+};
+
+// What a module does on the host's thread when it starts (loading BPF programs takes a second) or
+// stops is its own, and a lump.
+class ModuleHost::Call {
+ public:
+  explicit Call(Slot& slot) : slot_(slot), start_ns_(ThreadCpuNs()) {}
+  ~Call() { slot_.calls_cpu_ns += ThreadCpuNs() - start_ns_; }
+  Call(const Call&) = delete;
+  Call& operator=(const Call&) = delete;
+
+ private:
+  Slot& slot_;
+  const uint64_t start_ns_;
 };
 
 class ModuleHost::Visit {
@@ -175,6 +198,13 @@ void ModuleHost::RegisterMetrics(base::MetricsRegistry& metrics) {
   add("firewatch_agent_module_cpu_ratio",
       "CPU time of a module's threads and BPF programs, as a part of the machine.",
       [](const Row& row) { return row.view.cpu; });
+  metrics.AddCallback("firewatch_agent_own_cpu_ratio",
+                      "CPU time of the agent itself, which no module has used, as a part of the "
+                      "machine.",
+                      "gauge", {}, [series = series_] {
+                        base::MutexLock lock(series->mutex);
+                        return series->agent;
+                      });
   add("firewatch_agent_module_bpf_ratio",
       "Run time of a module's BPF programs, as a part of one CPU; sampled.",
       [](const Row& row) { return row.kernel; });
@@ -259,9 +289,12 @@ void ModuleHost::StartSlot(Slot& slot) {
   slot.context->state_directory = *directory;
   slot.context->memory_limit_bytes = MemoryShareOf(*slot.module);
   slot.context->explicit_budget = settings_.explicit_budget;
-  if (const absl::Status status = slot.module->Start(slot.section, *slot.context); !status.ok()) {
-    return Fail(slot, status);
+  absl::Status status;
+  {
+    const Call call(slot);
+    status = slot.module->Start(slot.section, *slot.context);
   }
+  if (!status.ok()) return Fail(slot, status);
   slot.started = true;
   slot.started_ns = clock_.MonotonicNs();
   slot.kernel_rate = 0;
@@ -296,7 +329,10 @@ void ModuleHost::StopSlot(Slot& slot) {
     slot.stopping = true;
     while (slot.visitors != 0) slot.left.Wait(slot.mutex);
   }
-  slot.module->Stop();
+  {
+    const Call call(slot);
+    slot.module->Stop();
+  }
   slot.started = false;
   slot.map_bytes = 0;
   base::MutexLock lock(slot.mutex);
@@ -376,7 +412,10 @@ absl::Status ModuleHost::Reload(const ModuleSettings& settings) {
       continue;
     }
     absl::Status status = absl::OkStatus();
-    if (changed) status = slot.module->Reconfigure(section);
+    if (changed) {
+      const Call call(slot);
+      status = slot.module->Reconfigure(section);
+    }
     if (absl::IsUnimplemented(status) || (budget_changed && status.ok())) {
       StopSlot(slot);
       slot.section = section;
@@ -416,6 +455,7 @@ void ModuleHost::Tick() {
   }
   CountBpfTime(now_ns);
   Measure(now_ns);
+  MeasureAgent(now_ns);
   for (const GovernorStep& step : governor_.Decide(now_ns)) Obey(step);
   last_tick_ns_ = now_ns;
   Publish();
@@ -473,10 +513,21 @@ void ModuleHost::Measure(uint64_t now_ns) {
         slot->name, now_ns,
         {.cpu_ns = threads_ns - std::min(threads_ns, slot->usage.building_in_threads_ns) +
                    slot->usage.cpu_ns,
-         .building_cpu_ns = slot->usage.building_cpu_ns,
+         .building_cpu_ns = slot->usage.building_cpu_ns + slot->calls_cpu_ns,
          .kernel_ns = static_cast<uint64_t>(slot->kernel_ns),
          .memory_bytes = slot->usage.map_bytes + slot->usage.heap_bytes});
   }
+}
+
+// After Measure: what it has left.
+void ModuleHost::MeasureAgent(uint64_t now_ns) {
+  if (!options_.process_cpu_ns) return;
+  uint64_t modules_ns = 0;
+  for (const auto& slot : slots_) {
+    modules_ns += slot->threads.CpuNs() + slot->usage.cpu_ns + slot->calls_cpu_ns;
+  }
+  const uint64_t process_ns = options_.process_cpu_ns();
+  governor_.MeasureAgent(now_ns, process_ns - std::min(process_ns, modules_ns));
 }
 
 void ModuleHost::Obey(const GovernorStep& step) {
@@ -532,6 +583,7 @@ void ModuleHost::Publish() {
     base::MutexLock lock(views_mutex_);
     governor_views_ = governor_.View();
     used_ = governor_.total();
+    used_by_agent_ = governor_.agent();
     budget_ = governor_.budget();
   }
   std::vector<ModuleHostSeries::Row> rows;
@@ -541,6 +593,7 @@ void ModuleHost::Publish() {
   }
   base::MutexLock lock(series_->mutex);
   series_->rows = std::move(rows);
+  series_->agent = governor_.agent();
 }
 
 std::vector<ModuleView> ModuleHost::Views() const {
@@ -590,6 +643,11 @@ uint64_t ModuleHost::MapBytes() const {
 double ModuleHost::used() const {
   base::MutexLock lock(views_mutex_);
   return used_;
+}
+
+double ModuleHost::used_by_agent() const {
+  base::MutexLock lock(views_mutex_);
+  return used_by_agent_;
 }
 
 double ModuleHost::budget() const {

@@ -31,6 +31,9 @@ struct ModuleHostOptions {
   // While the descriptor is open the kernel counts the run time of BPF programs. May be empty:
   // in-kernel time is then unknown, and said to be.
   std::function<absl::StatusOr<base::UniqueFd>()> enable_bpf_stats;
+  // CPU time of the whole process so far. What modules have not used of it is the agent's own, and
+  // part of the budget. Empty: taken for nothing.
+  std::function<uint64_t()> process_cpu_ns;
   // RssAnon of the agent. Empty: memory that belongs to nobody is taken for 0.
   std::function<uint64_t()> heap_bytes;
   uint64_t retry_min_ns = 2'000'000'000;
@@ -98,12 +101,14 @@ class ModuleHost {
   uint64_t MapBytes() const;  // of all modules, as of the last tick
   // Part of the machine, as measured by the governor; and what it may be.
   double used() const ABSL_LOCKS_EXCLUDED(views_mutex_);
+  double used_by_agent() const ABSL_LOCKS_EXCLUDED(views_mutex_);  // of it: no module's
   double budget() const ABSL_LOCKS_EXCLUDED(views_mutex_);
   // The answer of the module whose path it is.
   std::optional<transport::HttpResponse> Handle(const transport::HttpRequest& request) const;
 
  private:
   struct Slot;
+  class Call;
   // Keeps a module from being stopped while another thread is inside.
   class Visit;
 
@@ -113,6 +118,7 @@ class ModuleHost {
   void Fail(Slot& slot, const absl::Status& status);
   void CountBpfTime(uint64_t now_ns);
   void Measure(uint64_t now_ns);
+  void MeasureAgent(uint64_t now_ns);
   void Obey(const GovernorStep& step);
   void Publish();
   uint64_t MemoryShareOf(const Module& module) const;
@@ -136,6 +142,7 @@ class ModuleHost {
   mutable base::Mutex views_mutex_;
   std::vector<GovernorView> governor_views_ ABSL_GUARDED_BY(views_mutex_);
   double used_ ABSL_GUARDED_BY(views_mutex_) = 0;
+  double used_by_agent_ ABSL_GUARDED_BY(views_mutex_) = 0;
   double budget_ ABSL_GUARDED_BY(views_mutex_) = 0;
   std::shared_ptr<struct ModuleHostSeries> series_;  // shared with the page of metrics
 };

@@ -32,6 +32,7 @@ struct Script {
   int levels = 1;
   bool may_switch_off = true;
   std::function<void()> on_handle;
+  std::function<void()> on_start;
 };
 
 class ScriptedModule final : public Module {
@@ -49,6 +50,7 @@ class ScriptedModule final : public Module {
   absl::Status Start(const ConfigSection& section, ModuleContext& context) override {
     script_.calls.push_back("start" + TopOf(section));
     context_ = &context;
+    if (script_.on_start) script_.on_start();
     return script_.start;
   }
   absl::Status Reconfigure(const ConfigSection& section) override {
@@ -299,6 +301,44 @@ TEST_F(ModuleHostTest, TimeInBpfIsCountedNowAndThenAndTakenToHold) {
   EXPECT_GE(asked, 3);
   EXPECT_LE(asked, 5);
   EXPECT_NEAR(ViewOf("b").governor.cpu, 0.02, 0.001);
+}
+
+// 3 % of one CPU, and 2 % in a thread of a module: the rest of the process is the agent's own.
+TEST_F(ModuleHostTest, WhatNoModuleHasUsedIsTheAgentsOwn) {
+  uint64_t process_ns = 7 * kSecondNs;  // from before the first look
+  Make({.process_cpu_ns = [&process_ns] { return process_ns; }});
+  ModuleSettings settings = Settings();
+  settings.budget = 0.1;
+  ASSERT_TRUE(host_->Start(settings).ok());
+  TickFor(2);
+  for (int i = 0; i < 30; ++i) {
+    process_ns += kSecondNs / 10;
+    b_.usage.cpu_ns += kSecondNs / 25;
+    TickFor(2);
+  }
+  EXPECT_NEAR(host_->used_by_agent(), 0.03, 0.001);
+  EXPECT_NEAR(host_->used(), 0.05, 0.001);
+  EXPECT_NEAR(ViewOf("b").governor.cpu, 0.02, 0.001);
+  EXPECT_NEAR(ViewOf("b").governor.share, 0.035, 0.001);
+  EXPECT_THAT(metrics_.Expose(), HasSubstr("\nfirewatch_agent_own_cpu_ratio 0.03"));
+}
+
+// Loading its programs on the host's thread, as modules do: spread like the building of tables.
+TEST_F(ModuleHostTest, StartOfAModuleIsItsOwnLump) {
+  const auto real_ns = [] {
+    timespec time{};
+    ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+    return static_cast<uint64_t>(time.tv_sec) * kSecondNs + static_cast<uint64_t>(time.tv_nsec);
+  };
+  Make({.process_cpu_ns = real_ns});
+  TickFor(2);
+  b_.on_start = [&real_ns] {
+    for (const uint64_t end_ns = real_ns() + kSecondNs / 5; real_ns() < end_ns;) continue;
+  };
+  ASSERT_TRUE(host_->Start(Settings()).ok());
+  TickFor(4);
+  EXPECT_LT(host_->used_by_agent(), 0.02);  // 0.2 s in 4 s would be 0.05
+  EXPECT_EQ(ViewOf("b").governor.level, 0);
 }
 
 TEST_F(ModuleHostTest, WithoutStatisticsTheHostGoesOn) {
