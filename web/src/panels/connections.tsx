@@ -111,7 +111,7 @@ function ConnectionTable() {
             <tr aria-rowindex={1}>{kColumns.map(([of, label, title]) => <Head key={of} of={of} label={label} title={title} />)}</tr>
             <tr class="totals" aria-rowindex={2} data-testid="connections-total">
               <th scope="row" class="column-process">{finder.value.test ? 'Sum of matches' : 'Total'}</th>
-              <td class="column-remote">{!finder.value.test && leftOut > 0 && `with ${formatCount(leftOut)} rows not listed`}</td>
+              <td class="column-remote">{!finder.value.test && leftOut > 0 && `with ${formatCount(leftOut)} not listed`}</td>
               <Numbers of={total.value} sorted="process" most={0} />
               <td />
             </tr>
