@@ -50,6 +50,11 @@ class ServerTest : public ::testing::Test {
     ASSERT_TRUE((*store)->Append(MakeTestWindow(1, now_ms_ - 60'000, "web", 30), &duplicate).ok());
     ASSERT_TRUE((*store)->Append(MakeTestWindow(2, now_ms_ - 50'000, "web", 12), &duplicate).ok());
     ASSERT_TRUE((*store)->Append(MakeTestWindow(3, now_ms_ - 50'000, "db", 100), &duplicate).ok());
+    ASSERT_TRUE(
+        (*store)
+            ->Append(MakeTestConnections(4, now_ms_ - 50'000, "web", {MakeTestEdge(7, 443, 3)}),
+                     &duplicate)
+            .ok());
   }
 
   std::unique_ptr<TestProgram> Start(std::vector<std::string> arguments) {
@@ -94,7 +99,13 @@ TEST_F(ServerTest, ServesWhatTheStoreHolds) {
   const json series = GetJson(url + "api/v1/series?type=samples&group_by=service");
   EXPECT_EQ(series["total"], 142);
   EXPECT_EQ(series["groups"][0]["labels"]["service"], "db");
-  EXPECT_EQ(GetJson(url + "api/v1/status")["store"]["windows"], 3);
+  EXPECT_EQ(GetJson(url + "api/v1/status")["store"]["windows"], 4);
+  const json connections = GetJson(url + "api/v1/connections");
+  ASSERT_EQ(connections["rows"].size(), 1u);
+  EXPECT_EQ(connections["rows"][0]["labels"]["service"], "web");
+  EXPECT_EQ(connections["rows"][0]["remote"], "10.0.0.7");
+  EXPECT_EQ(connections["total"]["bytes_sent"], 3'000'000);
+  EXPECT_EQ(GetJson(url + "api/v1/connections?query=%7Bservice%3D%22db%22%7D")["rows"].size(), 0u);
   // The newest windows began 50 s ago and lasted 10 s.
   const auto pprof = transport::HttpGet(url + "pprof/profile?seconds=10");
   ASSERT_TRUE(pprof.ok());

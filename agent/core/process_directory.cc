@@ -82,6 +82,9 @@ struct ProcessDirectory::Impl {
   ProcessInfo Inform(Pid pid, Life* life, const ProcessHints& hints, uint64_t now_ns)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
   ProcessInfo MakeUp(Pid pid, const ProcessHints& hints) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
+  std::shared_ptr<const profile::LabelSet> MakeLabels(std::string_view exe, std::string_view comm,
+                                                      uint64_t cgroup_id)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
 
   const ProcessDirectoryOptions options;
   const base::Clock& clock;
@@ -223,14 +226,19 @@ ProcessInfo ProcessDirectory::Impl::Inform(Pid pid, Life* life, const ProcessHin
 
 ProcessInfo ProcessDirectory::Impl::MakeUp(Pid pid, const ProcessHints& hints) {
   made_up.Add();
-  const auto path = cgroups.Find(std::nullopt, hints.cgroup_id);
   ProcessInfo info{.pid = pid};
   info.comm = hints.comm;
   info.cgroup_id = hints.cgroup_id;
-  info.labels = label_maker.Make({.cgroup_path = path == nullptr ? std::string_view() : *path,
-                                  .exe_path = "",
-                                  .comm = hints.comm});
+  info.labels = MakeLabels("", hints.comm, hints.cgroup_id);
   return info;
+}
+
+std::shared_ptr<const profile::LabelSet> ProcessDirectory::Impl::MakeLabels(std::string_view exe,
+                                                                            std::string_view comm,
+                                                                            uint64_t cgroup_id) {
+  const auto path = cgroups.Find(std::nullopt, cgroup_id);
+  return label_maker.Make(
+      {.cgroup_path = path == nullptr ? std::string_view() : *path, .exe_path = exe, .comm = comm});
 }
 
 ProcessDirectory::ProcessDirectory(ProcessDirectoryOptions options, const base::Clock& clock,
@@ -254,6 +262,13 @@ std::optional<ProcessInfo> ProcessDirectory::Find(Pid pid, const ProcessHints& h
   if (life != nullptr) return impl_->Inform(pid, life, hints, now_ns);
   if (hints.comm.empty() && hints.cgroup_id == 0) return std::nullopt;
   return impl_->MakeUp(pid, hints);
+}
+
+std::shared_ptr<const profile::LabelSet> ProcessDirectory::LabelsOf(std::string_view exe,
+                                                                    std::string_view comm,
+                                                                    uint64_t cgroup_id) {
+  base::MutexLock lock(impl_->mutex);
+  return impl_->MakeLabels(exe, comm, cgroup_id);
 }
 
 void ProcessDirectory::Began(Pid pid, Pid parent, uint64_t start_ns) {

@@ -67,6 +67,12 @@ class ProcessDirectory {
   // About 0.3 us when it has been asked for before.
   std::optional<ProcessInfo> Find(Pid pid, const ProcessHints& hints = {});
 
+  // The labels of a program of which this is all that is known, made as all others are: where the
+  // pid belongs to another program by now, and for what belongs to no process. Each may be empty
+  // or 0.
+  std::shared_ptr<const profile::LabelSet> LabelsOf(std::string_view exe, std::string_view comm,
+                                                    uint64_t cgroup_id);
+
   // --- for who feeds it: one thread, in time order ---
   // Until the first call, and after StopFeeding, /proc alone answers (ended processes are then
   // known only as far as they were asked for).

@@ -113,8 +113,9 @@ ConnectionTable::ConnectionTable(ConnectionTableOptions options, Resolver resolv
 }
 
 size_t ConnectionTable::AddProcess(NetworkProcess process) {
-  const std::string key = fmt::format("{}\n{}\n{}\n{}", process.exe, process.comm, process.service,
-                                      process.container_id);
+  const std::string key =
+      fmt::format("{}\n{}\n{}\n{}\n{}", process.exe, process.comm, process.service,
+                  process.container_id, process.labels ? process.labels->Encode() : "");
   if (const auto found = process_ids_.find(key); found != process_ids_.end()) {
     processes_[found->second].pid = process.pid;
     return found->second;
@@ -377,7 +378,8 @@ void ConnectionTable::TakeRecent(
     absl::FunctionRef<void(const NetworkEdge&, const NetworkTotals&)> callback) {
   for (NetworkEdge& edge : edges_) {
     const NetworkTotals recent = std::exchange(edge.recent, {});
-    if (!recent.empty() || edge.living != 0) callback(edge, recent);
+    const uint64_t lived = std::exchange(edge.living_taken, edge.living);
+    if (!recent.empty() || edge.living != 0 || lived != 0) callback(edge, recent);
   }
 }
 
@@ -392,6 +394,8 @@ size_t ConnectionTable::heap_bytes() const {
   for (const NetworkProcess& process : processes_) {
     bytes += sizeof(process) + process.comm.capacity() + process.exe.capacity() +
              process.service.capacity() + process.container_id.capacity();
+    // In the key of process_ids_, too; the set itself is shared with the directory.
+    if (process.labels) bytes += 64 * process.labels->pairs().size();
   }
   return bytes;
 }

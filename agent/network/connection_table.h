@@ -15,6 +15,7 @@
 #include <deque>
 #include <functional>
 #include <map>
+#include <memory>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -22,17 +23,20 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/functional/function_ref.h"
 #include "bpf/include/network.h"
+#include "profile/labels.h"
 
 namespace firewatch::agent {
 
 // Which program it was, as far as it is shown. Two processes of one program in one container are
-// one; the pid is that of the latest.
+// one, unless their labels differ; the pid is that of the latest.
 struct NetworkProcess {
   uint32_t pid = 0;  // 0: unknown
   std::string comm;
   std::string exe;  // path, or its last part where the path is not known; "" unknown
   std::string service;
   std::string container_id;
+  // Those of its profiles; nullptr: nobody knows the process, or it is one of several.
+  std::shared_ptr<const profile::LabelSet> labels;
 
   std::string name() const { return !exe.empty() ? exe : comm; }
 };
@@ -68,8 +72,9 @@ struct NetworkEdge {
   fw_net_address remote{};
   uint16_t port = 0;
   NetworkTotals totals;
-  NetworkTotals recent;  // since the last TakeRecent
-  uint64_t living = 0;   // connections, at the last report
+  NetworkTotals recent;       // since the last TakeRecent
+  uint64_t living = 0;        // connections, at the last report
+  uint64_t living_taken = 0;  // as the last TakeRecent told
 };
 
 struct NetworkDrop {
@@ -148,7 +153,8 @@ class ConnectionTable {
   uint64_t rtt_sum_us() const { return rtt_sum_us_; }
   size_t heap_bytes() const;
 
-  // Hands out what each edge has had since the last call, those with something alone.
+  // Hands out what each edge has had since the last call: those with something new, with living
+  // connections, or without the ones that were living then.
   void TakeRecent(absl::FunctionRef<void(const NetworkEdge&, const NetworkTotals&)> callback);
 
   // Called with every delta: (edge, what is new). For metrics with a memory of their own.

@@ -8,6 +8,7 @@
 #include <charconv>
 #include <utility>
 
+#include "agent/network/connections_uploader.h"
 #include "agent/network/kernel_names.h"
 #include "base/status.h"
 #include "transport/json_writer.h"
@@ -17,15 +18,17 @@ namespace {
 
 constexpr std::string_view kPath = "/api/v1/connections";
 
+bool IsNameOf(std::string_view path, const fw_net_process& captured) {
+  const std::string_view name = captured.exe_name;
+  const std::string_view last = path.substr(path.rfind('/') + 1);
+  // The kernel side keeps the first bytes of a long name.
+  return last == name || (name.size() + 1 >= sizeof(captured.exe_name) && last.starts_with(name));
+}
+
 // The path where the directory knows one that ends in the name the kernel gave; else that name.
 std::string ExeOf(const fw_net_process& captured, const std::string& path) {
   const std::string_view name = captured.exe_name;
-  if (name.empty()) return path;
-  const std::string_view last = std::string_view(path).substr(path.rfind('/') + 1);
-  // The kernel side keeps the first bytes of a long name.
-  const bool same =
-      last == name || (name.size() + 1 >= sizeof(captured.exe_name) && last.starts_with(name));
-  return same ? path : std::string(name);
+  return name.empty() || IsNameOf(path, captured) ? path : std::string(name);
 }
 
 NetworkProcess Describe(ProcessDirectory& processes, const fw_net_process& captured) {
@@ -35,13 +38,24 @@ NetworkProcess Describe(ProcessDirectory& processes, const fw_net_process& captu
   const auto info = processes.Find(
       Pid{captured.pid}, {.time_ns = 0, .comm = captured.comm, .cgroup_id = captured.cgroup_id});
   process.exe = ExeOf(captured, info ? info->exe_path : "");
-  if (!info) return process;
+  if (!info) {
+    if (!process.exe.empty()) {
+      process.labels = processes.LabelsOf(process.exe, process.comm, captured.cgroup_id);
+    }
+    return process;
+  }
   if (process.comm.empty()) process.comm = info->comm;
   // Where the program is another by now, its service is, too; of a container it is the container's.
   const bool same = info->exe_path.empty() || process.exe == info->exe_path;
   const std::string_view container = info->labels->Get("container_id");
   if (same || !container.empty()) process.service = info->labels->Get("service");
   process.container_id = info->labels->Get("container_id");
+  const bool labelled =
+      captured.exe_name[0] == '\0' || IsNameOf(info->labels->Get("exe"), captured);
+  process.labels =
+      labelled ? info->labels
+               : processes.LabelsOf(process.exe, process.comm,
+                                    captured.cgroup_id != 0 ? captured.cgroup_id : info->cgroup_id);
   return process;
 }
 
@@ -63,6 +77,7 @@ absl::StatusOr<NetworkConfig> ParseNetworkConfig(const ConfigSection& section) {
   NetworkMonitorOptions& monitor = config.monitor;
   ConfigReader reader(section, "network");
   reader.Duration("interval", 100, 600'000, &monitor.report_interval_ms);
+  reader.Duration("window", 1'000, 1'800'000, &monitor.window_ms);
   reader.Integer("max-connections", 1'024u, 4'194'304u, &monitor.probe.max_sockets);
   reader.Integer("events-per-second", 0u, 1'000'000u, &monitor.probe.events_per_second);
   reader.Bool("drops", &monitor.drops);
@@ -119,16 +134,26 @@ absl::Status NetworkModule::CheckConfig(const ConfigSection& section) const {
 absl::Status NetworkModule::Start(const ConfigSection& section, ModuleContext& context) {
   ASSIGN_OR_RETURN(NetworkConfig config, ParseNetworkConfig(section));
   auto metrics = NetworkMetrics::Register(config.metrics, context.metrics);
-  ASSIGN_OR_RETURN(monitor_, NetworkMonitor::Start(
-                                 std::move(config.monitor), context.clock, metrics,
-                                 [&context](const fw_net_process& captured) {
-                                   return Describe(context.processes, captured);
-                                 },
-                                 [&context](const std::function<void()>& body) {
-                                   ::prctl(PR_SET_NAME, "network");
-                                   const ThreadMeter::Scope scope(context.threads);
-                                   body();
-                                 }));
+  const auto uploader = std::make_shared<ConnectionsUploader>(
+      ConnectionsUploaderOptions{.node = context.node,
+                                 .upload = context.upload,
+                                 .nobody = context.processes.LabelsOf("", "", 0),
+                                 .others = context.processes.LabelsOf("", "other", 0)},
+      context.clock, context.metrics);
+  ASSIGN_OR_RETURN(monitor_,
+                   NetworkMonitor::Start(
+                       std::move(config.monitor), context.clock, metrics,
+                       [&context](const fw_net_process& captured) {
+                         return Describe(context.processes, captured);
+                       },
+                       [&context](const std::function<void()>& body) {
+                         ::prctl(PR_SET_NAME, "network");
+                         const ThreadMeter::Scope scope(context.threads);
+                         body();
+                       },
+                       [uploader](NetworkMonitor& monitor) {
+                         uploader->Send([&monitor](const auto& take) { monitor.TakeRecent(take); });
+                       }));
   metrics_ = std::move(metrics);
   return absl::OkStatus();
 }

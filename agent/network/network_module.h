@@ -24,6 +24,8 @@ struct NetworkConfig {
 
 // The section:
 //   interval: 5s                     how often living connections are read (100ms .. 10m)
+//   window: 10s                      how much time one upload covers, a multiple of interval
+//                                    (1s .. 30m)
 //   max-connections: 131072          followed at once
 //   events-per-second: 1000          single events per CPU; more are only summed
 //   drops: on                        dropped packets with the kernel's reason

@@ -56,11 +56,13 @@ NetworkProcess Resolve(const Probe& probe, const NetworkMonitor::Describe& descr
 }  // namespace
 
 NetworkMonitor::NetworkMonitor(NetworkMonitorOptions options, const base::Clock& clock,
-                               std::shared_ptr<NetworkMetrics> metrics, Describe describe)
+                               std::shared_ptr<NetworkMetrics> metrics, Describe describe,
+                               OnWindow on_window)
     : options_(std::move(options)),
       clock_(clock),
       metrics_(std::move(metrics)),
       describe_(std::move(describe)),
+      on_window_(std::move(on_window)),
       wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
       table_(options_.table, [this](const fw_net_owner& owner) ABSL_NO_THREAD_SAFETY_ANALYSIS {
         return Resolve(*probe_, describe_, owner);
@@ -68,13 +70,13 @@ NetworkMonitor::NetworkMonitor(NetworkMonitorOptions options, const base::Clock&
 
 absl::StatusOr<std::unique_ptr<NetworkMonitor>> NetworkMonitor::Start(
     NetworkMonitorOptions options, const base::Clock& clock,
-    std::shared_ptr<NetworkMetrics> metrics, Describe describe, Around around) {
+    std::shared_ptr<NetworkMetrics> metrics, Describe describe, Around around, OnWindow on_window) {
   if (options.report_interval_ms < 100 || options.report_interval_ms > 600'000) {
     return base::InvalidArgument("report interval of {} ms: must be 100 to 600000",
                                  options.report_interval_ms);
   }
-  std::unique_ptr<NetworkMonitor> monitor(
-      new NetworkMonitor(std::move(options), clock, std::move(metrics), std::move(describe)));
+  std::unique_ptr<NetworkMonitor> monitor(new NetworkMonitor(
+      std::move(options), clock, std::move(metrics), std::move(describe), std::move(on_window)));
   if (!monitor->wake_.valid()) return base::ErrnoStatus(errno, "eventfd");
   {
     base::MutexLock lock(monitor->mutex_);
@@ -93,9 +95,9 @@ absl::StatusOr<std::unique_ptr<NetworkMonitor>> NetworkMonitor::Start(
   }
   monitor->thread_ = std::thread([raw = monitor.get(), around = std::move(around)] {
     if (around) {
-      around([raw] { raw->Loop(); });
+      around([raw] { raw->Run(); });
     } else {
-      raw->Loop();
+      raw->Run();
     }
   });
   return monitor;
@@ -110,44 +112,63 @@ NetworkMonitor::~NetworkMonitor() {
   if (thread_.joinable()) thread_.join();
 }
 
+void NetworkMonitor::Run() {
+  Loop();
+  if (!on_window_) return;
+  Report();
+  on_window_(*this);
+}
+
 void NetworkMonitor::Loop() {
   int ring = -1;
   {
     base::MutexLock lock(mutex_);
     ring = probe_->WaitFd();
   }
-  uint64_t next_ns = clock_.MonotonicNs() + options_.report_interval_ms * 1'000'000;
+  const uint64_t start_ns = clock_.MonotonicNs();
+  uint64_t next_ns = start_ns + options_.report_interval_ms * 1'000'000;
+  uint64_t next_window_ns = start_ns + options_.window_ms * 1'000'000;
   while (!stopping_.load()) {
-    const uint64_t now_ns = clock_.MonotonicNs();
-    const int wait_ms = next_ns > now_ns ? static_cast<int>((next_ns - now_ns) / 1'000'000) + 1 : 0;
-    pollfd files[] = {{.fd = wake_.get(), .events = POLLIN}, {.fd = ring, .events = POLLIN}};
-    ::poll(files, 2, wait_ms);
-    if (stopping_.load()) return;
-    uint64_t ignored = 0;
-    if (::read(wake_.get(), &ignored, sizeof(ignored)) < 0 && errno != EAGAIN) return;
-    base::MutexLock lock(mutex_);
-    ApplyDetail();
-    if (clock_.MonotonicNs() >= next_ns) {
-      ReportLocked([](const fw_net_record&, size_t) {});
-      const int slower = applied_detail_ >= 2 ? kRareReports : 1;
-      next_ns = clock_.MonotonicNs() +
-                options_.report_interval_ms * 1'000'000 * static_cast<uint64_t>(slower);
-    } else if ((files[1].revents & POLLIN) != 0) {
-      bool edges_fill = false;
-      probe_->DrainRecords([&](const fw_net_record& record) ABSL_NO_THREAD_SAFETY_ANALYSIS {
-        edges_fill |= record.kind == FW_NET_RECORD_WAKE;
-        table_.AddRecord(record);
-      });
-      if (edges_fill) {
-        const absl::Status status =
-            probe_->TakeEdges([&](const fw_net_edge& edge, const fw_net_edge_counts& counts)
-                                  ABSL_NO_THREAD_SAFETY_ANALYSIS { table_.AddEdge(edge, counts); });
-        if (!status.ok()) spdlog::error("{}", base::Message(status));
-      }
-      // Under the lock nobody waits long for: the pause bounds what a storm may cost.
-      ::poll(nullptr, 0, kShortestPauseMs);
-    }
+    if (!Step(ring, &next_ns) || !on_window_ || clock_.MonotonicNs() < next_window_ns) continue;
+    on_window_(*this);
+    next_window_ns = clock_.MonotonicNs() + options_.window_ms * 1'000'000;
   }
+}
+
+bool NetworkMonitor::Step(int ring, uint64_t* next_ns) {
+  const uint64_t now_ns = clock_.MonotonicNs();
+  const int wait_ms = *next_ns > now_ns ? static_cast<int>((*next_ns - now_ns) / 1'000'000) + 1 : 0;
+  pollfd files[] = {{.fd = wake_.get(), .events = POLLIN}, {.fd = ring, .events = POLLIN}};
+  ::poll(files, 2, wait_ms);
+  if (stopping_.load()) return false;
+  uint64_t ignored = 0;
+  if (::read(wake_.get(), &ignored, sizeof(ignored)) < 0 && errno != EAGAIN) {
+    spdlog::error("eventfd: {}", errno);
+  }
+  base::MutexLock lock(mutex_);
+  ApplyDetail();
+  if (clock_.MonotonicNs() >= *next_ns) {
+    ReportLocked([](const fw_net_record&, size_t) {});
+    const int slower = applied_detail_ >= 2 ? kRareReports : 1;
+    *next_ns = clock_.MonotonicNs() +
+               options_.report_interval_ms * 1'000'000 * static_cast<uint64_t>(slower);
+    return true;
+  }
+  if ((files[1].revents & POLLIN) == 0) return false;
+  bool edges_fill = false;
+  probe_->DrainRecords([&](const fw_net_record& record) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    edges_fill |= record.kind == FW_NET_RECORD_WAKE;
+    table_.AddRecord(record);
+  });
+  if (edges_fill) {
+    const absl::Status status =
+        probe_->TakeEdges([&](const fw_net_edge& edge, const fw_net_edge_counts& counts)
+                              ABSL_NO_THREAD_SAFETY_ANALYSIS { table_.AddEdge(edge, counts); });
+    if (!status.ok()) spdlog::error("{}", base::Message(status));
+  }
+  // Under the lock nobody waits long for: the pause bounds what a storm may cost.
+  ::poll(nullptr, 0, kShortestPauseMs);
+  return false;
 }
 
 absl::Status NetworkMonitor::ReportOnce(OnLiving on_living) {
@@ -228,7 +249,6 @@ transport::HttpResponse NetworkMonitor::Connections(const transport::HttpRequest
 
 void NetworkMonitor::TakeRecent(const TakeEdge& take) {
   base::MutexLock lock(mutex_);
-  ReportLocked([](const fw_net_record&, size_t) {});
   table_.TakeRecent(
       [&](const NetworkEdge& edge, const NetworkTotals& recent)
           ABSL_NO_THREAD_SAFETY_ANALYSIS { take(edge, table_.processes()[edge.process], recent); });

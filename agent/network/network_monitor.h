@@ -27,6 +27,7 @@ struct NetworkMonitorOptions {
   ProbeOptions probe;
   ConnectionTableOptions table;
   uint64_t report_interval_ms = 5'000;  // 100 .. 600,000
+  uint64_t window_ms = 10'000;          // a window ends with the first report after it
   bool drops = true;
 };
 
@@ -37,10 +38,15 @@ class NetworkMonitor {
   // Runs on the monitor's thread around its work: meters its CPU time.
   using Around = std::function<void(const std::function<void()>&)>;
 
+  // Runs on the monitor's thread, without its lock, after a report once a window is over, and a
+  // last time after a last report when the monitor is destroyed: time to TakeRecent.
+  using OnWindow = std::function<void(NetworkMonitor&)>;
+
   // Older sockets are known and the thread runs when this returns. `clock` must outlive it.
   static absl::StatusOr<std::unique_ptr<NetworkMonitor>> Start(
       NetworkMonitorOptions options, const base::Clock& clock,
-      std::shared_ptr<NetworkMetrics> metrics, Describe describe, Around around);
+      std::shared_ptr<NetworkMetrics> metrics, Describe describe, Around around,
+      OnWindow on_window = {});
   ~NetworkMonitor();
   NetworkMonitor(const NetworkMonitor&) = delete;
   NetworkMonitor& operator=(const NetworkMonitor&) = delete;
@@ -50,7 +56,7 @@ class NetworkMonitor {
   // GET /api/v1/connections?pid=&limit=&sort=&events_since=. Docs: docs/network.md.
   transport::HttpResponse Connections(const transport::HttpRequest& request)
       ABSL_LOCKS_EXCLUDED(mutex_);
-  // What each (program, peer, port) has had since the last call.
+  // What each (program, peer, port) has had from the last call to the last report.
   using TakeEdge =
       std::function<void(const NetworkEdge&, const NetworkProcess&, const NetworkTotals&)>;
   void TakeRecent(const TakeEdge& take) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -72,8 +78,11 @@ class NetworkMonitor {
 
  private:
   NetworkMonitor(NetworkMonitorOptions options, const base::Clock& clock,
-                 std::shared_ptr<NetworkMetrics> metrics, Describe describe);
+                 std::shared_ptr<NetworkMetrics> metrics, Describe describe, OnWindow on_window);
+  void Run() ABSL_LOCKS_EXCLUDED(mutex_);
   void Loop() ABSL_LOCKS_EXCLUDED(mutex_);
+  // Waits, then does what there is to do; true after a report.
+  bool Step(int ring, uint64_t* next_ns) ABSL_LOCKS_EXCLUDED(mutex_);
   using OnLiving = absl::FunctionRef<void(const fw_net_record&, size_t process)>;
   void ReportLocked(OnLiving on_living) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status ReportOnce(OnLiving on_living) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -83,6 +92,7 @@ class NetworkMonitor {
   const base::Clock& clock_;
   const std::shared_ptr<NetworkMetrics> metrics_;
   const Describe describe_;
+  const OnWindow on_window_;
   std::atomic<int> detail_{0};
   std::atomic<bool> stopping_{false};
   base::UniqueFd wake_;  // eventfd: stop, or a new level of detail

@@ -6,6 +6,7 @@
 
 #include "base/status.h"
 #include "server/api/answers.h"
+#include "server/api/connection_handlers.h"
 #include "server/api/debuginfo_handlers.h"
 #include "server/api/profile_handlers.h"
 #include "server/api/series_handlers.h"
@@ -23,7 +24,7 @@ struct RoutePath {
   std::string_view path;
   Api::Route route;
 };
-constexpr std::array<RoutePath, 11> kRoutes = {{{"/api/v1/profile", Api::kProfile},
+constexpr std::array<RoutePath, 12> kRoutes = {{{"/api/v1/profile", Api::kProfile},
                                                 {"/api/v1/top", Api::kTop},
                                                 {"/api/v1/series", Api::kSeries},
                                                 {"/api/v1/labels", Api::kLabels},
@@ -31,13 +32,13 @@ constexpr std::array<RoutePath, 11> kRoutes = {{{"/api/v1/profile", Api::kProfil
                                                 {"/api/v1/pprof", Api::kPprof},
                                                 {"/pprof/profile", Api::kPprof},
                                                 {"/api/v1/unnamed", Api::kUnnamed},
+                                                {"/api/v1/connections", Api::kConnections},
                                                 {"/api/v1/debuginfo", Api::kDebugInfoList},
                                                 {"/metrics", Api::kMetrics},
                                                 {"/healthz", Api::kHealth}}};
 constexpr std::array<std::string_view, Api::kRouteCount> kRouteNames = {
-    "profile", "top",     "series",  "labels",         "label_values",
-    "status",  "pprof",   "unnamed", "debuginfo_list", "debuginfo",
-    "metrics", "healthz", "static"};
+    "profile", "top",         "series",         "labels",    "label_values", "status",  "pprof",
+    "unnamed", "connections", "debuginfo_list", "debuginfo", "metrics",      "healthz", "static"};
 
 // "/api/v1/labels/NAME/values": NAME, else "".
 std::string_view LabelOfPath(std::string_view path) {
@@ -155,6 +156,8 @@ HttpResponse Api::Answer(Route route, const HttpRequest& request) {
     }
     case kUnnamed:
       return ToResponse(HandleUnnamed(context_, request));
+    case kConnections:
+      return ToResponse(HandleConnections(context_, request));
     case kDebugInfoList:
       return ToResponse(HandleDebugInfoList(context_, request));
     case kDebugInfo:

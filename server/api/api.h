@@ -33,6 +33,7 @@ class Api {
     kStatus,
     kPprof,
     kUnnamed,
+    kConnections,
     kDebugInfoList,
     kDebugInfo,
     kMetrics,

@@ -303,7 +303,8 @@ TEST_F(ApiTest, LabelsAndTheirValues) {
 TEST_F(ApiTest, StatusTellsNodesStoreAndLosses) {
   store_.stats.windows = 7;
   store_.stats.losses = {{"ring_full", 3}};
-  store_.stats.stack_ends = {{"root", 9}, {"no_table", 1}, {"no_user_stack", 50}, {"memory_gone", 5}};
+  store_.stats.stack_ends = {
+      {"root", 9}, {"no_table", 1}, {"no_user_stack", 50}, {"memory_gone", 5}};
   const json answer = GetJson("/api/v1/status");
   EXPECT_EQ(answer["version"], "1.2.3");
   EXPECT_EQ(answer["now_ms"], kNow);
@@ -319,6 +320,113 @@ TEST_F(ApiTest, StatusTellsNodesStoreAndLosses) {
   EXPECT_EQ(answer["losses"]["ring_full"], 3);
   EXPECT_EQ(answer["stack_ends"]["root"], 9);
   EXPECT_EQ(answer["complete_stacks"], (json{{"complete", 9}, {"all", 10}}));
+}
+
+ConnectionRow RowOf(std::string_view service, std::string remote, uint16_t port) {
+  ConnectionRow row;
+  row.labels = profile::LabelSet({{"node", "n1"}, {"service", std::string(service)}});
+  row.edge = {.remote = std::move(remote), .port = port};
+  return row;
+}
+
+class ConnectionsApiTest : public ApiTest {
+ protected:
+  ConnectionsApiTest() {
+    ConnectionRow web = RowOf("web", std::string("\x0a\0\0\1", 4), 80);
+    web.edge.counts = {.opened = 4,
+                       .closed = 3,
+                       .failed = 2,
+                       .resets_sent = 5,
+                       .resets_received = 6,
+                       .retransmits = 7,
+                       .syn_retransmits = 8,
+                       .bytes_sent = 9,
+                       .bytes_received = 10,
+                       .segments_sent = 11,
+                       .segments_received = 12,
+                       .duration_us = 13,
+                       .rtt_us = 300,
+                       .rtt_count = 2};
+    web.edge.living = 1;
+    ConnectionRow db = RowOf("db", std::string("\x20\1\x0d\xb8", 4) + std::string(12, '\0'), 5432);
+    db.edge.role = ConnectionRole::kAccept;
+    db.edge.counts.bytes_received = 1'000;
+    db.edge.counts.opened = 1;
+    db.edge.living = 2;
+    ConnectionRow other = RowOf("web", "", 0);
+    other.edge.counts.failed = 50;
+    store_.connections = {.rows = {db, other, web}, .windows = 30};
+  }
+
+  std::vector<std::string> Remotes(const std::string& parameters) {
+    std::vector<std::string> remotes;
+    for (const json& row : GetJson("/api/v1/connections?" + parameters)["rows"]) {
+      remotes.push_back(row["remote"]);
+    }
+    return remotes;
+  }
+};
+
+TEST_F(ConnectionsApiTest, RowsTotalAndRange) {
+  const json answer = GetJson("/api/v1/connections");
+  EXPECT_EQ(answer["to_ms"], kNow);
+  EXPECT_EQ(answer["from_ms"], kNow - 15 * 60 * kSecond);
+  EXPECT_EQ(store_.last_range.from_ms, kNow - 15 * 60 * kSecond);
+  EXPECT_EQ(answer["windows"], 30);
+  EXPECT_EQ(answer["left_out"], 0);
+  ASSERT_EQ(answer["rows"].size(), 3u);
+  const json expected = {{"labels", {{"node", "n1"}, {"service", "web"}}},
+                         {"role", "connect"},
+                         {"remote", "10.0.0.1"},
+                         {"port", 80},
+                         {"opened", 4},
+                         {"closed", 3},
+                         {"failed", 2},
+                         {"resets_sent", 5},
+                         {"resets_received", 6},
+                         {"retransmits", 7},
+                         {"syn_retransmits", 8},
+                         {"bytes_sent", 9},
+                         {"bytes_received", 10},
+                         {"segments_sent", 11},
+                         {"segments_received", 12},
+                         {"duration_us", 13},
+                         {"rtt_us", 150},
+                         {"living", 1}};
+  EXPECT_EQ(answer["rows"][0], expected);
+  const json& total = answer["total"];
+  EXPECT_EQ(total["opened"], 5);
+  EXPECT_EQ(total["failed"], 52);
+  EXPECT_EQ(total["bytes_received"], 1'010);
+  EXPECT_EQ(total["rtt_us"], 150);
+  EXPECT_EQ(total["living"], 3);
+  EXPECT_FALSE(total.contains("labels"));
+}
+
+TEST_F(ConnectionsApiTest, SortsAndLeavesOut) {
+  EXPECT_THAT(Remotes("sort=retransmits"), ElementsAre("10.0.0.1", "2001:db8::", ""));
+  EXPECT_THAT(Remotes("sort=bytes"), ElementsAre("2001:db8::", "10.0.0.1", ""));
+  EXPECT_THAT(Remotes("sort=failed"), ElementsAre("", "10.0.0.1", "2001:db8::"));
+  EXPECT_THAT(Remotes("sort=opened"), ElementsAre("10.0.0.1", "2001:db8::", ""));
+  EXPECT_THAT(Remotes("sort=rtt"), ElementsAre("10.0.0.1", "2001:db8::", ""));
+  const json answer = GetJson("/api/v1/connections?sort=failed&limit=1");
+  ASSERT_EQ(answer["rows"].size(), 1u);
+  EXPECT_EQ(answer["left_out"], 2);
+  EXPECT_EQ(answer["total"]["failed"], 52);  // of what is left out, too
+  EXPECT_THAT(Remotes("query=%7Bservice%3D%22db%22%7D"), ElementsAre("2001:db8::"));
+  EXPECT_THAT(Remotes("query=%7Bservice%3D%22no%22%7D"), IsEmpty());
+}
+
+TEST_F(ConnectionsApiTest, ErrorsAreThoseOfTheOtherPaths) {
+  EXPECT_THAT(ErrorOf("/api/v1/connections?sort=age"), HasSubstr("sort: \"age\" is not one of"));
+  EXPECT_THAT(ErrorOf("/api/v1/connections?limit=0"), HasSubstr("from 1 to 5000"));
+  EXPECT_THAT(ErrorOf("/api/v1/connections?limit=5001"), HasSubstr("from 1 to 5000"));
+  EXPECT_THAT(ErrorOf("/api/v1/connections?type=cpu"), HasSubstr("unknown parameter \"type\""));
+  EXPECT_THAT(ErrorOf("/api/v1/connections?query=%7B"), HasSubstr("query: "));
+  store_.merge_error = base::DataLoss("row is damaged");
+  EXPECT_EQ(ErrorOf("/api/v1/connections", 500), "row is damaged");
+  EXPECT_THAT(Get("/metrics").body,
+              HasSubstr("firewatch_api_requests_total{route=\"connections\"} 6\n"));
 }
 
 TEST_F(ApiTest, NamesThatAreNotUtf8AreReplaced) {
@@ -359,7 +467,10 @@ TEST_F(ApiTest, DebugInformationIsListedAndDeleted) {
   debuginfo_ = kept.debuginfo.get();
   const auto id = symbolizer::BuildId::FromHex("aabbccdd");
   auto file = kept.files->Receive();
-  ASSERT_TRUE(file.ok() && (*file)->Write("\x7f" "ELFaabbccdd").ok());
+  ASSERT_TRUE(file.ok() && (*file)
+                               ->Write("\x7f"
+                                       "ELFaabbccdd")
+                               .ok());
   ASSERT_TRUE(debuginfo_->Accept(**file, id, FileKind::kDebug, FileSource::kUpload).ok());
   kept.source.Set(id, NamesState::kOverBudget, nullptr, "took too long");
   const json list = GetJson("/api/v1/debuginfo");

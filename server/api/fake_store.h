@@ -89,6 +89,16 @@ class FakeStore final : public ProfileStore {
     return merger.Finish();
   }
 
+  absl::StatusOr<ConnectionReport> Connections(const Query& query) override {
+    if (!merge_error.ok()) return merge_error;
+    last_range = query.range;
+    ConnectionReport matching{.rows = {}, .windows = connections.windows};
+    for (const ConnectionRow& row : connections.rows) {
+      if (query.selector.Matches(row.labels)) matching.rows.push_back(row);
+    }
+    return matching;
+  }
+
   absl::StatusOr<StoreStats> Stats() override { return stats; }
   absl::Status CheckHealth() override { return health; }
   absl::Status ApplyRetention(int64_t) override { return absl::OkStatus(); }
@@ -97,6 +107,7 @@ class FakeStore final : public ProfileStore {
   absl::Status merge_error;
   absl::Status health;
   StoreStats stats;
+  ConnectionReport connections;
   // What it was asked last.
   TimeRange last_range;
 

@@ -38,6 +38,9 @@ class NamingStore final : public ProfileStore {
   absl::StatusOr<std::vector<SeriesPoints>> Series(const Query& query, int64_t step_ms) override {
     return store_.Series(query, step_ms);
   }
+  absl::StatusOr<ConnectionReport> Connections(const Query& query) override {
+    return store_.Connections(query);
+  }
   absl::StatusOr<profile::Profile> Merge(const Query& query) override;
   absl::StatusOr<StoreStats> Stats() override { return store_.Stats(); }
   absl::Status CheckHealth() override { return store_.CheckHealth(); }

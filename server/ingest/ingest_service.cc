@@ -63,6 +63,9 @@ IngestService::IngestService(IngestOptions options, ProfileStore& store, const b
       clock_(clock),
       windows_(metrics.AddCounter("firewatch_ingest_windows_total", "windows acknowledged")),
       profiles_(metrics.AddCounter("firewatch_ingest_profiles_total", "profiles acknowledged")),
+      connections_(metrics.AddCounter(
+          "firewatch_ingest_connections_total",
+          "sums of connections acknowledged, one per labels, peer and port of a window")),
       duplicates_(metrics.AddCounter("firewatch_ingest_duplicates_total",
                                      "windows acknowledged that were stored before")),
       bytes_(metrics.AddCounter("firewatch_ingest_bytes_total",
@@ -134,6 +137,7 @@ absl::Status IngestService::UploadWindow(const ingest::UploadWindowRequest& requ
   }
   windows_.Add();
   profiles_.Add(batch.series.size());
+  for (const SeriesConnections& one : batch.connections) connections_.Add(one.edges.size());
   for (const auto& service : request.profiles()) bytes_.Add(service.pprof_zstd().size());
   for (const auto& bare : request.bare_frames()) {
     if (ingest::NameReason_IsValid(bare.reason())) {

@@ -50,7 +50,7 @@ class IngestService {
   ProfileStore& store_;
   const base::Clock& clock_;
   NodeRegistry nodes_;
-  base::Counter &windows_, &profiles_, &duplicates_, &bytes_;
+  base::Counter &windows_, &profiles_, &connections_, &duplicates_, &bytes_;
   base::Gauge& node_count_;
   std::vector<base::Counter*> refused_;      // by Refusal
   std::vector<base::Counter*> bare_frames_;  // by NameReason

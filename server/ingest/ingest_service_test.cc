@@ -41,6 +41,9 @@ class FakeStore final : public ProfileStore {
   absl::StatusOr<profile::Profile> Merge(const Query& /*query*/) override {
     return base::Unavailable("fake");
   }
+  absl::StatusOr<ConnectionReport> Connections(const Query& /*query*/) override {
+    return base::Unavailable("fake");
+  }
   absl::StatusOr<StoreStats> Stats() override { return StoreStats(); }
   absl::Status CheckHealth() override { return absl::OkStatus(); }
   absl::Status ApplyRetention(int64_t /*now_ms*/) override { return absl::OkStatus(); }
@@ -173,6 +176,83 @@ TEST_F(IngestServiceTest, WindowWithoutProfilesIsWelcome) {
   ingest::UploadWindowRequest request = GoodRequest();
   request.clear_profiles();
   EXPECT_TRUE(Upload(request).ok());
+}
+
+// One edge to 10.0.0.1:80, every counter another number.
+ingest::ConnectionEdge* AddEdge(ingest::UploadWindowRequest& request) {
+  auto* service = request.add_connections();
+  auto* label = service->add_labels();
+  label->set_name("service");
+  label->set_value("web");
+  ingest::ConnectionEdge* edge = service->add_edges();
+  edge->set_role(ingest::CONNECTION_ROLE_ACCEPT);
+  edge->set_remote_address(std::string("\x0a\0\0\1", 4));
+  edge->set_port(80);
+  const auto* reflection = edge->GetReflection();
+  for (int number = 4; number <= 18; ++number) {
+    reflection->SetUInt64(edge, edge->GetDescriptor()->FindFieldByNumber(number),
+                          static_cast<uint64_t>(number) * 1'000);
+  }
+  return edge;
+}
+
+TEST_F(IngestServiceTest, WindowOfConnectionsAloneReachesTheStoreWhole) {
+  ingest::UploadWindowRequest request = GoodRequest();
+  request.clear_profiles();
+  request.set_sample_hz(0);
+  AddEdge(request)->set_remote_address(std::string("\0\0\0\0\0\0\0\0\0\0\xff\xff\x0a\0\0\1", 16));
+  ASSERT_TRUE(Upload(request).ok());
+  ASSERT_THAT(store_.appended, SizeIs(1));
+  EXPECT_THAT(store_.appended[0].series, IsEmpty());
+  ASSERT_THAT(store_.appended[0].connections, SizeIs(1));
+  const SeriesConnections& series = store_.appended[0].connections[0];
+  EXPECT_EQ(series.labels.Get("service"), "web");
+  ASSERT_THAT(series.edges, SizeIs(1));
+  const ConnectionEdge& edge = series.edges[0];
+  EXPECT_EQ(edge.role, ConnectionRole::kAccept);
+  EXPECT_EQ(edge.remote, std::string("\x0a\0\0\1", 4));  // as if it had come as IPv4
+  EXPECT_EQ(edge.port, 80);
+  uint64_t expected = 4'000;
+  for (const auto counter : kConnectionCounters) {
+    EXPECT_EQ(edge.counts.*counter, expected);
+    expected += 1'000;
+  }
+  EXPECT_EQ(edge.living, 18'000U);
+  EXPECT_EQ(metrics_.AddCounter("firewatch_ingest_connections_total", "").value(), 1U);
+}
+
+TEST_F(IngestServiceTest, RefusesConnectionsThatMakeNoSense) {
+  ExpectRefused([](auto& r) { AddEdge(r)->clear_role(); }, "connections", "0 is no role");
+  ExpectRefused([](auto& r) { AddEdge(r)->set_role(static_cast<ingest::ConnectionRole>(9)); },
+                "connections", "9 is no role");
+  for (const size_t size : {1U, 3U, 5U, 15U, 17U, 1'000'000U}) {
+    ExpectRefused([=](auto& r) { AddEdge(r)->set_remote_address(std::string(size, 'a')); },
+                  "connections", "not 4 or 16");
+  }
+  ExpectRefused([](auto& r) { AddEdge(r)->set_port(65'536); }, "connections", "past 65535");
+  ExpectRefused([](auto& r) { AddEdge(r)->clear_remote_address(); }, "connections",
+                "without an address");
+  ExpectRefused([](auto& r) { AddEdge(r)->set_bytes_sent(uint64_t{1} << 63); }, "connections",
+                "past 2^63");
+  ExpectRefused([](auto& r) { AddEdge(r)->set_living(UINT64_MAX); }, "connections", "past 2^63");
+  ExpectRefused(
+      [](auto& r) {
+        AddEdge(r);
+        r.mutable_connections(0)->mutable_labels(0)->set_name("1");
+      },
+      "labels", "no name of a label");
+  ExpectRefused(
+      [](auto& r) {
+        for (int i = 0; i < 6; ++i) AddEdge(r);
+      },
+      "too_many", "6 sets of labels");
+  ExpectRefused(
+      [](auto& r) {
+        AddEdge(r);
+        auto* edges = r.mutable_connections(0)->mutable_edges();
+        for (int i = 0; i < 16'384; ++i) edges->Add()->set_role(ingest::CONNECTION_ROLE_CONNECT);
+      },
+      "too_many", "more than 16384");
 }
 
 TEST_F(IngestServiceTest, DuplicateIsAcknowledgedAndSaidToBeOne) {

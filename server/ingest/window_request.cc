@@ -19,6 +19,8 @@ namespace {
 constexpr int64_t kNsPerMs = 1'000'000;
 constexpr uint32_t kMaxHz = 100'000;
 constexpr size_t kMaxCounterNameBytes = 64;
+static_assert(static_cast<int>(ConnectionRole::kConnect) == ingest::CONNECTION_ROLE_CONNECT);
+static_assert(static_cast<int>(ConnectionRole::kAccept) == ingest::CONNECTION_ROLE_ACCEPT);
 constexpr std::string_view kZstdMagic("\x28\xb5\x2f\xfd", 4);
 
 bool HasControlCharacter(std::string_view text) {
@@ -86,13 +88,15 @@ absl::Status TakeCounters(const Counters& counters, int max_counters, const Name
   return absl::OkStatus();
 }
 
-absl::StatusOr<profile::LabelSet> TakeLabels(const ingest::ServiceProfile& service) {
-  if (service.labels_size() > static_cast<int>(profile::kMaxLabelsPerSet)) {
-    return base::InvalidArgument("{} labels, {} are allowed", service.labels_size(),
+using WireLabels = google::protobuf::RepeatedPtrField<ingest::LabelPair>;
+
+absl::StatusOr<profile::LabelSet> TakeLabels(const WireLabels& labels) {
+  if (labels.size() > static_cast<int>(profile::kMaxLabelsPerSet)) {
+    return base::InvalidArgument("{} labels, {} are allowed", labels.size(),
                                  profile::kMaxLabelsPerSet);
   }
   std::vector<std::pair<std::string, std::string>> pairs;
-  for (const ingest::LabelPair& label : service.labels()) {
+  for (const ingest::LabelPair& label : labels) {
     if (label.name().size() > profile::kMaxLabelNameBytes ||
         !profile::IsValidLabelName(label.name())) {
       return base::InvalidArgument("\"{}\" is no name of a label", Shown(label.name()));
@@ -146,7 +150,7 @@ absl::Status TakeProfiles(const ingest::UploadWindowRequest& request, const Wind
     const ingest::ServiceProfile& service = request.profiles(i);
     SeriesProfile series;
     *refusal = Refusal::kLabels;
-    auto labels = TakeLabels(service);
+    auto labels = TakeLabels(service.labels());
     if (!labels.ok()) return base::Annotate(labels.status(), fmt::format("profile {}", i));
     series.labels = *std::move(labels);
     *refusal = Refusal::kProfile;
@@ -154,6 +158,82 @@ absl::Status TakeProfiles(const ingest::UploadWindowRequest& request, const Wind
     if (!profile.ok()) return base::Annotate(profile.status(), fmt::format("profile {}", i));
     series.profile = *std::move(profile);
     batch->series.push_back(std::move(series));
+  }
+  return absl::OkStatus();
+}
+
+// A mapped address is the IPv4 one: a peer has one name.
+std::string TakeAddress(std::string_view bytes) {
+  constexpr std::string_view kMapped("\0\0\0\0\0\0\0\0\0\0\xff\xff", 12);
+  if (bytes.size() == 16 && bytes.starts_with(kMapped)) bytes.remove_prefix(kMapped.size());
+  return std::string(bytes);
+}
+
+absl::StatusOr<ConnectionEdge> TakeEdge(const ingest::ConnectionEdge& wire) {
+  if (wire.role() != ingest::CONNECTION_ROLE_CONNECT &&
+      wire.role() != ingest::CONNECTION_ROLE_ACCEPT) {
+    return base::InvalidArgument("{} is no role", static_cast<int>(wire.role()));
+  }
+  const size_t size = wire.remote_address().size();
+  if (size != 0 && size != 4 && size != 16) {
+    return base::InvalidArgument("an address of {} bytes, not 4 or 16", size);
+  }
+  if (wire.port() > UINT16_MAX || (size == 0 && wire.port() != 0)) {
+    return base::InvalidArgument("port {} {}", wire.port(),
+                                 size == 0 ? "without an address" : "is past 65535");
+  }
+  ConnectionEdge edge{.role = static_cast<ConnectionRole>(wire.role()),
+                      .remote = TakeAddress(wire.remote_address()),
+                      .port = static_cast<uint16_t>(wire.port())};
+  edge.counts = {.opened = wire.opened(),
+                 .closed = wire.closed(),
+                 .failed = wire.failed(),
+                 .resets_sent = wire.resets_sent(),
+                 .resets_received = wire.resets_received(),
+                 .retransmits = wire.retransmits(),
+                 .syn_retransmits = wire.syn_retransmits(),
+                 .bytes_sent = wire.bytes_sent(),
+                 .bytes_received = wire.bytes_received(),
+                 .segments_sent = wire.segments_sent(),
+                 .segments_received = wire.segments_received(),
+                 .duration_us = wire.duration_us(),
+                 .rtt_us = wire.rtt_us(),
+                 .rtt_count = wire.rtt_count()};
+  edge.living = wire.living();
+  // All else was checked above.
+  if (!IsValidEdge(edge)) return base::InvalidArgument("a count is past 2^63");
+  return edge;
+}
+
+absl::Status TakeConnections(const ingest::UploadWindowRequest& request, const WindowLimits& limits,
+                             WindowBatch* batch, Refusal* refusal) {
+  *refusal = Refusal::kTooMany;
+  if (request.connections_size() > limits.max_profiles) {
+    return base::InvalidArgument("connections of {} sets of labels in one window, {} are allowed",
+                                 request.connections_size(), limits.max_profiles);
+  }
+  int edges = 0;
+  for (const ingest::ServiceConnections& service : request.connections()) {
+    if (service.edges_size() > limits.max_edges - edges) {
+      return base::InvalidArgument("more than {} sums of connections in one window",
+                                   limits.max_edges);
+    }
+    edges += service.edges_size();
+  }
+  for (int i = 0; i < request.connections_size(); ++i) {
+    const ingest::ServiceConnections& service = request.connections(i);
+    SeriesConnections series;
+    *refusal = Refusal::kLabels;
+    auto labels = TakeLabels(service.labels());
+    if (!labels.ok()) return base::Annotate(labels.status(), fmt::format("connections {}", i));
+    series.labels = *std::move(labels);
+    *refusal = Refusal::kConnections;
+    for (const ingest::ConnectionEdge& wire : service.edges()) {
+      auto edge = TakeEdge(wire);
+      if (!edge.ok()) return base::Annotate(edge.status(), fmt::format("connections {}", i));
+      series.edges.push_back(*std::move(edge));
+    }
+    if (!series.edges.empty()) batch->connections.push_back(std::move(series));
   }
   return absl::OkStatus();
 }
@@ -205,6 +285,7 @@ absl::Status TranslateWindow(const ingest::UploadWindowRequest& request, const W
       request.stack_ends(), limits.max_counters,
       [](const ingest::StackEnd& end) -> const std::string& { return end.reason(); },
       &batch->stack_ends, refusal));
+  RETURN_IF_ERROR(TakeConnections(request, limits, batch, refusal));
   return TakeProfiles(request, limits, batch, refusal);
 }
 

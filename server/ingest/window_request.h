@@ -22,25 +22,27 @@ struct WindowLimits {
   size_t max_decompressed_bytes = size_t{128} << 20;
   size_t max_samples = 2'000'000;
   int max_counters = 1'000;  // losses, and stack ends
+  int max_edges = 16'384;    // of connections, all labels together; agents send 4,096 at most
   int64_t max_future_ms = 10 * 60'000;
   int64_t max_window_ms = 3'600'000;
   int64_t retention_hours = 0;  // older windows are refused; 0: none is too old
 };
 
 // Why a window was refused: the label of firewatch_ingest_refused_total.
-#define FIREWATCH_INGEST_REFUSALS(X)                                   \
-  X(kProtocol, "protocol", "another protocol version")                 \
-  X(kTenant, "tenant", "tenant name")                                  \
-  X(kAgentId, "agent_id", "agent id is not 16 bytes")                  \
-  X(kNode, "node", "node name")                                        \
-  X(kTime, "time", "start, end or rate that make no sense")            \
-  X(kFuture, "future", "starts in the future")                         \
-  X(kTooOld, "too_old", "older than retention")                        \
-  X(kTooMany, "too_many", "more profiles or counters than is allowed") \
-  X(kLabels, "labels", "labels of a profile")                          \
-  X(kCounters, "counters", "loss or stack end counters")               \
-  X(kProfile, "profile", "a profile does not parse")                   \
-  X(kStoreFull, "store_full", "the disk is full")                      \
+#define FIREWATCH_INGEST_REFUSALS(X)                                                \
+  X(kProtocol, "protocol", "another protocol version")                              \
+  X(kTenant, "tenant", "tenant name")                                               \
+  X(kAgentId, "agent_id", "agent id is not 16 bytes")                               \
+  X(kNode, "node", "node name")                                                     \
+  X(kTime, "time", "start, end or rate that make no sense")                         \
+  X(kFuture, "future", "starts in the future")                                      \
+  X(kTooOld, "too_old", "older than retention")                                     \
+  X(kTooMany, "too_many", "more profiles, counters or connections than is allowed") \
+  X(kLabels, "labels", "labels of a profile")                                       \
+  X(kCounters, "counters", "loss or stack end counters")                            \
+  X(kProfile, "profile", "a profile does not parse")                                \
+  X(kConnections, "connections", "connections that make no sense")                  \
+  X(kStoreFull, "store_full", "the disk is full")                                   \
   X(kStoreError, "store_error", "the store failed")
 
 enum class Refusal {

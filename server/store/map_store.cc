@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <map>
 #include <set>
+#include <tuple>
 #include <utility>
 
 namespace firewatch::server {
@@ -65,18 +66,32 @@ std::vector<const SeriesProfile*> MapStore::Matching(const Query& query) const {
   return matching;
 }
 
+std::vector<const profile::LabelSet*> MapStore::MatchingLabels(const Query& query) const {
+  std::vector<const profile::LabelSet*> matching;
+  for (const SeriesProfile* series : Matching(query)) matching.push_back(&series->labels);
+  for (const WindowBatch& window : windows_) {
+    if (!InRange(window, query)) continue;
+    for (const SeriesConnections& series : window.connections) {
+      if (!series.edges.empty() && query.selector.Matches(series.labels)) {
+        matching.push_back(&series.labels);
+      }
+    }
+  }
+  return matching;
+}
+
 std::vector<std::string> MapStore::LabelNames(const Query& query) const {
   std::set<std::string> names;
-  for (const SeriesProfile* series : Matching(query)) {
-    for (const auto& [name, value] : series->labels.pairs()) names.insert(name);
+  for (const profile::LabelSet* labels : MatchingLabels(query)) {
+    for (const auto& [name, value] : labels->pairs()) names.insert(name);
   }
   return {names.begin(), names.end()};
 }
 
 std::vector<std::string> MapStore::LabelValues(const Query& query, std::string_view name) const {
   std::set<std::string> values;
-  for (const SeriesProfile* series : Matching(query)) {
-    if (!series->labels.Get(name).empty()) values.emplace(series->labels.Get(name));
+  for (const profile::LabelSet* labels : MatchingLabels(query)) {
+    if (!labels->Get(name).empty()) values.emplace(labels->Get(name));
   }
   return {values.begin(), values.end()};
 }
@@ -108,6 +123,37 @@ std::vector<SeriesPoints> MapStore::Series(const Query& query, int64_t step_ms) 
   }
   std::ranges::sort(result, {}, &SeriesPoints::labels);
   return result;
+}
+
+ConnectionReport MapStore::Connections(const Query& query) const {
+  using Key = std::tuple<profile::LabelSet, ConnectionRole, std::string, uint16_t>;
+  std::map<Key, ConnectionCounts> sums;
+  std::map<Key, std::map<int64_t, uint64_t>> living;  // by start of the window
+  ConnectionReport report;
+  for (const WindowBatch& window : windows_) {
+    if (!InRange(window, query)) continue;
+    bool matched = false;
+    for (const SeriesConnections& series : window.connections) {
+      if (!query.selector.Matches(series.labels)) continue;
+      for (const ConnectionEdge& edge : series.edges) {
+        const Key key(series.labels, edge.role, edge.remote, edge.port);
+        for (const auto counter : kConnectionCounters) sums[key].*counter += edge.counts.*counter;
+        living[key][window.window.from_ms] += edge.living;
+        matched = true;
+      }
+    }
+    if (matched) ++report.windows;
+  }
+  for (const auto& [key, counts] : sums) {
+    const auto& [labels, role, remote, port] = key;
+    report.rows.push_back({.labels = labels,
+                           .edge = {.role = role,
+                                    .remote = remote,
+                                    .port = port,
+                                    .counts = counts,
+                                    .living = living[key].rbegin()->second}});
+  }
+  return report;
 }
 
 std::vector<std::string> MapStore::MergedSamples(const Query& query) const {

@@ -18,6 +18,7 @@
 #include "absl/status/statusor.h"
 #include "profile/labels.h"
 #include "profile/profile.h"
+#include "server/store/connections.h"
 
 namespace firewatch::server {
 
@@ -49,6 +50,7 @@ struct WindowBatch {
   UploadId upload;
   TimeRange window;
   std::vector<SeriesProfile> series;
+  std::vector<SeriesConnections> connections;                // of the network probe
   std::vector<std::pair<std::string, uint64_t>> losses;      // by name, this window
   std::vector<std::pair<std::string, uint64_t>> stack_ends;  // by reason, this window
   std::string node;
@@ -96,6 +98,9 @@ class ProfileStore {
   virtual absl::StatusOr<std::vector<SeriesPoints>> Series(const Query& query, int64_t step_ms) = 0;
   // Exact merge of everything that matches; both sample types are in the result.
   virtual absl::StatusOr<profile::Profile> Merge(const Query& query) = 0;
+  // Sums of everything that matches, whatever the sample type, per labels, role, peer and port; at
+  // most kMaxConnectionRows, what does not fit is in the "other" of its labels.
+  virtual absl::StatusOr<ConnectionReport> Connections(const Query& query) = 0;
 
   virtual absl::StatusOr<StoreStats> Stats() = 0;
   // Writes and reads a key: what /healthz asks.

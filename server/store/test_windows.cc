@@ -80,6 +80,41 @@ WindowBatch MakeTestWindow(uint64_t sequence, int64_t start_ms, std::string_view
   return batch;
 }
 
+ConnectionEdge MakeTestEdge(uint8_t peer, uint16_t port, uint64_t connections) {
+  ConnectionEdge edge{.remote = {'\x0a', '\0', '\0', static_cast<char>(peer)}, .port = port};
+  edge.counts.opened = connections;
+  edge.counts.bytes_sent = connections * 1'000'000;
+  edge.counts.rtt_us = connections * 100;
+  edge.counts.rtt_count = connections;
+  edge.living = connections;
+  return edge;
+}
+
+WindowBatch MakeTestConnections(uint64_t sequence, int64_t start_ms, std::string_view service,
+                                std::vector<ConnectionEdge> edges) {
+  WindowBatch batch = MakeTestWindow(sequence, start_ms, service, 1);
+  batch.connections.push_back({.labels = batch.series[0].labels, .edges = std::move(edges)});
+  batch.series.clear();
+  return batch;
+}
+
+std::vector<ConnectionEdge> RandomWindows::NextEdges() {
+  std::vector<ConnectionEdge> edges;
+  for (int count = Draw(6); count > 0; --count) {
+    ConnectionEdge edge = MakeTestEdge(static_cast<uint8_t>(Draw(4)),
+                                       static_cast<uint16_t>(79 + Draw(3)), of_connections_() % 5);
+    if (Draw(3) == 0) edge.role = ConnectionRole::kAccept;
+    if (Draw(4) == 0) edge.remote.append(12, 'x');  // IPv6
+    if (Draw(5) == 0) edge.remote.clear();
+    if (edge.remote.empty()) edge.port = 0;
+    for (const auto counter : kConnectionCounters) {
+      if (Draw(4) == 0) edge.counts.*counter = of_connections_() >> (10 + Draw(54));
+    }
+    edges.push_back(std::move(edge));
+  }
+  return edges;
+}
+
 WindowBatch RandomWindows::Next(int64_t spread_ms) {
   WindowBatch batch;
   batch.upload = {.agent_id = std::string(16, static_cast<char>('a' + Below(3))),
@@ -102,6 +137,13 @@ WindowBatch RandomWindows::Next(int64_t spread_ms) {
                                       {"service", fmt::format("service-{}", Below(5))},
                                       {"zone", Below(2) == 0 ? "" : "west"}}),
          .profile = MakeTestProfile(stacks)});
+  }
+  // Some are of series that have no samples.
+  for (int services = Draw(4); services > 0; --services) {
+    batch.connections.push_back(
+        {.labels = profile::LabelSet(
+             {{"node", batch.node}, {"service", fmt::format("service-{}", Draw(9))}}),
+         .edges = NextEdges()});
   }
   if (Below(3) == 0) batch.losses.emplace_back("ring_full", 1 + Below(5));
   batch.stack_ends.emplace_back("root", 1 + Below(100));

@@ -31,16 +31,26 @@ profile::Profile MakeTestProfile(const std::vector<TestStack>& stacks);
 WindowBatch MakeTestWindow(uint64_t sequence, int64_t start_ms, std::string_view service,
                            int64_t samples);
 
+// To 10.0.0.`peer`, a million bytes sent per connection.
+ConnectionEdge MakeTestEdge(uint8_t peer, uint16_t port, uint64_t connections);
+
+// A window of one service with connections alone.
+WindowBatch MakeTestConnections(uint64_t sequence, int64_t start_ms, std::string_view service,
+                                std::vector<ConnectionEdge> edges);
+
 // Random windows of several services; the same seed gives the same ones.
 class RandomWindows {
  public:
-  explicit RandomWindows(uint64_t seed) : random_(seed) {}
+  explicit RandomWindows(uint64_t seed) : random_(seed), of_connections_(~seed) {}
   // Starts within `spread_ms` after kTestEpochMs.
   WindowBatch Next(int64_t spread_ms);
 
  private:
+  std::vector<ConnectionEdge> NextEdges();
   int Below(int bound) { return static_cast<int>(random_() % static_cast<uint64_t>(bound)); }
-  std::mt19937_64 random_;
+  // The profiles of a seed are the same whatever is drawn for connections.
+  int Draw(int bound) { return static_cast<int>(of_connections_() % static_cast<uint64_t>(bound)); }
+  std::mt19937_64 random_, of_connections_;
   uint64_t sequence_ = 0;
 };
 

@@ -45,6 +45,10 @@ WindowBatch NumberedWindow(uint64_t number) {
   window.series[0].profile = MakeTestProfile(
       {{.root_first = {"main", "shared"}, .samples = TotalOf(number) - 1},
        {.root_first = {"main", fmt::format("only_{}", number % 50)}, .samples = 1}});
+  // As many connections as samples: one is never there without the other.
+  window.connections.push_back(
+      {.labels = window.series[0].labels,
+       .edges = {MakeTestEdge(1, 80, static_cast<uint64_t>(TotalOf(number)))}});
   return window;
 }
 
@@ -159,6 +163,11 @@ TEST(CrashTest, NothingAcknowledgedIsLostOrDoubledInAHundredKills) {
   int64_t total = 0;
   for (const auto& sample : merged->samples) total += sample.values[0];
   EXPECT_EQ(total, series->at(0).total);
+  const auto connections = (*store)->Connections(query);
+  ASSERT_TRUE(connections.ok()) << base::ToString(connections.status());
+  EXPECT_EQ(connections->windows, points.size());
+  ASSERT_EQ(connections->rows.size(), 1U);
+  EXPECT_EQ(connections->rows[0].edge.counts.opened, static_cast<uint64_t>(total));
   fmt::print("{} windows acknowledged, {} stored, total {}\n", acknowledged.size(), points.size(),
              total);
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Puts the parts of the embedded store together: keys.h and rows.h (what is stored), database.h
-// (RocksDB), writer.h (append), label_reader.h and merge_reader.h (questions), retention.h.
+// (RocksDB), writer.h (append), label_reader.h, merge_reader.h and connections_reader.h
+// (questions), retention.h.
 #include "server/store/embedded/embedded_store.h"
 
 #include <chrono>
@@ -11,6 +12,7 @@
 #include "base/logging.h"
 #include "base/mutex.h"
 #include "base/status.h"
+#include "server/store/embedded/connections_reader.h"
 #include "server/store/embedded/database.h"
 #include "server/store/embedded/label_reader.h"
 #include "server/store/embedded/merge_reader.h"
@@ -35,6 +37,8 @@ struct StoreMetrics {
         profiles(registry.AddCounter("firewatch_store_profiles_total", "profiles stored")),
         samples(registry.AddCounter("firewatch_store_samples_total",
                                     "distinct stack and label rows stored")),
+        connections(registry.AddCounter("firewatch_store_connections_total",
+                                        "sums of connections stored, one per peer and window")),
         duplicates(registry.AddCounter("firewatch_store_duplicates_total",
                                        "windows that were there already")),
         refused_disk_full(registry.AddCounter("firewatch_store_refused_total",
@@ -52,7 +56,7 @@ struct StoreMetrics {
     refused_error.Add();
   }
 
-  base::Counter &windows, &profiles, &samples, &duplicates;
+  base::Counter &windows, &profiles, &samples, &connections, &duplicates;
   base::Counter &refused_disk_full, &refused_invalid, &refused_error;
 };
 
@@ -143,6 +147,7 @@ class EmbeddedStore final : public ProfileStore {
         labels_metric_(metrics, "labels"),
         series_metric_(metrics, "series"),
         merge_metric_(metrics, "merge"),
+        connections_metric_(metrics, "connections"),
         disk_bytes_(metrics.AddGauge("firewatch_store_disk_bytes", "disk that the store takes")),
         database_(std::move(database)),
         partitions_(kMaxOpenEntries),
@@ -173,6 +178,10 @@ class EmbeddedStore final : public ProfileStore {
     const QueryTimer timer(merge_metric_);
     return MergeReader(*database_, query).Run();
   }
+  absl::StatusOr<ConnectionReport> Connections(const Query& query) override {
+    const QueryTimer timer(connections_metric_);
+    return ReadConnections(*database_, query);
+  }
   absl::StatusOr<StoreStats> Stats() override;
   absl::Status CheckHealth() override;
   absl::Status ApplyRetention(int64_t now_ms) override {
@@ -188,7 +197,7 @@ class EmbeddedStore final : public ProfileStore {
   const uint64_t min_free_bytes_;
   const base::Clock& clock_;
   StoreMetrics metrics_;
-  QueryTimer::Metric labels_metric_, series_metric_, merge_metric_;
+  QueryTimer::Metric labels_metric_, series_metric_, merge_metric_, connections_metric_;
   base::Gauge& disk_bytes_;
   const std::unique_ptr<Database> database_;
   OpenPartitions partitions_;
@@ -239,6 +248,7 @@ absl::Status EmbeddedStore::Append(const WindowBatch& batch, bool* duplicate) {
     metrics_.windows.Add();
     metrics_.profiles.Add(batch.series.size());
     metrics_.samples.Add(result.samples);
+    metrics_.connections.Add(result.edges);
   }
   return absl::OkStatus();
 }

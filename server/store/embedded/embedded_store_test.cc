@@ -78,6 +78,11 @@ void ExpectSameAnswers(ProfileStore& store, const MapStore& twin, const Query& q
   EXPECT_EQ(store.LabelNames(query).value(), twin.LabelNames(query));
   EXPECT_EQ(store.LabelValues(query, "service").value(), twin.LabelValues(query, "service"));
   EXPECT_EQ(store.LabelValues(query, "zone").value(), twin.LabelValues(query, "zone"));
+  const auto connections = store.Connections(query);
+  ASSERT_TRUE(connections.ok()) << base::ToString(connections.status());
+  const ConnectionReport expected_connections = twin.Connections(query);
+  EXPECT_EQ(connections->windows, expected_connections.windows);
+  EXPECT_EQ(connections->rows, expected_connections.rows);
   const auto series = store.Series(query, 60'000).value();
   const auto expected = twin.Series(query, 60'000);
   ASSERT_EQ(series.size(), expected.size());
@@ -99,7 +104,8 @@ TEST_F(EmbeddedStoreTest, AnswersAsTheMapOfEverythingDoes) {
   }
   for (const char* selector :
        {"", "{service=\"service-1\"}", "{service!=\"service-1\"}", "{service=~\"service-[23]\"}",
-        "{node!~\"node-0\", zone=\"west\"}", "{zone=\"\"}", "{service=\"nobody\"}"}) {
+        "{service=\"service-7\"}", "{node!~\"node-0\", zone=\"west\"}", "{zone=\"\"}",
+        "{service=\"nobody\"}"}) {
     SCOPED_TRACE(selector);
     ExpectSameAnswers(*store_, twin, Selecting(selector));
     Query narrow = Selecting(selector);
@@ -132,6 +138,100 @@ TEST_F(EmbeddedStoreTest, SecondUploadOfTheSameIdChangesNothing) {
   EXPECT_EQ(Merged(Everything()), before);
   EXPECT_EQ(store_->Stats().value().windows, 1U);
   EXPECT_EQ(store_->Stats().value().duplicates, 1U);
+}
+
+TEST_F(EmbeddedStoreTest, ConnectionsAreAddedUpOverTimeAndLivingIsOfTheNewestWindow) {
+  Append(MakeTestConnections(2, kTestEpochMs + kHourMs, "a", {MakeTestEdge(1, 80, 2)}));
+  Append(
+      MakeTestConnections(1, kTestEpochMs, "a", {MakeTestEdge(1, 80, 5), MakeTestEdge(2, 80, 1)}));
+  Append(MakeTestConnections(3, kTestEpochMs, "b", {MakeTestEdge(1, 80, 7)}));
+  for (int pass = 0; pass < 2; ++pass) {
+    const ConnectionReport report = store_->Connections(Selecting("{service=\"a\"}")).value();
+    EXPECT_EQ(report.windows, 2U);
+    ASSERT_THAT(report.rows, SizeIs(2));
+    EXPECT_EQ(report.rows[0].labels.Get("service"), "a");
+    EXPECT_EQ(report.rows[0].edge.remote, std::string("\x0a\0\0\1", 4));
+    EXPECT_EQ(report.rows[0].edge.counts.opened, 7U);
+    EXPECT_EQ(report.rows[0].edge.counts.bytes_sent, 7'000'000U);
+    EXPECT_EQ(report.rows[0].edge.counts.rtt_count, 7U);
+    EXPECT_EQ(report.rows[0].edge.living, 2U);
+    EXPECT_EQ(report.rows[1].edge.living, 1U);
+    Reopen();
+  }
+  EXPECT_THAT(Merged(Everything()), IsEmpty());
+  EXPECT_THAT(store_->Series(Everything(), 1000).value(), IsEmpty());
+  EXPECT_THAT(store_->LabelValues(Everything(), "service").value(), ElementsAre("a", "b"));
+  Query narrow = Everything();
+  narrow.range = {.from_ms = kTestEpochMs + 1, .to_ms = kTestEpochMs + 2 * kHourMs};
+  EXPECT_THAT(store_->LabelValues(narrow, "service").value(), ElementsAre("a"));
+  EXPECT_EQ(store_->Connections(narrow).value().windows, 1U);
+}
+
+TEST_F(EmbeddedStoreTest, ConnectionsOfARetryCountOnce) {
+  const WindowBatch window = MakeTestConnections(1, kTestEpochMs, "a", {MakeTestEdge(1, 80, 5)});
+  Append(window);
+  Append(window, /*expect_duplicate=*/true);
+  Reopen();
+  Append(window, /*expect_duplicate=*/true);
+  const ConnectionReport report = store_->Connections(Everything()).value();
+  EXPECT_EQ(report.windows, 1U);
+  ASSERT_THAT(report.rows, SizeIs(1));
+  EXPECT_EQ(report.rows[0].edge, MakeTestEdge(1, 80, 5));
+}
+
+TEST_F(EmbeddedStoreTest, RefusesConnectionsThatMakeNoSense) {
+  ConnectionEdge edge = MakeTestEdge(1, 80, 5);
+  const auto refused = [&] {
+    bool duplicate = false;
+    const absl::Status status =
+        store_->Append(MakeTestConnections(1, kTestEpochMs, "a", {edge}), &duplicate);
+    return status.code() == absl::StatusCode::kInvalidArgument;
+  };
+  edge.remote = "abc";
+  EXPECT_TRUE(refused());
+  edge.remote = "";  // with a port
+  EXPECT_TRUE(refused());
+  edge = MakeTestEdge(1, 80, 5);
+  edge.role = static_cast<ConnectionRole>(3);
+  EXPECT_TRUE(refused());
+  edge = MakeTestEdge(1, 80, 5);
+  edge.counts.duration_us = uint64_t{1} << 63;
+  EXPECT_TRUE(refused());
+  EXPECT_EQ(store_->Stats().value().windows, 0U);
+}
+
+TEST(ConnectionMergerTest, WhatDoesNotFitIsOtherOfItsLabels) {
+  ConnectionMerger merger(2);
+  const size_t a = merger.AddLabels(profile::LabelSet({{"service", "a"}}));
+  const size_t b = merger.AddLabels(profile::LabelSet({{"service", "b"}}));
+  EXPECT_EQ(merger.AddLabels(profile::LabelSet({{"service", "a"}})), a);
+  for (uint8_t peer = 1; peer <= 4; ++peer) {
+    merger.Add(a, 1, MakeTestEdge(peer, 80, peer));
+    merger.Add(b, 1, MakeTestEdge(peer, 80, peer));
+  }
+  const std::vector<ConnectionRow> rows = std::move(merger).Finish();
+  ASSERT_THAT(rows, SizeIs(4));
+  EXPECT_EQ(rows[0].edge.remote, "");  // of a
+  EXPECT_EQ(rows[0].edge.port, 0);
+  EXPECT_EQ(rows[0].edge.counts.opened, 9U);
+  EXPECT_EQ(rows[0].edge.living, 9U);
+  EXPECT_EQ(rows[1].edge.counts.opened, 1U);
+  EXPECT_EQ(rows[2].edge.counts.opened, 9U);
+  EXPECT_EQ(rows[3].edge.counts.opened, 1U);
+}
+
+TEST(ConnectionMergerTest, SumsStopBelowTwoToTheSixtyThree) {
+  ConnectionMerger merger(2);
+  ConnectionEdge edge = MakeTestEdge(1, 80, 1);
+  edge.counts.bytes_sent = INT64_MAX;
+  edge.living = INT64_MAX;
+  const size_t a = merger.AddLabels({});
+  merger.Add(a, 1, edge);
+  merger.Add(a, 1, edge);
+  const std::vector<ConnectionRow> rows = std::move(merger).Finish();
+  EXPECT_EQ(rows[0].edge.counts.bytes_sent, uint64_t{INT64_MAX});
+  EXPECT_EQ(rows[0].edge.living, uint64_t{INT64_MAX});
+  EXPECT_TRUE(IsValidEdge(rows[0].edge));
 }
 
 TEST_F(EmbeddedStoreTest, SameSequenceOfAnotherAgentOrTenantIsAnotherUpload) {

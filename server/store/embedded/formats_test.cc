@@ -8,6 +8,7 @@
 #include "base/status.h"
 #include "server/store/embedded/block.h"
 #include "server/store/embedded/bytes.h"
+#include "server/store/embedded/connections_row.h"
 #include "server/store/embedded/keys.h"
 #include "server/store/embedded/rows.h"
 #include "server/store/tenant.h"
@@ -160,6 +161,57 @@ TEST(RowsTest, WindowReadsBack) {
   EXPECT_EQ(read.totals[0].cpu_ns, 50);
   EXPECT_EQ(read.losses, row.losses);
   EXPECT_TRUE(read.stack_ends.empty());
+}
+
+EdgesBySeries Decoded(std::string_view value, uint32_t without = UINT32_MAX) {
+  EdgesBySeries read;
+  EXPECT_TRUE(DecodeConnections(
+      value, [&](uint32_t series) { return series != without; },
+      [&](uint32_t series, const ConnectionEdge& edge) { read[series].push_back(edge); }));
+  return read;
+}
+
+bool Parses(std::string_view value) {
+  return DecodeConnections(
+      value, [](uint32_t) { return true; }, [](uint32_t, const ConnectionEdge&) {});
+}
+
+TEST(RowsTest, ConnectionsReadBackAndWhatIsNotWantedIsSkipped) {
+  ConnectionEdge full{.role = ConnectionRole::kAccept, .remote = std::string(16, '\xfe')};
+  full.port = 65'535;
+  uint64_t value = INT64_MAX;
+  for (const auto counter : kConnectionCounters) full.counts.*counter = value--;
+  full.living = 1;
+  const EdgesBySeries edges = {{3, {MakeTestEdge(1, 80, 2), MakeTestEdge(1, 81, 0)}},
+                               {70'000, {full}},
+                               {UINT32_MAX - 1, {ConnectionEdge{}}}};
+  const std::string row = EncodeConnections(edges);
+  EXPECT_EQ(Decoded(row), edges);
+  EdgesBySeries others = edges;
+  others.erase(70'000);
+  EXPECT_EQ(Decoded(row, 70'000), others);
+  for (size_t size = 0; size < row.size(); ++size) {
+    EXPECT_FALSE(Parses(row.substr(0, size))) << size;
+  }
+  EXPECT_FALSE(Parses(row + "x"));
+}
+
+TEST(RowsTest, ForeignConnectionsDoNotParse) {
+  EXPECT_TRUE(Parses(std::string("\1\0\2\1\0", 5)));     // an "other" without counts
+  EXPECT_FALSE(Parses(std::string("\1\0\2\0\0", 5)));    // no role
+  EXPECT_FALSE(Parses(std::string("\1\0\2\3\0", 5)));    // no such role
+  EXPECT_FALSE(Parses(std::string("\1\0\2\x11\0", 5)));  // an unknown bit
+  EXPECT_FALSE(
+      Parses(std::string("\1\0\7\x0d"
+                         "abcd\0\0",
+                         10)));  // two addresses
+  EXPECT_FALSE(
+      Parses(std::string("\1\0\6\x05"
+                         "abc\0\0",
+                         9)));                                           // an address too short
+  EXPECT_FALSE(Parses(std::string("\1\0\4\1\x80\x80\2", 7)));            // an unknown counter
+  EXPECT_FALSE(Parses(std::string("\xff\xff\xff\xff\x0f\0", 6)));        // series that do not fit
+  EXPECT_FALSE(Parses(std::string("\2\xff\xff\xff\xff\x0f\0\1\0", 9)));  // past 2^32
 }
 
 TEST(RowsTest, TruncatedRowsDoNotParse) {

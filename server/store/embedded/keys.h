@@ -27,6 +27,7 @@ enum class RowKind : uint8_t {
   kNames = 7,
   kWindow = 8,
   kBlock = 9,
+  kConnections = 10,
 };
 
 struct PartitionKey {

@@ -105,6 +105,20 @@ absl::Status ForEachWindow(Cursor& cursor, const PartitionKey& partition, const 
   return cursor.status();
 }
 
+absl::Status ForEachConnectionsRow(
+    Cursor& cursor, const PartitionKey& partition, const TimeRange& range,
+    const std::function<bool(int64_t start_ms, std::string_view value)>& visit) {
+  const std::string prefix = KindPrefix(partition, RowKind::kConnections);
+  for (cursor.Seek(WindowKey(prefix, std::max<int64_t>(range.from_ms, 0), 0));
+       cursor.Valid() && cursor.key().starts_with(prefix); cursor.Next()) {
+    const std::optional<int64_t> start_ms = ParseWindow(prefix, cursor.key());
+    if (!start_ms) return Damaged(cursor.key());
+    if (*start_ms >= range.to_ms) break;
+    if (!visit(*start_ms, cursor.value())) return Damaged(cursor.key());
+  }
+  return cursor.status();
+}
+
 absl::StatusOr<std::vector<SelectedSeries>> SelectActiveSeries(Cursor& cursor,
                                                                const PartitionKey& partition,
                                                                const Query& query) {
@@ -116,6 +130,14 @@ absl::StatusOr<std::vector<SelectedSeries>> SelectActiveSeries(Cursor& cursor,
                                 [&active](int64_t /*start_ms*/, const WindowRow& row) {
                                   for (const auto& total : row.totals) active.insert(total.series);
                                 }));
+  RETURN_IF_ERROR(ForEachConnectionsRow(
+      cursor, partition, query.range, [&active](int64_t /*start_ms*/, std::string_view value) {
+        const auto note = [&active](uint32_t series) {
+          active.insert(series);
+          return false;  // who has edges is all that is asked for
+        };
+        return DecodeConnections(value, note, [](uint32_t, const ConnectionEdge&) {});
+      }));
   std::erase_if(selected, [&active](const auto& series) { return !active.contains(series.id); });
   return selected;
 }

@@ -15,6 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "profile/labels.h"
+#include "server/store/embedded/connections_row.h"
 #include "server/store/embedded/database.h"
 #include "server/store/embedded/keys.h"
 #include "server/store/embedded/rows.h"
@@ -46,7 +47,13 @@ absl::StatusOr<std::vector<SelectedSeries>> SelectSeries(Cursor& cursor,
 absl::Status ForEachWindow(Cursor& cursor, const PartitionKey& partition, const TimeRange& range,
                            const std::function<void(int64_t start_ms, const WindowRow&)>& visit);
 
-// The series of the partition that match and have a window in the range.
+// Every connections row of the partition whose window starts in the range, by time. DataLoss names
+// the key of one that `visit` calls damaged by returning false.
+absl::Status ForEachConnectionsRow(
+    Cursor& cursor, const PartitionKey& partition, const TimeRange& range,
+    const std::function<bool(int64_t start_ms, std::string_view value)>& visit);
+
+// The series of the partition that match and have something in the range: samples or connections.
 absl::StatusOr<std::vector<SelectedSeries>> SelectActiveSeries(Cursor& cursor,
                                                                const PartitionKey& partition,
                                                                const Query& query);

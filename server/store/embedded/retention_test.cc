@@ -81,19 +81,27 @@ TEST(RetentionTest, HoursPastTheAgeAreDropped) {
     const int64_t start_ms = kHour0Ms + static_cast<int64_t>(hour) * kHourMs;
     ASSERT_TRUE(Append(*store.store, MakeTestWindow(hour, start_ms, "a", 1)).ok());
   }
+  for (uint64_t hour = 0; hour < 5; ++hour) {
+    const int64_t start_ms = kHour0Ms + static_cast<int64_t>(hour) * kHourMs;
+    ASSERT_TRUE(Append(*store.store,
+                       MakeTestConnections(100 + hour, start_ms, "net", {MakeTestEdge(1, 80, 1)}))
+                    .ok());
+  }
+  EXPECT_EQ(store->Connections(Everything()).value().windows, 5U);
   // At 4:30, what ended before 2:30 goes: the hours 0 and 1.
   ASSERT_TRUE(store->ApplyRetention(kHour0Ms + 4 * kHourMs + kHourMs / 2).ok());
+  EXPECT_EQ(store->Connections(Everything()).value().windows, 3U);
   EXPECT_THAT(store->Series(Everything(), kHourMs).value().at(0).points, SizeIs(3));
   StoreStats stats = store->Stats().value();
   EXPECT_EQ(stats.oldest_ms, kHour0Ms + 2 * kHourMs);
-  EXPECT_EQ(stats.windows, 5U);  // since the store was made
+  EXPECT_EQ(stats.windows, 10U);  // since the store was made
   // A retry of a window that retention dropped is still known.
   bool duplicate = false;
   ASSERT_TRUE(store->Append(MakeTestWindow(0, kHour0Ms, "a", 1), &duplicate).ok());
   EXPECT_TRUE(duplicate);
   store.store.reset();
   store = Open({.directory = directory.path(), .retention_hours = 2, .min_free_bytes = 0});
-  EXPECT_EQ(store->Stats().value().windows, 5U);
+  EXPECT_EQ(store->Stats().value().windows, 10U);
 }
 
 TEST(RetentionTest, DroppedHourCanBeWrittenAgain) {
@@ -326,6 +334,32 @@ TEST(DamageTest, DamagedAndMissingRowsAreNamed) {
     });
   }
   const OpenStore store = Open({.directory = directory.path(), .min_free_bytes = 0});
+  EXPECT_TRUE(store->Merge(Everything()).ok());
+}
+
+TEST(DamageTest, DamagedConnectionsAreNamedAndProfilesAreRead) {
+  const TestDirectory directory;
+  {
+    const OpenStore store = Open({.directory = directory.path(), .min_free_bytes = 0});
+    WindowBatch window = MakeTestConnections(1, kHour0Ms, "a", {MakeTestEdge(1, 80, 1)});
+    window.series = MakeTestWindow(1, kHour0Ms, "a", 1).series;
+    ASSERT_TRUE(Append(*store.store, window).ok());
+    EXPECT_EQ(store->Connections(Everything()).value().rows.size(), 1U);
+  }
+  std::string key;
+  Overwrite(directory.path(), [&](Database& database) {
+    Cursor cursor = database.NewCursor(Table::kPartitions);
+    cursor.Seek(KindPrefix({.hour = HourOf(kHour0Ms), .tenant = "default"}, RowKind::kConnections));
+    ASSERT_TRUE(cursor.Valid());
+    key = cursor.key();
+    WriteSet rows;
+    rows.Put(Table::kPartitions, key, std::string(17, '\xff'));
+    ASSERT_TRUE(database.Write(rows).ok());
+  });
+  const OpenStore store = Open({.directory = directory.path(), .min_free_bytes = 0});
+  const auto connections = store->Connections(Everything());
+  EXPECT_EQ(connections.status().code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(base::Message(connections.status())), HasSubstr(HexKey(key)));
   EXPECT_TRUE(store->Merge(Everything()).ok());
 }
 

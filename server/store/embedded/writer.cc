@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/store/embedded/writer.h"
 
+#include <algorithm>
 #include <map>
 #include <optional>
 #include <utility>
@@ -9,6 +10,7 @@
 #include "base/status.h"
 #include "server/store/embedded/block.h"
 #include "server/store/embedded/bytes.h"
+#include "server/store/embedded/connections_row.h"
 #include "server/store/embedded/interner.h"
 #include "server/store/embedded/rows.h"
 #include "server/store/tenant.h"
@@ -44,6 +46,13 @@ absl::Status CheckBatch(const WindowBatch& batch) {
   if (batch.window.from_ms < 0 || batch.window.to_ms < batch.window.from_ms) {
     return base::InvalidArgument("window from {} to {} ms is no time range", batch.window.from_ms,
                                  batch.window.to_ms);
+  }
+  for (const SeriesConnections& series : batch.connections) {
+    if (!std::ranges::all_of(series.edges, IsValidEdge)) {
+      return base::InvalidArgument(
+          "a connection has no role, or an address or counts that make "
+          "no sense");
+    }
   }
   return absl::OkStatus();
 }
@@ -90,6 +99,20 @@ void GatherRows(const profile::Profile& profile, const PreparedProfile& prepared
                            .samples = value(sample, prepared.types.samples),
                            .cpu_ns = value(sample, prepared.types.cpu)});
   }
+}
+
+void WriteConnections(const WindowBatch& batch, const PartitionKey& partition,
+                      const std::string& upload_key, EdgesBySeries& connections, WriteSet& rows,
+                      AppendResult* result) {
+  if (connections.empty()) return;
+  for (auto& [series, edges] : connections) {
+    NormalizeEdges(edges);
+    result->edges += edges.size();
+  }
+  rows.Put(Table::kPartitions,
+           WindowKey(KindPrefix(partition, RowKind::kConnections), batch.window.from_ms,
+                     base::Hash64(upload_key)),
+           EncodeConnections(connections));
 }
 
 // Blocks and the window row. Without any lock: this is where the time goes (sorting, zstd).
@@ -162,6 +185,7 @@ absl::Status Writer::AppendNew(const WindowBatch& batch, const std::string& uplo
   PartitionTables& tables = *lease;
   WriteSet rows;
   std::map<uint32_t, SeriesRows> by_series;
+  EdgesBySeries connections;
   std::optional<Interner> interner;
   {
     base::MutexLock lock(tables.mutex());
@@ -173,8 +197,14 @@ absl::Status Writer::AppendNew(const WindowBatch& batch, const std::string& uplo
       SeriesRows& series = by_series[interner->InternSeries(batch.series[i].labels)];
       GatherRows(profile, prepared[i], ids, series);
     }
+    for (const SeriesConnections& series : batch.connections) {
+      if (series.edges.empty()) continue;
+      auto& edges = connections[interner->InternSeries(series.labels)];
+      edges.insert(edges.end(), series.edges.begin(), series.edges.end());
+    }
   }
   RETURN_IF_ERROR(WriteBlocks(batch, partition, upload_key, by_series, rows, result));
+  WriteConnections(batch, partition, upload_key, connections, rows, result);
   std::string received;
   PutBigEndian(received, static_cast<uint64_t>(clock_.Now().unix_ms()));
   rows.Put(Table::kUploads, upload_key, received);

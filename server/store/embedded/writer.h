@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Append: a window becomes one write set that holds the upload's id, the rows that its partition
-// lacks, one block per series and one window row. Either all of it is on disk or nothing is, so a
+// lacks, one block per series, a window row and a
+// row of connections. Either all of it is on disk or nothing is, so a
 // retry, or a replay after kill -9, counts once.
 #pragma once
 
@@ -21,6 +22,7 @@ namespace firewatch::server {
 struct AppendResult {
   bool duplicate = false;
   uint64_t samples = 0;  // rows stored
+  uint64_t edges = 0;    // of connections, stored
 };
 
 // Any thread; concurrent appends share the log's sync.
