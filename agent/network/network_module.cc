@@ -66,6 +66,10 @@ absl::StatusOr<NetworkConfig> ParseNetworkConfig(const ConfigSection& section) {
   reader.Integer("max-connections", 1'024u, 4'194'304u, &monitor.probe.max_sockets);
   reader.Integer("events-per-second", 0u, 1'000'000u, &monitor.probe.events_per_second);
   reader.Bool("drops", &monitor.drops);
+  static constexpr std::string_view kHooks[] = {"tracepoint", "kprobe"};
+  std::string hook(kHooks[0]);
+  reader.OneOf("retransmits-by", kHooks, &hook);
+  monitor.probe.retransmits_by_kprobe = hook == kHooks[1];
   reader.Texts("network-namespaces", [&](const std::string& text) {
     return AddNamespace(text, &monitor.probe.network_namespaces);
   });

@@ -26,6 +26,7 @@ struct NetworkConfig {
 //   interval: 5s                     how often living connections are read (100ms .. 10m)
 //   max-connections: 131072          followed at once
 //   events-per-second: 1000          single events per CPU; more are only summed
+//   retransmits-by: tracepoint       or kprobe: as they happen; sums are the kernel's own
 //   drops: on                        dropped packets with the kernel's reason
 //   network-namespaces: [4026531840] inode numbers; absent: all
 //   top-programs: 50                 series of their own in /metrics
