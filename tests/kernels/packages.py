@@ -8,6 +8,7 @@ a suite that cannot be checked, or is gone, is Unavailable with apt's own words.
 once is used again without the network until --update is given.
 """
 import json
+import lzma
 import os
 import pathlib
 import re
@@ -132,9 +133,11 @@ class Kernel:
 
     def __init__(self, name, folder):
         self.name, self.image = name, folder / "vmlinuz"
+        self.modules = sorted((folder / "modules").glob("*.ko"))
         about = json.loads((folder / "kernel.json").read_text())
         self.suite, self.package, self.version = about["suite"], about["package"], about["version"]
         release = re.match(r"linux-(?:image|binary)-(.*)", self.package).group(1)
+        self.release = release
         self.identity = f"{release} {self.version}"
 
 
@@ -164,6 +167,34 @@ def take_vmlinuz(package, target):
     raise Unavailable(f"no vmlinuz in {os.path.basename(package)}")
 
 
+MODULES = ("sch_netem.ko", "sch_netem.ko.xz")
+
+
+def modules_package(apt):
+    """Since 7.x modules have a package of their own, too; [] where they are with vmlinuz."""
+    image = re.search(r"(linux-image-\d\S*-cloud-amd64)",
+                      apt.show("linux-image-cloud-amd64").get("Depends", ""))
+    found = image and re.search(r"(linux-modules-\d\S*-cloud-amd64)",
+                                apt.show(image.group(1)).get("Depends", ""))
+    return [found.group(1)] if found else []
+
+
+def take_modules(debs, folder):
+    """The modules that guests load, uncompressed; what a kernel does not have is left out."""
+    folder.mkdir(exist_ok=True)
+    for deb in debs:
+        with subprocess.Popen(["dpkg", "--fsys-tarfile", deb], stdout=subprocess.PIPE) as unpack:
+            with tarfile.open(fileobj=unpack.stdout, mode="r|") as archive:
+                for member in archive:
+                    name = os.path.basename(member.name)
+                    if not member.isfile() or name not in MODULES:
+                        continue
+                    data = archive.extractfile(member).read()
+                    if name.endswith(".xz"):
+                        data = lzma.decompress(data)
+                    (folder / name.removesuffix(".xz")).write_bytes(data)
+
+
 def fetch_kernel(name, folder, mirrors, note):
     prefix, suites = KERNELS[name]
     reasons = []
@@ -174,11 +205,14 @@ def fetch_kernel(name, folder, mirrors, note):
             package, version = image_package(apt, prefix)
             about = {"suite": suite, "package": package, "version": version}
             target = folder / "kernel.json"
-            if target.exists() and json.loads(target.read_text()) == about:
+            if (target.exists() and json.loads(target.read_text()) == about
+                    and (folder / "modules").exists()):
                 return
             note(f"{name}: downloading {package} {version} from {suite}")
-            debs = apt.download([package], folder / "debs")
-            take_vmlinuz(str(debs[0]), folder / "vmlinuz")
+            debs = apt.download([package, *modules_package(apt)], folder / "debs")
+            image = next(deb for deb in debs if deb.name.startswith(package.split(":")[0]))
+            take_vmlinuz(str(image), folder / "vmlinuz")
+            take_modules(map(str, debs), folder / "modules")
             target.write_text(json.dumps(about))
             return
         except Unavailable as reason:
