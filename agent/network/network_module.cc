@@ -73,6 +73,7 @@ absl::StatusOr<NetworkConfig> ParseNetworkConfig(const ConfigSection& section) {
   reader.Texts("network-namespaces", [&](const std::string& text) {
     return AddNamespace(text, &monitor.probe.network_namespaces);
   });
+  reader.Bool("connections-need-token", &config.connections_need_token);
   uint64_t programs = config.metrics.top_programs;
   uint64_t peers = config.metrics.top_peers;
   reader.Integer("top-programs", 0, 10'000, &programs);
@@ -134,6 +135,7 @@ absl::Status NetworkModule::Start(const ConfigSection& section, ModuleContext& c
                                    body();
                                  }));
   metrics_ = std::move(metrics);
+  connections_need_token_ = config.connections_need_token;
   return absl::OkStatus();
 }
 
@@ -185,6 +187,10 @@ ModuleReport NetworkModule::Report() const {
   }
   report.details_json = std::move(json.EndArray().EndObject()).Take();
   return report;
+}
+
+bool NetworkModule::NeedsToken(const transport::HttpRequest& request) const {
+  return connections_need_token_ && request.path == kPath;
 }
 
 std::optional<transport::HttpResponse> NetworkModule::Handle(
