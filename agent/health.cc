@@ -137,10 +137,11 @@ std::optional<transport::HttpResponse> Health::AskModules(
     base::MutexLock lock(mutex_);
     host = host_;
     const bool changes = request.method != "GET" && request.method != "HEAD";
-    if (host != nullptr && changes && request.path.starts_with("/api/") &&
+    const bool guarded = changes && request.path.starts_with("/api/");
+    if (host != nullptr && (guarded || host->NeedsToken(request)) &&
         !BearsToken(request.Header("authorization"), write_token_)) {
       transport::HttpResponse refused = transport::ErrorResponse(
-          401, fmt::format("what changes something needs the token in {}", write_token_path_));
+          401, fmt::format("this needs the token in {}", write_token_path_));
       refused.headers.emplace_back("WWW-Authenticate", "Bearer");
       return refused;
     }

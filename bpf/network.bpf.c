@@ -8,6 +8,8 @@
  *   tcp_retransmit_*       retransmits as they happen
  *   tcp_send_reset, tcp_receive_reset     who broke it
  *   kfree_skb              packets that the kernel dropped, with its reason
+ *   tcp_v4_connect, tcp_v6_connect, on return, where functions may be traced: what failed before
+ *                          anything was sent
  *   iterators              what is alive, what is older than the probe, who has it
  *
  * Whose a socket is (network_process.h): while a process holds a socket's lock, whatever happens to
@@ -545,6 +547,77 @@ int on_drop(struct bpf_raw_tracepoint_args* ctx) {
   }
   struct fw_net_edge_counts* counts = find_edge(&edge);
   if (counts) __sync_fetch_and_add(&counts->connections, 1);
+  return 0;
+}
+
+/* ---- where the kernel may be traced by function ------------------------------------------------
+ * Loaded only where that was found to work; the rest does not depend on it. */
+
+/* The one place that data and SYNs are sent again, tail loss probes included: for kernels without
+ * the tracepoint, or on request. Called just before total_retrans counts it. */
+SEC("?kprobe/__tcp_retransmit_skb")
+int on_retransmit_call(struct pt_regs* ctx) {
+  const struct sock* sk = (const struct sock*)ctx->rdi;
+  if (!netns_is_wanted(netns_of(false, sk))) return 0;
+  __sync_fetch_and_add(&retransmit_calls, 1);
+  const fw_u64 id = (fw_u64)(unsigned long)sk;
+  struct fw_net_socket* socket = bpf_map_lookup_elem(&sockets, &id);
+  if (!socket) return 0;
+  if (may_send()) send_record(id, FW_NET_RECORD_RETRANSMIT, 0, socket);
+  return 0;
+}
+
+/* linux/in.h, linux/in6.h */
+struct socket_address {
+  fw_u16 family;
+  fw_u16 port; /* network byte order, as the address */
+  fw_u32 ipv4; /* in6: flow */
+  fw_u8 ipv6[16];
+};
+
+/* Only what no state change has shown: without a route or permission the socket stays closed. A
+ * socket that is known has come as far as its SYN, then or before. */
+static __always_inline void on_connect(const struct sock* sk, const void* to, bool ipv6,
+                                       int error) {
+  if (error >= 0) return;
+  const fw_u32 netns = netns_of(false, sk);
+  const fw_u64 id = (fw_u64)(unsigned long)sk;
+  if (!netns_is_wanted(netns) || bpf_map_lookup_elem(&sockets, &id)) return;
+  struct socket_address address = {};
+  bpf_probe_read_kernel(&address, ipv6 ? sizeof(address) : 8, to);
+  struct fw_net_socket socket = {};
+  socket.opened_ns = bpf_ktime_get_ns();
+  socket.closed_ns = socket.opened_ns;
+  socket.netns = netns;
+  socket.role = FW_NET_CONNECT;
+  socket.state = TCP_CLOSE;
+  socket.error = (fw_u16)-error;
+  socket.flags = FW_NET_ENDED | FW_NET_REPORTED;
+  socket.remote_port = swap_port(address.port);
+  if (ipv6) {
+    socket.flags |= FW_NET_IPV6;
+    __builtin_memcpy(socket.remote.bytes, address.ipv6, sizeof(address.ipv6));
+    const fw_u32* words = (const fw_u32*)socket.remote.bytes;
+    /* ::ffff:a.b.c.d has been through tcp_v4_connect. */
+    if (words[0] == 0 && words[1] == 0 && words[2] == 0xffff0000) return;
+  } else {
+    put_ipv4(&socket.remote, address.ipv4);
+  }
+  take_owner(&socket, FW_NET_OWNER_CALL);
+  add_connection(&socket);
+  if (may_send()) send_record(id, FW_NET_RECORD_CLOSED, 1, &socket);
+  wake_when_edges_fill(&socket);
+}
+
+SEC("?fexit/tcp_v4_connect")
+int BPF_PROG(on_connect_ipv4, struct sock* sk, void* to, int length, int error) {
+  on_connect(sk, to, false, error);
+  return 0;
+}
+
+SEC("?fexit/tcp_v6_connect")
+int BPF_PROG(on_connect_ipv6, struct sock* sk, void* to, int length, int error) {
+  on_connect(sk, to, true, error);
   return 0;
 }
 

@@ -30,5 +30,7 @@ __u32 active_edges = 0;
 /* Entries that were added to the active one. */
 __u32 edges_used = 0;
 __u32 edges_wake_at = 8192;
+/* Calls of the kernel's function that sends again; counted where a kprobe sees them. */
+fw_u64 retransmit_calls = 0;
 /* Step of the search for sockets that are older than the probe: 1 listeners, 2 the rest. */
 __u32 backfill_step = 0;

@@ -9,7 +9,9 @@
 #include <iterator>
 #include <nlohmann/json.hpp>
 
+#include "agent/core/write_token.h"
 #include "base/status.h"
+#include "transport/address.h"
 #include "transport/http_client.h"
 
 namespace firewatch::cli {
@@ -141,8 +143,19 @@ std::string Url(const ConnectionsOptions& options, uint64_t since) {
   return url;
 }
 
-absl::StatusOr<std::string> Ask(const std::string& url) {
-  const auto response = transport::HttpGet(url);
+// With the agent's token, where this user may read it: the agent may want it (network:
+// connections-need-token), and says so.
+transport::HttpClientOptions WithToken(const std::string& address) {
+  transport::HttpClientOptions client;
+  const auto parsed = transport::ParseHostPort(address);
+  if (!parsed.ok()) return client;
+  const auto token = agent::ReadWriteToken(agent::WriteTokenPath(parsed->port.value_or(80)));
+  if (token.ok()) client.headers.emplace_back("Authorization", "Bearer " + *token);
+  return client;
+}
+
+absl::StatusOr<std::string> Ask(const std::string& url, const std::string& address) {
+  const auto response = transport::HttpGet(url, WithToken(address));
   if (!response.ok()) {
     return base::Annotate(response.status(), "is an agent running with the module network?");
   }
@@ -162,7 +175,7 @@ int Follow(const ConnectionsOptions& options) {
   bool first = true;
   while (true) {
     const std::string url = Url(options, first ? UINT64_MAX : last);
-    const auto body = Ask(url);
+    const auto body = Ask(url, options.agent);
     if (!body.ok()) return Fail(url, body.status());
     const auto lines = FormatConnectionEvents(*body, &last);
     if (!lines.ok()) return Fail(url, lines.status());
@@ -223,7 +236,7 @@ absl::StatusOr<std::string> FormatConnectionEvents(std::string_view text, uint64
 int RunConnections(const ConnectionsOptions& options) {
   if (options.follow) return Follow(options);
   const std::string url = Url(options, 0);
-  const auto body = Ask(url);
+  const auto body = Ask(url, options.agent);
   if (!body.ok()) return Fail(url, body.status());
   if (options.output == "json") {
     fmt::print("{}\n", *body);

@@ -152,6 +152,9 @@ class Module {
   // --- any thread, between Start and Stop (the host waits for these before it calls Stop) ---
 
   virtual ModuleReport Report() const = 0;
+  // Whether this request for reading is answered only to those who bear the agent's token
+  // (write_token.h), like every one that changes something.
+  virtual bool NeedsToken(const transport::HttpRequest& /*request*/) const { return false; }
   // The agent's own HTTP page: nothing for a path that is not the module's. Any method; the host
   // has checked that the peer may write (loopback, or --insecure) and bounded the body.
   virtual std::optional<transport::HttpResponse> Handle(const transport::HttpRequest& /*request*/) {

@@ -655,6 +655,13 @@ double ModuleHost::budget() const {
   return budget_;
 }
 
+bool ModuleHost::NeedsToken(const transport::HttpRequest& request) const {
+  return std::ranges::any_of(slots_, [&request](const auto& slot) {
+    const Visit visit(*slot);
+    return visit.inside() && slot->module->NeedsToken(request);
+  });
+}
+
 std::optional<transport::HttpResponse> ModuleHost::Handle(
     const transport::HttpRequest& request) const {
   for (const auto& slot : slots_) {

@@ -103,6 +103,7 @@ class ModuleHost {
   double used() const ABSL_LOCKS_EXCLUDED(views_mutex_);
   double used_by_agent() const ABSL_LOCKS_EXCLUDED(views_mutex_);  // of it: no module's
   double budget() const ABSL_LOCKS_EXCLUDED(views_mutex_);
+  bool NeedsToken(const transport::HttpRequest& request) const;
   // The answer of the module whose path it is.
   std::optional<transport::HttpResponse> Handle(const transport::HttpRequest& request) const;
 

@@ -36,6 +36,8 @@ constexpr Fixed kFixed[] = {
      "Connections that listeners could not take: a queue was full.", "counter"},
     {"firewatch_network_connections", "TCP connections that are alive.", "gauge"},
     {"firewatch_network_listeners", "Sockets that listen.", "gauge"},
+    {"firewatch_network_retransmit_calls_total",
+     "Calls of the kernel's function that sends again, seen by a kprobe.", "counter"},
     {"firewatch_network_lost_total", "What the probe could not keep, by name.", "counter"},
     {"firewatch_network_reports_total", "Reports of living connections.", "counter"},
     {"firewatch_network_report_seconds_total", "Time that the reports took.", "counter"},
@@ -219,6 +221,9 @@ void NetworkMetrics::Update(const ConnectionTable& table, const Probe& probe) {
   one("firewatch_network_listeners", static_cast<double>(table.listeners()));
   one("firewatch_network_reports_total", static_cast<double>(reports_));
   one("firewatch_network_report_seconds_total", static_cast<double>(report_ns_) * 1e-9);
+  if (const auto calls = probe.RetransmitCalls()) {
+    one("firewatch_network_retransmit_calls_total", static_cast<double>(*calls));
+  }
   Series& lost = fixed["firewatch_network_lost_total"];
   lost.clear();
   constexpr const char* kLossNames[] = {

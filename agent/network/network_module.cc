@@ -81,9 +81,14 @@ absl::StatusOr<NetworkConfig> ParseNetworkConfig(const ConfigSection& section) {
   reader.Integer("max-connections", 1'024u, 4'194'304u, &monitor.probe.max_sockets);
   reader.Integer("events-per-second", 0u, 1'000'000u, &monitor.probe.events_per_second);
   reader.Bool("drops", &monitor.drops);
+  static constexpr std::string_view kHooks[] = {"tracepoint", "kprobe"};
+  std::string hook(kHooks[0]);
+  reader.OneOf("retransmits-by", kHooks, &hook);
+  monitor.probe.retransmits_by_kprobe = hook == kHooks[1];
   reader.Texts("network-namespaces", [&](const std::string& text) {
     return AddNamespace(text, &monitor.probe.network_namespaces);
   });
+  reader.Bool("connections-need-token", &config.connections_need_token);
   uint64_t programs = config.metrics.top_programs;
   uint64_t peers = config.metrics.top_peers;
   reader.Integer("top-programs", 0, 10'000, &programs);
@@ -155,6 +160,7 @@ absl::Status NetworkModule::Start(const ConfigSection& section, ModuleContext& c
                          uploader->Send([&monitor](const auto& take) { monitor.TakeRecent(take); });
                        }));
   metrics_ = std::move(metrics);
+  connections_need_token_ = config.connections_need_token;
   return absl::OkStatus();
 }
 
@@ -206,6 +212,10 @@ ModuleReport NetworkModule::Report() const {
   }
   report.details_json = std::move(json.EndArray().EndObject()).Take();
   return report;
+}
+
+bool NetworkModule::NeedsToken(const transport::HttpRequest& request) const {
+  return connections_need_token_ && request.path == kPath;
 }
 
 std::optional<transport::HttpResponse> NetworkModule::Handle(

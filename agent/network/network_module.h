@@ -20,6 +20,7 @@ namespace firewatch::agent {
 struct NetworkConfig {
   NetworkMonitorOptions monitor;
   NetworkMetricsOptions metrics;
+  bool connections_need_token = false;
 };
 
 // The section:
@@ -28,8 +29,10 @@ struct NetworkConfig {
 //                                    (1s .. 30m)
 //   max-connections: 131072          followed at once
 //   events-per-second: 1000          single events per CPU; more are only summed
+//   retransmits-by: tracepoint       or kprobe: as they happen; sums are the kernel's own
 //   drops: on                        dropped packets with the kernel's reason
 //   network-namespaces: [4026531840] inode numbers; absent: all
+//   connections-need-token: off      single connections only for those who may read the token
 //   top-programs: 50                 series of their own in /metrics
 //   top-peers: 100
 absl::StatusOr<NetworkConfig> ParseNetworkConfig(const ConfigSection& section);
@@ -48,12 +51,14 @@ class NetworkModule final : public Module {
   std::string DetailText(int level) const override { return NetworkMonitor::DetailText(level); }
   void SetDetail(int level) override;
   ModuleReport Report() const override;
+  bool NeedsToken(const transport::HttpRequest& request) const override;
   std::optional<transport::HttpResponse> Handle(const transport::HttpRequest& request) override;
 
  private:
   // The host lets nobody in between Stop and Start, so that this needs no lock of its own.
   std::unique_ptr<NetworkMonitor> monitor_;
   std::shared_ptr<NetworkMetrics> metrics_;
+  bool connections_need_token_ = false;
   uint64_t bpf_run_ns_before_ = 0;  // of monitors that were stopped
 };
 

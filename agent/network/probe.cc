@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/network/probe.h"
 
+#include <bpf/bpf.h>
 #include <fcntl.h>
+#include <linux/bpf.h>
 #include <linux/membarrier.h>
 #include <sched.h>
 #include <spdlog/spdlog.h>
@@ -16,6 +18,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <iterator>
 #include <span>
 #include <thread>
 #include <utility>
@@ -128,11 +131,26 @@ bool TracingMayNotAllocate() {
 }
 constexpr uint32_t kPreallocatedEntries = 8192;
 
+// Whether a program on the return of this function of the kernel would be loaded: "" or why not.
+std::string WhyNotOnReturn(const char* function) {
+  const int id = libbpf_find_vmlinux_btf_id(function, BPF_TRACE_FEXIT);
+  if (id <= 0) return "this kernel has no such function";
+  const bpf_insn nothing[] = {{.code = BPF_ALU64 | BPF_MOV | BPF_K},
+                              {.code = BPF_JMP | BPF_EXIT}};  // return 0
+  LIBBPF_OPTS(bpf_prog_load_opts, options, .expected_attach_type = BPF_TRACE_FEXIT,
+              .attach_btf_id = static_cast<uint32_t>(id));
+  const base::UniqueFd program(::bpf_prog_load(BPF_PROG_TYPE_TRACING, nullptr, "GPL", nothing,
+                                               std::size(nothing), &options));
+  return program.valid() ? "" : fmt::format("refused: {}", std::strerror(errno));
+}
+
 }  // namespace
 
 struct Probe::Impl {
   absl::Status Load(const ProbeOptions& options);
+  void SelectTracedFunctions(bool by_kprobe);
   absl::Status Attach();
+  void AttachTracedFunctions();
   absl::Status AttachIterators();
   absl::Status RunTcpIterator();
   static int OnRecord(void* context, void* data, size_t size);
@@ -148,7 +166,25 @@ struct Probe::Impl {
   std::vector<std::string> missing;
   absl::FunctionRef<void(const fw_net_record&)>* callback = nullptr;  // during DrainRecords
   size_t drained = 0;
+  bool kprobe = false;  // sees retransmits
 };
+
+// Programs that are not loaded unless asked for: what the kernel may refuse by itself.
+void Probe::Impl::SelectTracedFunctions(bool by_kprobe) {
+  if (by_kprobe || !names->TracepointArguments("tcp_retransmit_skb")) {
+    bpf_program__set_autoload(skeleton->progs.on_retransmit_call, true);
+  }
+  for (const auto& [program, function] :
+       {std::pair(skeleton->progs.on_connect_ipv4, "tcp_v4_connect"),
+        std::pair(skeleton->progs.on_connect_ipv6, "tcp_v6_connect")}) {
+    const std::string why = WhyNotOnReturn(function);
+    bpf_program__set_autoload(program, why.empty());
+    if (why.empty()) continue;
+    missing.push_back(fmt::format(
+        "connects that fail before their first SYN (no route): a program on the return of {}: {}",
+        function, why));
+  }
+}
 
 absl::Status Probe::Impl::Load(const ProbeOptions& options) {
   const LibbpfLog log;
@@ -194,6 +230,7 @@ absl::Status Probe::Impl::Load(const ProbeOptions& options) {
     missing.push_back(
         fmt::format("{}: this kernel has no tracepoint {}", hook.what, hook.tracepoint));
   }
+  SelectTracedFunctions(options.retransmits_by_kprobe);
   bpf_map__set_max_entries(skeleton->maps.sockets, options.max_sockets);
   bpf_map__set_max_entries(skeleton->maps.edges_0, options.max_edges);
   bpf_map__set_max_entries(skeleton->maps.edges_1, options.max_edges);
@@ -231,6 +268,23 @@ absl::Status Probe::Impl::Attach() {
   return absl::OkStatus();
 }
 
+// A load may be allowed and the rest not: one signal less.
+void Probe::Impl::AttachTracedFunctions() {
+  const LibbpfLog log;
+  for (bpf_program* program : {skeleton->progs.on_retransmit_call, skeleton->progs.on_connect_ipv4,
+                               skeleton->progs.on_connect_ipv6}) {
+    if (!bpf_program__autoload(program)) continue;
+    BpfLink link(bpf_program__attach(program));
+    if (link) {
+      links.push_back(std::move(link));
+      kprobe |= program == skeleton->progs.on_retransmit_call;
+      continue;
+    }
+    missing.push_back(
+        fmt::format("{}: {}", bpf_program__section_name(program), std::strerror(errno)));
+  }
+}
+
 absl::Status Probe::Impl::AttachIterators() {
   owners_iterator.reset(bpf_program__attach_iter(skeleton->progs.find_owners, nullptr));
   if (!owners_iterator) return base::ErrnoStatus(errno, "attach the iterator over descriptors");
@@ -266,6 +320,7 @@ absl::StatusOr<std::unique_ptr<Probe>> Probe::Open(const ProbeOptions& options) 
                                     impl.get(), nullptr));
   if (!impl->ring) return base::ErrnoStatus(errno, "map the ring of the TCP probe");
   RETURN_IF_ERROR(impl->Attach());
+  impl->AttachTracedFunctions();
   RETURN_IF_ERROR(impl->AttachIterators());
   std::unique_ptr<Probe> probe(new Probe(std::move(impl)));
   RETURN_IF_ERROR(probe->SetDrops(true));
@@ -401,6 +456,11 @@ RttHistogram Probe::Rtt() const {
     total.count += part.count;
   }
   return total;
+}
+
+std::optional<uint64_t> Probe::RetransmitCalls() const {
+  if (!impl_->kprobe) return std::nullopt;
+  return std::atomic_ref<uint64_t>(impl_->skeleton->bss->retransmit_calls).load();
 }
 
 const std::vector<std::string>& Probe::missing() const { return impl_->missing; }

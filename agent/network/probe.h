@@ -28,6 +28,9 @@ struct ProbeOptions {
   uint32_t max_edges = 16'384;         // (process, peer, port) between two readings
   uint32_t ring_bytes = 512 * 1024;    // a power of two, a page or more
   uint32_t events_per_second = 1'000;  // per CPU; more are only summed
+  // Retransmits as they happen by a kprobe, where the kernel allows one, though it has the
+  // tracepoint. Without the tracepoint that is done anyway.
+  bool retransmits_by_kprobe = false;
 };
 
 struct RttHistogram {
@@ -72,6 +75,8 @@ class Probe {
   std::array<uint64_t, FW_NET_LOSS_COUNT> Losses() const;
   std::array<fw_net_edge_counts, FW_NET_ROLES> Overflow() const;  // by role
   RttHistogram Rtt() const;
+  // Nothing where no kprobe counts them.
+  std::optional<uint64_t> RetransmitCalls() const;
 
   // What this kernel does not give, each with the reason; empty where everything works.
   const std::vector<std::string>& missing() const;

@@ -187,6 +187,29 @@ TEST_F(ProbeTest, RetransmitsAreThoseOfNstat) {
   RecordProperty("retransmits", static_cast<int>(a + b));
 }
 
+TEST_F(ProbeTest, ConnectWithoutRouteIsAFailureWithItsErrno) {
+  const auto probe = Open();
+  ASSERT_NE(probe, nullptr);
+  for (const std::string& missing : probe->missing()) {
+    if (missing.starts_with("connects that fail before")) GTEST_SKIP() << missing;
+  }
+  Seen seen(*probe);
+  a_.Enter([&] {
+    for (int i = 0; i < 3; ++i) {
+      const UniqueFd fd(::socket(AF_INET, SOCK_STREAM, 0));
+      sockaddr_in to{};
+      to.sin_family = AF_INET;
+      to.sin_port = htons(80);
+      ::inet_pton(AF_INET, "192.0.2.1", &to.sin_addr);
+      EXPECT_EQ(::connect(fd.get(), reinterpret_cast<const sockaddr*>(&to), sizeof(to)), -1);
+      EXPECT_EQ(errno, ENETUNREACH);
+    }
+  });
+  seen.Report();
+  EXPECT_EQ(seen.table.outgoing().failed, 3u);
+  EXPECT_EQ(seen.table.failures_by_errno().at(ENETUNREACH), 3u);
+}
+
 TEST_F(ProbeTest, RoundTripTimeIsThatOfSs) {
   const auto probe = Open();
   ASSERT_NE(probe, nullptr);

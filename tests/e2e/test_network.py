@@ -4,6 +4,7 @@ that namespace alone, and what the command line, the page and Prometheus say of 
 import json
 import os
 import shutil
+import signal
 import subprocess
 import time
 import urllib.parse
@@ -26,7 +27,7 @@ class NetworkTest(FirewatchTest):
         if self.holder.stdout.readline().strip() != "up":
             self.skipTest("no network namespaces here")
         self.path = f"/proc/{self.holder.pid}/ns/net"
-        config = os.path.join(self.folder, "agent.yaml")
+        config = self.config = os.path.join(self.folder, "agent.yaml")
         with open(config, "w", encoding="ascii") as file:
             file.write(f"modules: [network]\nbudget: 50\nnetwork:\n  interval: 500ms\n"
                        f"  network-namespaces: [{os.stat(self.path).st_ino}]\n")
@@ -139,6 +140,18 @@ class NetworkTest(FirewatchTest):
         children = json.loads(self.connections("-o", "json", "--pid", str(server.pid)))
         self.assertEqual([item["local"] for item in children["listeners"]], ["0.0.0.0:81"])
         self.assertEqual(json.loads(self.connections("-o", "json", "--pid", "1"))["listeners"], [])
+
+    def test_single_connections_only_for_those_who_have_the_token(self):
+        with open(self.config, encoding="ascii") as file:
+            text = file.read()
+        self.assertEqual(self.agent.request("/api/v1/connections?limit=0")[0], 200)
+        with open(self.config, "w", encoding="ascii") as file:
+            file.write(text + "  connections-need-token: on\n")
+        self.agent.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: self.agent.request("/api/v1/connections?limit=0")[0] == 401, 20,
+                   "anybody may read the connections")
+        self.assertEqual(self.agent.request("/metrics")[0], 200)
+        self.assertIn("totals", json.loads(self.connections("-o", "json")))
 
     def test_status_says_that_the_module_is_active(self):
         module = self.module()

@@ -11,6 +11,7 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
 import events  # noqa: E402
 import guest  # noqa: E402
+import judge_network  # noqa: E402
 from pprof import Profile  # noqa: E402
 
 SANITIZER_REPORT = re.compile(r"ERROR: \w+Sanitizer|runtime error: |CHECK failed|Check failed")
@@ -94,7 +95,7 @@ def judge_tests(verdict, outcome):
 def verified(outcome):
     """{program: verified instructions}, as the tests recorded them."""
     return {key.removeprefix("verified_"): int(value) for _, case in test_cases(outcome)
-            for key, value in case.items() if key.startswith("verified_")}
+            for key, value in case.items() if key.startswith("verified_")} | judge_network.verified(outcome)
 
 
 def judge_verified(verdict, outcome, known):
@@ -246,8 +247,8 @@ def judge_metrics(verdict, metrics):
     verdict.figures["tables"] = tables.group(1) if tables else "-"
 
 
-def judge(outcome, known):
-    """(Verdict, verified-instruction counts)."""
+def judge(outcome, known, version):
+    """(Verdict, verified-instruction counts). `version`: (major, minor) of the kernel."""
     verdict, counts = Verdict(), {}
     verdict.check("guest", not outcome.why, outcome.why)
     if outcome.why:
@@ -257,7 +258,8 @@ def judge(outcome, known):
             ("tests", judge_tests),
             ("depth", judge_depth),
             ("shares", judge_shares), ("syscalls", judge_syscalls),
-            ("agent", judge_agent), ("modules", judge_modules)):
+            ("agent", judge_agent), ("modules", judge_modules),
+            ("network", judge_network.judge, version)):
         verdict.attempt(name, function, verdict, outcome, *arguments)
     try:
         counts = judge_verified(verdict, outcome, known)

@@ -128,11 +128,12 @@ class PrivateApt:
 # ---- kernels -------------------------------------------------------------------------------------
 
 class Kernel:
-    """An unpacked vmlinuz; veth.ko beside it where the suite still had it. `identity` is what verified-instruction counts belong to: the release
+    """An unpacked vmlinuz and modules. `identity` is what verified-instruction counts belong to: the release
     alone stays the same over Debian's updates of 5.10 and 6.1."""
 
     def __init__(self, name, folder):
-        self.name, self.image, self.veth = name, folder / "vmlinuz", folder / "veth.ko"
+        self.name, self.image = name, folder / "vmlinuz"
+        self.modules = sorted((folder / "modules").glob("*.ko"))
         about = json.loads((folder / "kernel.json").read_text())
         self.suite, self.package, self.version = about["suite"], about["package"], about["version"]
         release = re.match(r"linux-(?:image|binary)-(.*)", self.package).group(1)
@@ -154,26 +155,33 @@ def image_packages(apt, wanted_prefix):
     return sorted(split) or [image.group(1)], meta["Version"]
 
 
+# What guests load. A kernel that lacks one goes without, and its guest says so.
+MODULES = ("veth.ko", "sch_netem.ko")
+
+
 def take(debs, folder):
-    """vmlinuz and veth.ko, the one module that a guest loads, out of `debs` into `folder`."""
-    wanted = {"vmlinuz": False, "veth.ko": False}
+    """vmlinuz, and MODULES uncompressed below modules/, out of `debs` into `folder`."""
+    modules = folder / "modules"
+    shutil.rmtree(modules, ignore_errors=True)
+    modules.mkdir()
+    found = set()
     for package in debs:
         with subprocess.Popen(["dpkg", "--fsys-tarfile", package], stdout=subprocess.PIPE) as unpack:
             with tarfile.open(fileobj=unpack.stdout, mode="r|") as archive:
                 for member in archive:
                     base = os.path.basename(member.name)
                     name = "vmlinuz" if base.startswith("vmlinuz") else base.removesuffix(".xz")
-                    if not member.isfile() or name not in wanted:
+                    if not member.isfile() or (name != "vmlinuz" and name not in MODULES):
                         continue
                     data = archive.extractfile(member).read()
-                    (folder / name).write_bytes(lzma.decompress(data) if base.endswith(".xz") else data)
-                    wanted[name] = True
-                    if all(wanted.values()):
+                    data = lzma.decompress(data) if base.endswith(".xz") else data
+                    (folder if name == "vmlinuz" else modules).joinpath(name).write_bytes(data)
+                    found.add(name)
+                    if len(found) == len(MODULES) + 1:
                         break
             unpack.kill()
-    missing = [name for name, found in wanted.items() if not found]
-    if missing:
-        raise Unavailable(f"no {' and no '.join(missing)} in {', '.join(map(os.path.basename, debs))}")
+    if "vmlinuz" not in found:
+        raise Unavailable(f"no vmlinuz in {', '.join(map(os.path.basename, debs))}")
 
 
 def fetch_kernel(name, folder, mirrors, note):
@@ -184,10 +192,9 @@ def fetch_kernel(name, folder, mirrors, note):
             apt = PrivateApt(folder / "apt" / suite, mirrors, [suite])
             apt.update()
             names, version = image_packages(apt, prefix)
-            about = {"suite": suite, "package": names[0], "version": version}
+            about = {"suite": suite, "package": names[0], "version": version, "modules": [*MODULES]}
             target = folder / "kernel.json"
-            if (target.exists() and json.loads(target.read_text()) == about
-                    and (folder / "veth.ko").exists()):
+            if target.exists() and json.loads(target.read_text()) == about:
                 return
             note(f"{name}: downloading {' '.join(names)} {version} from {suite}")
             take([str(deb) for deb in apt.download(names, folder / "debs")], folder)
@@ -206,7 +213,9 @@ def kernel(name, store, mirrors, update, note):
     folder = store / name
     folder.mkdir(parents=True, exist_ok=True)
     known = (folder / "kernel.json").exists() and (folder / "vmlinuz").exists()
-    if not known or update or not (folder / "veth.ko").exists():
+    # An earlier version of this program took fewer modules.
+    whole = known and json.loads((folder / "kernel.json").read_text()).get("modules") == [*MODULES]
+    if not whole or update:
         try:
             fetch_kernel(name, folder, mirrors(), note)
         except Unavailable as reason:

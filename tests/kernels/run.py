@@ -31,7 +31,7 @@ import packages  # noqa: E402
 
 PROGRAMS = ("firewatch", "firewatch-agent", "agent_cpu_bpf_test", "agent_enforce_bpf_test")
 WORKLOADS = ("workload_depth_nofp", "workload_shares", "workload_syscalls", "workload_stacks_gcc",
-             "workload_stacks_clang", "workload_stacks_static", "libstacks_plt.so")
+             "workload_stacks_clang", "workload_stacks_static", "libstacks_plt.so", "workload_tcp")
 DEFAULT = ("5.10", "6.1", "6.12", "sid")
 TABLE = HERE / "verified.json"
 GUEST_BYTES = 2 << 30
@@ -88,17 +88,23 @@ class Matrix:
     def build_initrd(self, tools, kernels):
         bin_dir = pathlib.Path(self.arguments.bin_dir)
         output = self.store / "initrd.gz"
-        modules = {f"usr/lib/modules/{kernel.release}/veth.ko": kernel.veth.read_bytes()
-                   for kernel in kernels if kernel.veth.exists()}
-        initramfs.build(tools.busybox, HERE / "init.sh", [str(bin_dir / name) for name in PROGRAMS],
-                        [str(bin_dir / name) for name in WORKLOADS],
-                        {"etc/workloads": (HERE / "workloads.sh").read_bytes(), **modules}, output)
+        files = {"etc/workloads": (HERE / "workloads.sh").read_bytes(),
+                 "etc/network": (HERE / "network.sh").read_bytes()}
+        for kernel in kernels:
+            for module in kernel.modules:
+                files[f"modules/{kernel.release}/{module.name}"] = module.read_bytes()
+        # iproute2's: busybox has none that knows netem. Without it there is no loss, and that is said.
+        tc = [program for program in [shutil.which("tc")] if program]
+        initramfs.build(tools.busybox, HERE / "init.sh",
+                        [*(str(bin_dir / name) for name in PROGRAMS), *tc],
+                        [str(bin_dir / name) for name in WORKLOADS], files, output)
         self.note(f"initramfs of {output.stat().st_size / 1e6:.1f} MB")
         return output
 
     def run_one(self, tools, initrd, kernel):
         outcome = guest.run(tools, kernel.image, initrd, self.store, kernel.name)
-        verdict, counts = judge.judge(outcome, self.known.get(kernel.identity))
+        version = tuple(int(part) for part in kernel.release.split(".")[:2])
+        verdict, counts = judge.judge(outcome, self.known.get(kernel.identity), version)
         verdict.figures["boots"], verdict.figures["seconds"] = outcome.boots, f"{outcome.seconds:.0f}"
         self.verdicts[kernel.name] = (kernel, verdict, counts)
         if self.arguments.keep:
