@@ -553,17 +553,47 @@ int on_drop(struct bpf_raw_tracepoint_args* ctx) {
 /* ---- where the kernel may be traced by function ------------------------------------------------
  * Loaded only where that was found to work; the rest does not depend on it. */
 
-/* The one place that data and SYNs are sent again, tail loss probes included: for kernels without
- * the tracepoint, or on request. Called just before total_retrans counts it. */
-SEC("?kprobe/__tcp_retransmit_skb")
-int on_retransmit_call(struct pt_regs* ctx) {
-  const struct sock* sk = (const struct sock*)ctx->rdi;
-  if (!netns_is_wanted(netns_of(false, sk))) return 0;
-  __sync_fetch_and_add(&retransmit_calls, 1);
+struct retransmit_call {
+  fw_u64 id;
+  fw_u64 sent_again; /* the socket's count when it began */
+};
+
+/* Key 0: the last call on this CPU. */
+struct {
+  __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+  __uint(max_entries, 1);
+  __type(key, fw_u32);
+  __type(value, struct retransmit_call);
+} last_call SEC(".maps");
+
+/* Data and SYNs that are sent again, for kernels without the tracepoint, or on request. Called just
+ * before total_retrans counts it. The inner function alone is called for tail loss probes; the
+ * outer one has it inlined on some kernels (Debian's 6.1) and calls it on others (6.12), then a
+ * second look finds the same count. So does a call that follows one that could not send. */
+static __always_inline void on_call(const struct sock* sk) {
+  if (!netns_is_wanted(netns_of(false, sk))) return;
+  fw_u32 zero = 0;
+  struct retransmit_call* last = bpf_map_lookup_elem(&last_call, &zero);
+  if (!last) return;
   const fw_u64 id = (fw_u64)(unsigned long)sk;
+  const fw_u64 sent_again = BPF_CORE_READ((const struct tcp_sock*)sk, total_retrans);
+  if (last->id == id && last->sent_again == sent_again) return;
+  last->id = id;
+  last->sent_again = sent_again;
+  __sync_fetch_and_add(&retransmit_calls, 1);
   struct fw_net_socket* socket = bpf_map_lookup_elem(&sockets, &id);
-  if (!socket) return 0;
-  if (may_send()) send_record(id, FW_NET_RECORD_RETRANSMIT, 0, socket);
+  if (socket && may_send()) send_record(id, FW_NET_RECORD_RETRANSMIT, 0, socket);
+}
+
+SEC("?kprobe/tcp_retransmit_skb")
+int on_retransmit_call(struct pt_regs* ctx) {
+  on_call((const struct sock*)ctx->rdi);
+  return 0;
+}
+
+SEC("?kprobe/__tcp_retransmit_skb")
+int on_retransmit_inner(struct pt_regs* ctx) {
+  on_call((const struct sock*)ctx->rdi);
   return 0;
 }
 
@@ -604,7 +634,13 @@ static __always_inline void on_connect(const struct sock* sk, const void* to, bo
     put_ipv4(&socket.remote, address.ipv4);
   }
   take_owner(&socket, FW_NET_OWNER_CALL);
-  add_connection(&socket);
+  /* Not add_connection: of an atomic addition of what it knows to be 0 clang makes an instruction
+   * that kernels before 5.12 do not have. */
+  struct fw_net_edge_counts* counts = edge_of(&socket);
+  if (counts) {
+    __sync_fetch_and_add(&counts->connections, 1);
+    __sync_fetch_and_add(&counts->failed, 1);
+  }
   if (may_send()) send_record(id, FW_NET_RECORD_CLOSED, 1, &socket);
   wake_when_edges_fill(&socket);
 }

@@ -82,9 +82,7 @@ static __always_inline struct fw_net_edge_counts* find_edge(const struct fw_net_
   return bpf_map_lookup_elem(&edge_overflow, &role);
 }
 
-static __always_inline void add_connection(const struct fw_net_socket* socket) {
-  const struct fw_net_counts* from = &socket->counts;
-  const bool failed = socket->established_ns == 0 && socket->role == FW_NET_CONNECT;
+static __always_inline struct fw_net_edge_counts* edge_of(const struct fw_net_socket* socket) {
   struct fw_net_edge edge = {};
   edge.owner = socket->owner;
   edge.remote = socket->remote;
@@ -94,7 +92,13 @@ static __always_inline void add_connection(const struct fw_net_socket* socket) {
   edge.role = socket->role;
   edge.protocol = IPPROTO_TCP;
   edge.flags = socket->flags & FW_NET_IPV6;
-  struct fw_net_edge_counts* to = find_edge(&edge);
+  return find_edge(&edge);
+}
+
+static __always_inline void add_connection(const struct fw_net_socket* socket) {
+  const struct fw_net_counts* from = &socket->counts;
+  const bool failed = socket->established_ns == 0 && socket->role == FW_NET_CONNECT;
+  struct fw_net_edge_counts* to = edge_of(socket);
   if (!to) return;
   __sync_fetch_and_add(&to->bytes_sent, from->bytes_sent);
   __sync_fetch_and_add(&to->bytes_received, from->bytes_received);

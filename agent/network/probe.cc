@@ -173,6 +173,7 @@ struct Probe::Impl {
 void Probe::Impl::SelectTracedFunctions(bool by_kprobe) {
   if (by_kprobe || !names->TracepointArguments("tcp_retransmit_skb")) {
     bpf_program__set_autoload(skeleton->progs.on_retransmit_call, true);
+    bpf_program__set_autoload(skeleton->progs.on_retransmit_inner, true);
   }
   for (const auto& [program, function] :
        {std::pair(skeleton->progs.on_connect_ipv4, "tcp_v4_connect"),
@@ -271,8 +272,9 @@ absl::Status Probe::Impl::Attach() {
 // A load may be allowed and the rest not: one signal less.
 void Probe::Impl::AttachTracedFunctions() {
   const LibbpfLog log;
-  for (bpf_program* program : {skeleton->progs.on_retransmit_call, skeleton->progs.on_connect_ipv4,
-                               skeleton->progs.on_connect_ipv6}) {
+  for (bpf_program* program :
+       {skeleton->progs.on_retransmit_call, skeleton->progs.on_retransmit_inner,
+        skeleton->progs.on_connect_ipv4, skeleton->progs.on_connect_ipv6}) {
     if (!bpf_program__autoload(program)) continue;
     BpfLink link(bpf_program__attach(program));
     if (link) {

@@ -6,8 +6,8 @@ the probe looks at no other socket of the machine.
 
     network.py [--bin-dir build/bench/bin] [--seconds 8] [--full]
 
-redis-server is Debian's; without it that part is left out. Prints medians of five rounds (three
-without --full)."""
+redis-server is Debian's; without it that part is left out. The probe comes and goes there
+every few seconds; medians and spread are over pairs of neighbours."""
 import argparse
 import json
 import os
@@ -28,6 +28,7 @@ import measure  # noqa: E402
 
 AGENT = "127.0.0.1:17199"
 RATE = 10_000
+HZ = 99
 
 
 class Namespace:
@@ -41,10 +42,10 @@ class Namespace:
         self.children = []
         return self
 
-    def start(self, *command, wait=None):
+    def start(self, *command, wait=None, env=None):
         child = subprocess.Popen(["nsenter", f"--net={self.path}", *map(str, command)],
                                  stdout=subprocess.PIPE if wait else subprocess.DEVNULL,
-                                 stderr=subprocess.DEVNULL, text=True)
+                                 stderr=subprocess.DEVNULL, text=True, env=env)
         self.children.append(child)
         if wait:
             line = child.stdout.readline().strip()
@@ -59,13 +60,13 @@ class Namespace:
 
 
 class Agent:
-    def __init__(self, binaries, namespace, folder):
+    def __init__(self, binaries, namespace, folder, modules="network", arguments=()):
         config = pathlib.Path(folder) / "agent.yaml"
-        config.write_text(f"modules: [network]\nnetwork:\n  network-namespaces: [{namespace.inode}]\n")
+        config.write_text(f"modules: [{modules}]\nnetwork:\n  network-namespaces: [{namespace.inode}]\n")
         self.process = subprocess.Popen(
             [str(binaries / "firewatch-agent"), "--config", str(config), "--server", "127.0.0.1:1",
              "--http", AGENT, "--spool", f"{folder}/spool", "--cache", f"{folder}/cache",
-             "--log-level", "warn"])
+             "--log-level", "warn", *arguments])
         for _ in range(100):
             try:
                 self.connections()
@@ -87,6 +88,13 @@ class Agent:
 
     def programs(self):
         return {p["name"]: (p["runs"], p["ns"]) for p in self.module()["details"]["programs"]}
+
+    def samples(self):
+        """Of the profiler so far."""
+        for line in self.get("/metrics").decode().splitlines():
+            if line.startswith("firewatch_samples_total "):
+                return float(line.split()[1])
+        return 0.0
 
     def rss_anon(self):
         for line in pathlib.Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
@@ -123,20 +131,28 @@ def hooks(agent, before):
             print(f"{name:<24} {runs - old_runs:>10} {(ns - old_ns) / (runs - old_runs):>8.0f}")
 
 
+def busy_seconds():
+    """Of all CPUs since boot: what a sampler of CPU time sees."""
+    with open("/proc/stat", encoding="ascii") as file:
+        user, nice, system, _, _, irq, softirq, *_ = map(int, file.readline().split()[1:])
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+
+
 def storm(agent, namespace, binaries, rate, seconds):
     program = binaries / "workload_tcp"
-    namespace.start(program, "serve", 81, 100_000_000, 0, wait="ready")
-    before, cpu = agent.programs(), measure.cpu_seconds(agent.process.pid)
+    busy = busy_seconds()
+    samples, before, cpu = agent.samples(), agent.programs(), measure.cpu_seconds(agent.process.pid)
     start_totals = agent.connections()["totals"]["out"]["closed"]
     start = time.monotonic()
     peak = 0
-    run = namespace.start(program, "storm", "127.0.0.1", 81, rate, seconds)
+    run = namespace.start("nice", "-n", "-10", program, "pairs", 81, rate, seconds)
     while run.poll() is None:
         time.sleep(0.5)
         peak = max(peak, agent.rss_anon() + agent.map_bytes())
     took = time.monotonic() - start
-    time.sleep(1)
-    answer = agent.connections()
+    time.sleep(3)  # the last window of the profiler
+    busy, samples = busy_seconds() - busy, agent.samples() - samples
+    answer, module = agent.connections(), agent.module()
     done = answer["totals"]["out"]["closed"] - start_totals
     spent = measure.cpu_seconds(agent.process.pid) - cpu
     bpf = sum(ns - before.get(name, (0, 0))[1] for name, (_, ns) in agent.programs().items()) / 1e9
@@ -144,6 +160,9 @@ def storm(agent, namespace, binaries, rate, seconds):
           f"agent {spent / took * 100:.2f} % of a CPU, hooks {bpf / took * 100:.2f} % "
           f"({bpf / max(done, 1) * 1e6:.2f} us per connection, both ends), heap and maps at most "
           f"{peak / 2**20:.1f} MiB")
+    print(f"network: {module['detail']} after {module['steps_down']} steps down, "
+          f"{module['cpu_percent']:.2f} % of the machine; profiler: {samples / busy:.1f} samples per "
+          f"busy second of the machine, {HZ} Hz")
     print("lost: " + ", ".join(f"{k} {v}" for k, v in answer["lost"].items() if v))
     hooks(agent, before)
 
@@ -176,29 +195,66 @@ def drive(namespace, seconds, fresh):
     return done[0]
 
 
+class Toggled:
+    """An agent whose probe comes and goes by SIGHUP, so that slices with and without it follow each
+    other within seconds and what else the machine does falls on both."""
+
+    def __init__(self, binaries, namespace, folder):
+        self.agent = Agent(binaries, namespace, folder)
+        self.config = pathlib.Path(folder) / "agent.yaml"
+        self.section = self.config.read_text().split("\n", 1)[1]
+
+    def set(self, on):
+        self.config.write_text(f"modules: [{'network' if on else 'enforce'}]\n{self.section}")
+        self.agent.process.send_signal(signal.SIGHUP)
+        for _ in range(200):
+            if (self.agent.module()["state"] != "off") == on:
+                return
+            time.sleep(0.05)
+        raise RuntimeError("the probe did not come or go")
+
+
+def redis_server():
+    """(path, environment): $FIREWATCH_REDIS names one that is unpacked and not installed."""
+    given = os.environ.get("FIREWATCH_REDIS")
+    if not given:
+        return shutil.which("redis-server"), None
+    libraries = pathlib.Path(given).parents[1] / "lib/x86_64-linux-gnu"
+    return given, {**os.environ, "LD_LIBRARY_PATH": str(libraries)}
+
+
 def redis(namespace, binaries, folder, seconds, rounds):
-    server = shutil.which("redis-server")
+    server, environment = redis_server()
     if not server:
         print("\nRedis: left out, redis-server is not installed (apt-get install redis-server)")
         return
-    child = namespace.start(server, "--port", "6399", "--save", "", "--bind", "127.0.0.1")
+    child = namespace.start(server, "--port", "6399", "--save", "", "--bind", "127.0.0.1",
+                            env=environment)
     time.sleep(1)
+    toggled = Toggled(binaries, namespace, folder)
     for fresh in (False, True):
-        costs = {True: [], False: []}
-        for i in range(rounds * 2):
-            with_probe = i % 2 == 0
-            agent = Agent(binaries, namespace, folder) if with_probe else None
-            time.sleep(1)
-            before = measure.cpu_seconds(child.pid)
-            done = drive(namespace, seconds, fresh)
-            costs[with_probe].append((measure.cpu_seconds(child.pid) - before) / done * 1e6)
-            if agent:
-                agent.stop()
-        a, b = statistics.median(costs[True]), statistics.median(costs[False])
-        what = f"{RATE // 10:,}/s, each on a new connection" if fresh else f"{RATE:,}/s on one connection"
-        print(f"\nRedis, {what}: {b:.2f} us of CPU per request without, {a:.2f} with the probe: "
-              f"{(a / b - 1) * 100:+.1f} %, "
-              f"{(a - b) * (RATE / 10 if fresh else RATE) / 1e4:+.2f} % of a CPU")
+        rate = RATE // 10 if fresh else RATE
+        costs, done = {True: [], False: []}, 0
+        for i in range(rounds):
+            # Which comes first changes: what drifts cancels out.
+            for on in (True, False) if i % 2 == 0 else (False, True):
+                toggled.set(on)
+                time.sleep(0.5)
+                before = measure.cpu_seconds(child.pid)
+                requests = drive(namespace, seconds, fresh)
+                costs[on].append((measure.cpu_seconds(child.pid) - before) / requests * 1e6)
+                done += requests
+        # Of neighbours, in us per request; that times the rate is a part of a CPU.
+        extra = sorted(a - b for a, b in zip(costs[True], costs[False]))
+        quarter = len(extra) // 4
+        what = "each on a new connection" if fresh else "on one connection"
+        print(f"\nRedis, {rate:,}/s asked, {done / 2 / rounds / seconds:,.0f}/s reached, {what}; "
+              f"{rounds} pairs of {seconds} s: {statistics.median(costs[False]):.2f} us of CPU per "
+              f"request without the probe, {statistics.median(costs[True]):.2f} with it; difference of "
+              f"pairs {statistics.median(extra):+.2f} us (half of them {extra[quarter]:+.2f} .. "
+              f"{extra[-1 - quarter]:+.2f}): {statistics.median(extra) * rate / 1e4:+.2f} % of a CPU "
+              f"({extra[quarter] * rate / 1e4:+.2f} .. {extra[-1 - quarter] * rate / 1e4:+.2f})")
+    toggled.agent.stop()
 
 
 def memory(namespace, binaries, folder):
@@ -227,19 +283,21 @@ def memory(namespace, binaries, folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bin-dir", type=pathlib.Path, required=True)
-    parser.add_argument("--seconds", type=int, default=6)
+    parser.add_argument("--seconds", type=int, default=2)
     parser.add_argument("--full", action="store_true")
     arguments = parser.parse_args()
     if os.geteuid() != 0:
         sys.exit("needs root: BPF and a network namespace")
-    rounds = 5 if arguments.full else 3
+    rounds = 24 if arguments.full else 8
     print(f"load average {os.getloadavg()[0]:.1f}")
     with tempfile.TemporaryDirectory() as folder, measure.BpfStats() as stats:
         if stats.reason:
             print(f"no BPF statistics: {stats.reason}")
         with Namespace() as namespace:
-            agent = Agent(arguments.bin_dir, namespace, folder)
-            storm(agent, namespace, arguments.bin_dir, 20_000, 20)
+            agent = Agent(arguments.bin_dir, namespace, folder, "cpu, network",
+                          ("--hz", str(HZ), "--window", "2s"))
+            time.sleep(4)
+            storm(agent, namespace, arguments.bin_dir, 20_000, 20 if arguments.full else 10)
             agent.stop()
         with Namespace() as namespace:
             memory(namespace, arguments.bin_dir, folder)
