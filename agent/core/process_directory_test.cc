@@ -118,6 +118,18 @@ TEST_F(ProcessDirectoryTest, UnknownPidHasNoAnswerButForHints) {
   EXPECT_EQ(metrics_.AddCounter("firewatch_agent_directory_made_up_total", "").value(), 1u);
 }
 
+TEST_F(ProcessDirectoryTest, LabelsAreMadeOfWhatLittleIsKnown) {
+  ProcessDirectory& directory = Make();
+  const auto labels = directory.LabelsOf("dialer", "main", 0);
+  EXPECT_EQ(labels->Get("exe"), "dialer");
+  EXPECT_EQ(labels->Get("service"), "dialer");
+  EXPECT_EQ(labels->Get("comm"), "main");
+  const auto nobody = directory.LabelsOf("", "", 0);
+  EXPECT_EQ(nobody->Get("service"), "");
+  EXPECT_EQ(nobody->Get("node"), labels->Get("node"));
+  EXPECT_EQ(metrics_.AddCounter("firewatch_agent_directory_made_up_total", "").value(), 0u);
+}
+
 TEST_F(ProcessDirectoryTest, ReadsOfProcAreBoundedPerSecond) {
   ProcessDirectory& directory = Make();
   for (uint32_t pid = 1000; pid < 2000; ++pid) directory.Find(Pid{pid});

@@ -219,6 +219,35 @@ TEST_F(ConnectionTableTest, RecentIsHandedOutOnce) {
   EXPECT_EQ(bytes, 7u);
 }
 
+TEST_F(ConnectionTableTest, LastConnectionOfAnEdgeIsToldToBeGone) {
+  ConnectionTable table = Make();
+  std::vector<uint64_t> living;
+  const auto take = [&](const NetworkEdge& edge, const NetworkTotals&) {
+    living.push_back(edge.living);
+  };
+  Report(table, {Record(1, FW_NET_RECORD_LIVE, 5)});
+  table.TakeRecent(take);
+  Report(table, {Record(1, FW_NET_RECORD_LIVE, 5)});
+  table.TakeRecent(take);  // nothing new, but it lives
+  Report(table, {});       // its end was lost
+  table.TakeRecent(take);
+  table.TakeRecent(take);
+  EXPECT_EQ(living, (std::vector<uint64_t>{1, 1, 0}));
+}
+
+TEST_F(ConnectionTableTest, EqualProgramsWithOtherLabelsAreApart) {
+  ConnectionTable table({}, [](const fw_net_owner& owner) {
+    NetworkProcess process{.pid = owner.tgid, .comm = "c", .exe = "/bin/c"};
+    process.labels =
+        std::make_shared<const profile::LabelSet>(std::vector<std::pair<std::string, std::string>>{
+            {"cgroup", owner.tgid == 3 ? "/b" : "/a"}});
+    return process;
+  });
+  const size_t first = table.ProcessOf({.tgid = 1, .exec_id = 0, .start_ns = 1});
+  EXPECT_EQ(table.ProcessOf({.tgid = 2, .exec_id = 0, .start_ns = 2}), first);
+  EXPECT_NE(table.ProcessOf({.tgid = 3, .exec_id = 0, .start_ns = 3}), first);
+}
+
 TEST(AddressTextTest, FamiliesAreTold) {
   EXPECT_EQ(EndpointText(Address(1), 80), "10.0.0.1:80");
   EXPECT_EQ(EndpointText({}, 80, false), "0.0.0.0:80");
