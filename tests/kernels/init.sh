@@ -114,12 +114,11 @@ firewatch-agent --modules network,enforce --server 127.0.0.1:1 --http 127.0.0.1:
   --cache /tmp/cache > /out/modules_agent.txt 2>&1 &
 modules=$!
 tries=0
-# Both have said what became of them.
-while [ $tries -lt 150 ] && [ "$(grep -c 'module [a-z]* is ' /out/modules_agent.txt)" -lt 2 ]; do
+# Until the firewall answers, or its module has said why not.
+while [ $tries -lt 50 ] && ! firewatch xdp list --agent 127.0.0.1:7173 > /dev/null 2>&1; do
   tries=$((tries + 1))
   usleep 200000
 done
-usleep 1000000
 $far ping -c 3 -W 1 $near > /out/ping_before.txt 2>&1
 firewatch xdp load /tmp/rules.yaml --interface $interface --mode $mode --agent 127.0.0.1:7173 > /out/xdp_load.txt 2>&1
 $far ping -c 3 -W 1 $near > /out/ping_dropped.txt 2>&1
