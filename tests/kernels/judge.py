@@ -213,7 +213,7 @@ def judge_modules(verdict, outcome):
     verdict.figures["firewall"] = f"{state['mode']} on {state['interface']}"
     verdict.check("firewall is attached", state["attached"], stats)
     verdict.check("firewall drops", dropped == 3 and "3 packets transmitted, 0 packets received"
-                  in outcome.text("ping_dropped.txt"), stats + outcome.text("ping_dropped.txt"))
+                  in outcome.text("ping_dropped.txt"), load + stats + outcome.text("ping_dropped.txt"))
     for name in ("ping_before.txt", "ping_after.txt"):
         verdict.check(name.removesuffix(".txt"), "3 packets transmitted, 3 packets received"
                       in outcome.text(name), outcome.text(name) + outcome.text("xdp_unload.txt"))
