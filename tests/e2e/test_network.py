@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The TCP probe end to end: a lossy path in a network namespace of this test, an agent that looks at
-that namespace alone, and what the command line, the page and Prometheus say of it."""
+"""The TCP probe end to end: a lossy path in a network namespace of this test, an agent that looks
+at that namespace alone, and what the command line, the page, Prometheus and the server say of it."""
 import json
 import os
 import shutil
@@ -27,11 +27,13 @@ class NetworkTest(FirewatchTest):
         if self.holder.stdout.readline().strip() != "up":
             self.skipTest("no network namespaces here")
         self.path = f"/proc/{self.holder.pid}/ns/net"
-        config = self.config = os.path.join(self.folder, "agent.yaml")
-        with open(config, "w", encoding="ascii") as file:
+        self.config = os.path.join(self.folder, "agent.yaml")
+        with open(self.config, "w", encoding="ascii") as file:
             file.write(f"modules: [network]\nbudget: 50\nnetwork:\n  interval: 500ms\n"
+                       f"  window: 1s\n"
                        f"  network-namespaces: [{os.stat(self.path).st_ino}]\n")
-        self.agent = self.own(Agent(self.folder, 1, arguments=["--config", config])).wait_healthy()
+        self.agent = self.own(Agent(self.folder, 1, arguments=["--config", self.config]))
+        self.agent.wait_healthy()
         # The page answers before the modules are started.
         wait_until(lambda: self.module()["state"] != "off", 20,
                    "the module network is off")
@@ -141,17 +143,47 @@ class NetworkTest(FirewatchTest):
         self.assertEqual([item["local"] for item in children["listeners"]], ["0.0.0.0:81"])
         self.assertEqual(json.loads(self.connections("-o", "json", "--pid", "1"))["listeners"], [])
 
-    def test_single_connections_only_for_those_who_have_the_token(self):
-        with open(self.config, encoding="ascii") as file:
-            text = file.read()
-        self.assertEqual(self.agent.request("/api/v1/connections?limit=0")[0], 200)
-        with open(self.config, "w", encoding="ascii") as file:
-            file.write(text + "  connections-need-token: on\n")
-        self.agent.process.send_signal(signal.SIGHUP)
-        wait_until(lambda: self.agent.request("/api/v1/connections?limit=0")[0] == 401, 20,
-                   "anybody may read the connections")
-        self.assertEqual(self.agent.request("/metrics")[0], 200)
-        self.assertIn("totals", json.loads(self.connections("-o", "json")))
+    def on_server(self, server):
+        """{(program, role): (opened, closed, sent, received)} of port 82; answers of the server."""
+        answer = json.loads(server.query("/api/v1/connections", sort="bytes"))
+        sums = {}
+        for row in answer["rows"]:
+            if row["port"] != 82:
+                continue
+            self.assertEqual(row["remote"], "127.0.0.1")
+            key = (os.path.basename(row["labels"]["exe"]), row["role"])
+            numbers = [row[name] for name in ("opened", "closed", "bytes_sent", "bytes_received")]
+            sums[key] = tuple(a + b for a, b in zip(sums.get(key, (0, 0, 0, 0)), numbers))
+        return sums
+
+    def test_server_has_every_byte_once(self):
+        dialer = os.path.join(self.folder, "dialer")
+        shutil.copyfile(binary("workload_tcp"), dialer)
+        os.chmod(dialer, 0o755)
+        self.serve(82)
+        self.inside(dialer, "dial", "127.0.0.1", "82", "12")
+        # There is no server yet: everything waits in the spool, the rest is written at the end.
+        self.agent.stop()
+        backup = os.path.join(self.folder, "spool-before")
+        shutil.copytree(self.agent.spool, backup)
+        expected = {("dialer", "connect"): (12, 12, 0, 24),
+                    ("workload_tcp", "accept"): (12, 12, 24, 0)}
+        server = self.start_server()
+        again = self.own(Agent(self.folder, server.grpc_port,
+                               arguments=["--config", self.config])).wait_healthy()
+        wait_until(lambda: self.on_server(server) == expected, 30, "the server has not everything")
+        again.stop()
+        server.stop()
+        server = self.start_server(http_port=server.port, grpc_port=server.grpc_port)
+        self.assertEqual(self.on_server(server), expected)
+        # An agent that has not heard that its windows were stored sends them again.
+        shutil.rmtree(self.agent.spool)
+        shutil.copytree(backup, self.agent.spool)
+        self.own(Agent(self.folder, server.grpc_port,
+                       arguments=["--config", self.config])).wait_healthy()
+        wait_until(lambda: server.metric("firewatch_ingest_duplicates_total") >= 1, 30,
+                   "nothing was sent again")
+        self.assertEqual(self.on_server(server), expected)
 
     def test_status_says_that_the_module_is_active(self):
         module = self.module()
