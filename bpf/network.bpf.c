@@ -553,9 +553,12 @@ int on_drop(struct bpf_raw_tracepoint_args* ctx) {
 /* ---- where the kernel may be traced by function ------------------------------------------------
  * Loaded only where that was found to work; the rest does not depend on it. */
 
+#define SAME_CALL_NS 1000000
+
 struct retransmit_call {
   fw_u64 id;
   fw_u64 sent_again; /* the socket's count when it began */
+  fw_u64 time_ns;
 };
 
 /* Key 0: the last call on this CPU. */
@@ -577,9 +580,13 @@ static __always_inline void on_call(const struct sock* sk) {
   if (!last) return;
   const fw_u64 id = (fw_u64)(unsigned long)sk;
   const fw_u64 sent_again = BPF_CORE_READ((const struct tcp_sock*)sk, total_retrans);
-  if (last->id == id && last->sent_again == sent_again) return;
+  const fw_u64 now_ns = bpf_ktime_get_ns();
+  /* Another socket may live at the address a moment later. */
+  const bool same = last->id == id && last->sent_again == sent_again;
+  if (same && now_ns - last->time_ns < SAME_CALL_NS) return;
   last->id = id;
   last->sent_again = sent_again;
+  last->time_ns = now_ns;
   __sync_fetch_and_add(&retransmit_calls, 1);
   struct fw_net_socket* socket = bpf_map_lookup_elem(&sockets, &id);
   if (socket && may_send()) send_record(id, FW_NET_RECORD_RETRANSMIT, 0, socket);
