@@ -767,8 +767,9 @@ int report_sockets(struct bpf_iter__bpf_map_elem* ctx) {
     record.socket.state = BPF_CORE_READ(sk, __sk_common.skc_state);
     if (record.socket.local_port == 0) read_addresses(false, sk, (void*)sk, &record.socket);
     read_counts(false, sk, (void*)sk, &record.socket);
-    /* The number of a listener's SYN-ACKs or of SYNs is known since ESTABLISHED. */
-    if (record.socket.state == TCP_SYN_SENT) {
+    /* The number of a listener's SYN-ACKs or of SYNs is known since ESTABLISHED, which may have come
+     * since the entry was copied. */
+    if (record.socket.role == FW_NET_CONNECT && record.socket.established_ns == 0) {
       record.socket.counts.handshake_retransmits = record.socket.counts.retransmits;
     }
   }

@@ -176,6 +176,13 @@ void ConnectionTable::CountTracked(const fw_net_record& record, Tracked& tracked
   const fw_net_socket& socket = record.socket;
   const NetworkTotals now = TotalsOf(socket);
   NetworkTotals delta = Since(now, tracked.reported);
+  // A report may take the SYNs of a connection that is being established for data, and the next one
+  // knows better: what was sent again is counted once, as what it looked like first.
+  const uint64_t sent_again =
+      Grown(now.retransmits + now.syn_retransmits,
+            tracked.reported.retransmits + tracked.reported.syn_retransmits);
+  delta.syn_retransmits = std::min(delta.syn_retransmits, sent_again);
+  delta.retransmits = sent_again - delta.syn_retransmits;
   // Of a socket that goes on while it is read a count may be behind the one before; what was
   // counted stays counted.
   tracked.reported.Add(delta);

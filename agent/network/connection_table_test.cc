@@ -84,6 +84,21 @@ TEST_F(ConnectionTableTest, ReadingBehindTheOneBeforeIsNotCountedAgain) {
   EXPECT_EQ(table.outgoing().bytes_sent, 110u);
 }
 
+// The report came between the retransmit of the SYN and the answer to it.
+TEST_F(ConnectionTableTest, SynThatLookedLikeDataIsCountedOnce) {
+  ConnectionTable table = Make();
+  fw_net_record record = Record(1, FW_NET_RECORD_LIVE);
+  record.socket.counts.retransmits = 1;
+  record.socket.counts.handshake_retransmits = 0;
+  Report(table, {record});
+  record.socket.counts.handshake_retransmits = 1;
+  Report(table, {record});
+  record.socket.counts.retransmits = 3;
+  record.kind = FW_NET_RECORD_CLOSED;
+  table.AddRecord(record);
+  EXPECT_EQ(table.outgoing().retransmits + table.outgoing().syn_retransmits, 3u);
+}
+
 TEST_F(ConnectionTableTest, RecordOfWhatTheEdgesHaveIsShownAndNotCounted) {
   ConnectionTable table = Make();
   fw_net_record record = Record(1, FW_NET_RECORD_CLOSED, 300);
