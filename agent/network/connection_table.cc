@@ -247,17 +247,13 @@ size_t ConnectionTable::AddLiving(const fw_net_record& record) {
   if (socket.owner_source < FW_NET_OWNER_FILE) ++uncertain_;
   const size_t edge = FindEdge(socket.owner, EdgeRole(socket.role), ServicePort(socket),
                                (socket.flags & FW_NET_IPV6) != 0, socket.remote);
-  auto found = tracked_.find(record.id);
-  if (found != tracked_.end() && found->second.opened_ns != socket.opened_ns) {
-    tracked_.erase(found);  // another socket at the same address; the end of that one was lost
-    found = tracked_.end();
-  }
+  auto found = tracked_.find({record.id, socket.opened_ns});
   if (found == tracked_.end()) {
     if (tracked_.size() >= options_.max_tracked) {
       ++not_tracked_;
       return process;
     }
-    found = tracked_.emplace(record.id, Tracked{.opened_ns = socket.opened_ns}).first;
+    found = tracked_.try_emplace({record.id, socket.opened_ns}).first;
     // Of a connection from before, only what happens from now on is counted.
     if (socket.flags & FW_NET_FROM_BEFORE) {
       found->second.reported = TotalsOf(socket);
@@ -295,9 +291,9 @@ void ConnectionTable::AddRecord(const fw_net_record& record) {
   }
   RememberEvent(record);
   if (record.kind != FW_NET_RECORD_CLOSED || record.in_edges != 0) return;
-  auto found = tracked_.find(record.id);
-  Tracked fresh{.opened_ns = socket.opened_ns};
-  const bool known = found != tracked_.end() && found->second.opened_ns == socket.opened_ns;
+  const auto found = tracked_.find({record.id, socket.opened_ns});
+  Tracked fresh;
+  const bool known = found != tracked_.end();
   Tracked& tracked = known ? found->second : fresh;
   tracked.edge = FindEdge(socket.owner, EdgeRole(socket.role), ServicePort(socket),
                           (socket.flags & FW_NET_IPV6) != 0, socket.remote);
@@ -391,7 +387,7 @@ void ConnectionTable::TakeRecent(
 }
 
 size_t ConnectionTable::heap_bytes() const {
-  size_t bytes = tracked_.capacity() * (sizeof(Tracked) + sizeof(uint64_t) + 1) +
+  size_t bytes = tracked_.capacity() * (sizeof(Tracked) + 2 * sizeof(uint64_t) + 1) +
                  edges_.capacity() * sizeof(NetworkEdge) +
                  edge_ids_.capacity() * (sizeof(EdgeKey) + sizeof(size_t) + 1) +
                  listeners_.capacity() * (sizeof(NetworkListener) + 9) +

@@ -18,6 +18,7 @@
 #include <memory>
 #include <string>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -165,7 +166,6 @@ class ConnectionTable {
  private:
   using EdgeKey = std::tuple<size_t, uint8_t, uint16_t, std::string>;
   struct Tracked {
-    uint64_t opened_ns = 0;
     size_t edge = 0;
     uint32_t report = 0;  // the last one that showed it
     uint8_t flags = 0;    // resets that are counted
@@ -191,7 +191,9 @@ class ConnectionTable {
   absl::flat_hash_map<std::string, size_t> owner_ids_;
   std::vector<NetworkEdge> edges_;
   absl::flat_hash_map<EdgeKey, size_t> edge_ids_;
-  absl::flat_hash_map<uint64_t, Tracked> tracked_;
+  // By socket and the time it was opened: the kernel gives an address again at once, and the end of
+  // one may be read after its successor was seen living.
+  absl::flat_hash_map<std::pair<uint64_t, uint64_t>, Tracked> tracked_;
   absl::flat_hash_map<uint64_t, NetworkListener> listeners_;
   std::vector<NetworkDrop> drops_;  // [0]: others
   std::map<std::tuple<uint32_t, uint64_t, uint8_t, size_t>, size_t> drop_ids_;

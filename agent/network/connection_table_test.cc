@@ -133,6 +133,23 @@ TEST_F(ConnectionTableTest, NewSocketAtTheSameAddressIsAnother) {
   EXPECT_EQ(table.outgoing().bytes_sent, 140u);
 }
 
+// The address is given again, and the report shows the new one before the end of the old is read.
+TEST_F(ConnectionTableTest, EndThatIsReadAfterItsSuccessorIsCountedByTheDifference) {
+  ConnectionTable table = Make();
+  fw_net_record old_one = Record(1, FW_NET_RECORD_LIVE, 1'000);
+  Report(table, {old_one});
+  fw_net_record new_one = Record(1, FW_NET_RECORD_LIVE, 70);
+  new_one.socket.opened_ns = old_one.socket.opened_ns + 5;
+  Report(table, {new_one});
+  old_one.socket.counts.bytes_sent = 1'005;
+  old_one.kind = FW_NET_RECORD_CLOSED;
+  table.AddRecord(old_one);
+  EXPECT_EQ(table.outgoing().opened, 2u);
+  EXPECT_EQ(table.outgoing().closed, 1u);
+  EXPECT_EQ(table.outgoing().bytes_sent, 1'075u);
+  EXPECT_EQ(table.tracked(), 1u);
+}
+
 TEST_F(ConnectionTableTest, ConnectionWhoseEndWasLostIsForgotten) {
   ConnectionTable table = Make();
   Report(table, {Record(1, FW_NET_RECORD_LIVE, 100)});

@@ -403,9 +403,11 @@ TEST_F(ProbeTest, SocketsThatDoNotFitAreSummedAtTheirEnd) {
   EXPECT_LE(seen.living.size(), 1'024u);
   EXPECT_GT(probe->Losses()[FW_NET_LOSS_SOCKETS_FULL], 0u);
   sockets.clear();
-  ::usleep(200'000);
-  seen.Report();
-  seen.Report();
+  // On a busy machine the last segments may take their time.
+  for (int i = 0; i < 50 && (i < 2 || seen.table.tracked() != 0); ++i) {
+    ::usleep(100'000);
+    seen.Report();
+  }
   EXPECT_EQ(seen.table.outgoing().closed + seen.table.incoming().closed, 2 * kPairs);
   EXPECT_EQ(seen.table.tracked(), 0u);
 }
