@@ -185,6 +185,18 @@ class NetworkTest(FirewatchTest):
                    "nothing was sent again")
         self.assertEqual(self.on_server(server), expected)
 
+    def test_single_connections_only_for_those_who_have_the_token(self):
+        with open(self.config, encoding="ascii") as file:
+            text = file.read()
+        self.assertEqual(self.agent.request("/api/v1/connections?limit=0")[0], 200)
+        with open(self.config, "w", encoding="ascii") as file:
+            file.write(text + "  connections-need-token: on\n")
+        self.agent.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: self.agent.request("/api/v1/connections?limit=0")[0] == 401, 20,
+                   "anybody may read the connections")
+        self.assertEqual(self.agent.request("/metrics")[0], 200)
+        self.assertIn("totals", json.loads(self.connections("-o", "json")))
+
     def test_status_says_that_the_module_is_active(self):
         module = self.module()
         self.assertIn(module["state"], ("active", "degraded"))
