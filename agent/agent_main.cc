@@ -19,7 +19,6 @@
 #include <thread>
 #include <utility>
 
-#include "absl/synchronization/mutex.h"
 #include "agent/core/bpf_info.h"
 #include "agent/core/config.h"
 #include "agent/core/memory.h"
@@ -351,11 +350,6 @@ int AgentMain(int argc, char** argv, const MakeModulesFunction& make_modules) {
   // Heaps of threads are not given back to each other: with one for all, what one has freed serves
   // the next.
   ::mallopt(M_ARENA_MAX, 1);
-  // Before the first thread. gRPC polls an idle connection every five seconds, which has a thread
-  // wake every second; the uploader looks before each call, and repeats one that fails.
-  ::setenv("GRPC_CLIENT_CHANNEL_BACKUP_POLL_INTERVAL_MS", "0", /*overwrite=*/0);
-  // Debian's Abseil looks for deadlocks at every lock that gRPC takes.
-  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   // The hidden role of every Firewatch binary that symbolizes: the sandboxed parser of ELF files.
   if (argc == 3 && std::string_view(argv[1]) == "--symbol-helper") {
     return symbolizer::RunSymbolHelper(std::atoi(argv[2]));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The only door to gRPC in the agent: its headers stay in ingest_client.cc.
+// The agent's calls to the server, over transport/grpc_client.h.
 #pragma once
 
 #include <memory>
