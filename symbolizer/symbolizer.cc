@@ -132,7 +132,8 @@ SymbolizerImpl::SymbolizerImpl(SymbolizerOptions options, std::unique_ptr<IndexC
                                base::MetricsRegistry& metrics)
     : options_(std::move(options)),
       cache_(std::move(cache)),
-      kernel_(options_.proc_root, *cache_, clock_, metrics),
+      kernel_(options_.proc_root, *cache_, clock_, metrics,
+              options_.proc_root == "/proc" ? BpfProgramReader::ForThisKernel() : nullptr),
       jit_(options_.proc_root, clock_, metrics),
       queue_({.helper_path = options_.helper_path,
               .max_cpu_seconds = options_.helper_max_seconds,

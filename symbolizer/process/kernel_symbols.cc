@@ -24,7 +24,9 @@ namespace firewatch::symbolizer {
 namespace {
 
 constexpr uint64_t kSecond = 1'000'000'000;
-constexpr uint64_t kFirstInterval = 10 * kSecond;
+constexpr uint64_t kModulesInterval = 10 * kSecond;
+constexpr uint64_t kProgramsInterval = kSecond;
+constexpr uint64_t kFirstInterval = 60 * kSecond;
 constexpr uint64_t kLongestInterval = 600 * kSecond;
 constexpr uint64_t kFirstKernelAddress = uint64_t{1} << 63;
 constexpr size_t kReadBytes = size_t{64} << 10;
@@ -105,27 +107,35 @@ absl::Status InChild(const std::function<absl::Status()>& work) {
 }  // namespace
 
 KernelSymbols::KernelSymbols(std::string proc_root, IndexCache& cache, const base::Clock& clock,
-                             base::MetricsRegistry& metrics)
+                             base::MetricsRegistry& metrics,
+                             std::unique_ptr<BpfProgramReader> programs)
     : proc_root_(std::move(proc_root)),
       cache_(cache),
       clock_(clock),
       reads_(metrics.AddCounter("firewatch_symbol_kallsyms_reads_total",
-                                "Times the kernel's symbol list was read.")) {}
+                                "Times the kernel's symbol list was read.")),
+      programs_(std::move(programs)) {}
 
 KernelSymbol KernelSymbols::Lookup(uint64_t address) {
   if (!tried_) Read();
   auto symbol = current_.index.SymbolAt(address);
-  if (!symbol && address >= kFirstKernelAddress && clock_.MonotonicNs() >= next_read_ns_) {
+  const bool of_module = symbol && symbol->group != 0;
+  const bool unknown = !symbol && address >= kFirstKernelAddress;
+  if (of_module || unknown) {
+    if (const BpfFunction* function = BpfFunctionAt(address)) {
+      return {.name = function->name, .module = "bpf", .found = true};
+    }
+  }
+  if ((of_module || unknown) && ModulesChanged()) {
+    Read();
+    symbol = current_.index.SymbolAt(address);
+  } else if (unknown && clock_.MonotonicNs() >= next_read_ns_) {
     Read();
     symbol = current_.index.SymbolAt(address);
     if (symbol) {
       interval_ns_ = kFirstInterval;
       next_read_ns_ = clock_.MonotonicNs() + interval_ns_;
     }
-  }
-  if (symbol && symbol->group != 0 && ModulesChanged()) {
-    Read();
-    symbol = current_.index.SymbolAt(address);
   }
   if (!symbol) return {};
   const NameTable& table = current_.index.names();
@@ -136,12 +146,21 @@ KernelSymbol KernelSymbols::Lookup(uint64_t address) {
 
 bool KernelSymbols::ModulesChanged() {
   if (clock_.MonotonicNs() < next_modules_look_ns_) return false;
-  next_modules_look_ns_ = clock_.MonotonicNs() + kFirstInterval;
+  next_modules_look_ns_ = clock_.MonotonicNs() + kModulesInterval;
   return base::Hash64(ReadAll(proc_root_ + "/modules")) != modules_hash_;
+}
+
+const BpfFunction* KernelSymbols::BpfFunctionAt(uint64_t address) {
+  if (programs_ != nullptr && clock_.MonotonicNs() >= next_programs_look_ns_) {
+    next_programs_look_ns_ = clock_.MonotonicNs() + kProgramsInterval;
+    for (BpfFunction& function : programs_->ReadNew()) functions_.Add(std::move(function));
+  }
+  return functions_.At(address);
 }
 
 void KernelSymbols::DropRetired() {
   retired_.clear();
+  functions_.DropRetired();
   if (names_.bytes() > kMaxNamesBytes) names_.Clear();
 }
 
@@ -164,7 +183,7 @@ absl::Status KernelSymbols::BuildIndex() {
   // Before the symbols: what changes in between is then seen as a change.
   const std::string modules = ReadAll(proc_root_ + "/modules");
   modules_hash_ = base::Hash64(modules);
-  next_modules_look_ns_ = clock_.MonotonicNs() + kFirstInterval;
+  next_modules_look_ns_ = clock_.MonotonicNs() + kModulesInterval;
   ASSIGN_OR_RETURN(const base::UniqueFd scratch, cache_.NewScratch());
   RETURN_IF_ERROR(InChild([&] { return WriteIndex(modules, scratch.get()); }));
   const std::string key = "kernel-" + FirstLine(proc_root_ + "/sys/kernel/random/boot_id");

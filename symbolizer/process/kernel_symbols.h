@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -14,6 +15,7 @@
 #include "base/metrics.h"
 #include "symbolizer/index/index_cache.h"
 #include "symbolizer/index/name_cache.h"
+#include "symbolizer/process/bpf_programs.h"
 #include "symbolizer/symbolizer.h"
 
 namespace firewatch::symbolizer {
@@ -21,15 +23,17 @@ namespace firewatch::symbolizer {
 // One home thread. `cache`, `clock` and `metrics` must outlive it.
 class KernelSymbols {
  public:
+  // `programs` may be nullptr: then kallsyms alone knows BPF programs.
   KernelSymbols(std::string proc_root, IndexCache& cache, const base::Clock& clock,
-                base::MetricsRegistry& metrics);
+                base::MetricsRegistry& metrics, std::unique_ptr<BpfProgramReader> programs);
 
-  // Reads the list at the first call (about 0.1 s), and again when a kernel address is not known:
-  // modules and BPF programs come and go. Not before 10 s have passed, and twice as long after
-  // each reading that did not help, up to 10 min, so that one hopeless address costs nothing. The
-  // addresses of a module that went may be another one's now: when one is asked for, and the list
-  // of modules has changed, everything is read again; that list is looked at every 10 s at most.
-  // The views stay valid until DropRetired.
+  // Reads the list at the first call (about 0.1 s). BPF programs come and go: their own list is
+  // looked at for addresses of programs and for those that are not known, once a second at most.
+  // The addresses of a module that went may be another one's now: when one is asked for, or one
+  // that is not known, and the list of modules has changed, everything is read again; that list is
+  // looked at every 10 s at most. What is not known even then (trampolines) has everything read
+  // again when a minute has passed, and twice as long after each reading that did not help, up to
+  // 10 min, so that one hopeless address costs nothing. The views stay valid until DropRetired.
   KernelSymbol Lookup(uint64_t address);
 
   // "" or why there are no kernel names. Reads the list if that has not been tried.
@@ -45,6 +49,7 @@ class KernelSymbols {
   absl::Status WriteIndex(const std::string& modules, int fd) const;
   // True when modules came or went since the symbols were read.
   bool ModulesChanged();
+  const BpfFunction* BpfFunctionAt(uint64_t address);
 
   const std::string proc_root_;
   IndexCache& cache_;
@@ -65,6 +70,10 @@ class KernelSymbols {
   uint64_t interval_ns_ = 0;
   uint64_t modules_hash_ = 0;
   uint64_t next_modules_look_ns_ = 0;
+
+  std::unique_ptr<BpfProgramReader> programs_;
+  BpfFunctions functions_;
+  uint64_t next_programs_look_ns_ = 0;
 };
 
 }  // namespace firewatch::symbolizer

@@ -6,7 +6,10 @@
 
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "base/clock.h"
 #include "base/metrics.h"
@@ -40,7 +43,13 @@ class KernelSymbolsTest : public testing::Test {
                           function + "\t[" + module + "]\n");
     Write("modules", module + " 16384 0 - Live 0xffffffffc0000000\n");
   }
-  KernelSymbols Make() { return KernelSymbols(proc_, *cache_, clock_, metrics_); }
+  KernelSymbols Make(std::unique_ptr<BpfProgramReader> programs = nullptr) {
+    return KernelSymbols(proc_, *cache_, clock_, metrics_, std::move(programs));
+  }
+  double Reads() {
+    return static_cast<double>(
+        metrics_.AddCounter("firewatch_symbol_kallsyms_reads_total", "").value());
+  }
 
   std::string proc_;
   std::unique_ptr<IndexCache> cache_;
@@ -73,6 +82,88 @@ TEST_F(KernelSymbolsTest, AModuleThatCameLaterIsFoundAndOneThatWentIsNot) {
   Write("modules", "");
   clock_.AdvanceNs(11 * kSecond);
   EXPECT_FALSE(symbols.Lookup(0xffffffffc0000010).found);
+}
+
+// Programs that are loaded while the test runs.
+class FakePrograms final : public BpfProgramReader {
+ public:
+  explicit FakePrograms(std::vector<BpfFunction>* fresh, int* looks)
+      : fresh_(fresh), looks_(looks) {}
+  std::vector<BpfFunction> ReadNew() override {
+    ++*looks_;
+    return std::exchange(*fresh_, {});
+  }
+
+ private:
+  std::vector<BpfFunction>* fresh_;
+  int* looks_;
+};
+
+TEST_F(KernelSymbolsTest, ProgramsAreNamedWithoutReadingEverythingAgain) {
+  Write("kallsyms",
+        "ffffffff81000000 T core\nffffffff81001000 T core_end\n"
+        "ffffffffc0000000 t bpf_prog_01_old\t[bpf]\n");
+  Write("modules", "");
+  std::vector<BpfFunction> fresh;
+  int looks = 0;
+  KernelSymbols symbols = Make(std::make_unique<FakePrograms>(&fresh, &looks));
+  EXPECT_EQ(symbols.Lookup(0xffffffff81000010).name, "core");
+  EXPECT_EQ(looks, 0) << "nobody asked for a program";
+  EXPECT_EQ(symbols.Lookup(0xffffffffc0000010).name, "bpf_prog_01_old") << "kallsyms knows it";
+  EXPECT_FALSE(symbols.Lookup(0xffffffffc1000010).found);
+  // One that came, and one in the place of another.
+  fresh = {{0xffffffffc1000000, 0xffffffffc1000100, "bpf_prog_02_new"},
+           {0xffffffffc0000000, 0xffffffffc0000100, "bpf_prog_03_other"}};
+  EXPECT_FALSE(symbols.Lookup(0xffffffffc1000010).found) << "looked at a moment ago";
+  clock_.AdvanceNs(2 * kSecond);
+  const KernelSymbol found = symbols.Lookup(0xffffffffc1000010);
+  EXPECT_EQ(found.name, "bpf_prog_02_new");
+  EXPECT_EQ(found.module, "bpf");
+  EXPECT_EQ(symbols.Lookup(0xffffffffc0000010).name, "bpf_prog_03_other");
+  fresh = {{0xffffffffc1000000, 0xffffffffc1000080, "bpf_prog_04_newer"}};
+  clock_.AdvanceNs(2 * kSecond);
+  EXPECT_EQ(symbols.Lookup(0xffffffffc1000010).name, "bpf_prog_04_newer");
+  EXPECT_EQ(found.name, "bpf_prog_02_new") << "valid until DropRetired";
+  symbols.DropRetired();
+  EXPECT_FALSE(symbols.Lookup(0xffffffffc1000090).found) << "behind its end";
+  EXPECT_EQ(Reads(), 1);
+}
+
+TEST_F(KernelSymbolsTest, AHopelessAddressIsReadForLessAndLessOften) {
+  Write("kallsyms", "ffffffff81000000 T core\nffffffff81001000 T core_end\n");
+  Write("modules", "");
+  KernelSymbols symbols = Make();
+  for (int second = 0; second < 3'600; ++second) {
+    EXPECT_FALSE(symbols.Lookup(0xffffffffc0000010).found);
+    clock_.AdvanceNs(kSecond);
+  }
+  // At 0, 1, 3, 7 and 15 minutes, then every 10 minutes.
+  EXPECT_EQ(Reads(), 9);
+}
+
+TEST(BpfProgramReaderTest, ThisKernelsProgramsAreThoseOfKallsyms) {
+  const auto reader = BpfProgramReader::ForThisKernel();
+  const std::vector<BpfFunction> functions = reader->ReadNew();
+  if (functions.empty()) GTEST_SKIP() << "no compiled program, or no right to see one";
+  EXPECT_TRUE(reader->ReadNew().size() <= functions.size());
+  std::map<uint64_t, std::string> listed;
+  std::ifstream kallsyms("/proc/kallsyms");
+  for (std::string line; std::getline(kallsyms, line);) {
+    if (line.find("[bpf]") == std::string::npos) continue;
+    const size_t name = line.find(' ', 17) + 1;
+    listed[std::stoull(line.substr(0, 16), nullptr, 16)] =
+        line.substr(name, line.find('\t') - name);
+  }
+  if (listed.empty()) GTEST_SKIP() << "kallsyms lists no programs (net.core.bpf_jit_kallsyms)";
+  size_t same = 0;
+  for (const BpfFunction& function : functions) {
+    const auto found = listed.find(function.start);
+    if (found == listed.end()) continue;  // loaded or unloaded between the two looks
+    EXPECT_EQ(found->second, function.name);
+    ++same;
+  }
+  // Others load and unload meanwhile; most stay.
+  EXPECT_GE(same * 2, functions.size());
 }
 
 TEST_F(KernelSymbolsTest, ATableOfZerosIsAMissingRight) {

@@ -293,11 +293,19 @@ class Agent(HttpProgram):
 # ---- what /proc says -----------------------------------------------------------------------------
 
 def children_of(pid):
+    """Of all its threads: the kernel lists a child with the thread that forked it."""
+    found = []
     try:
-        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
-            return [int(child) for child in file.read().split()]
+        threads = os.listdir(f"/proc/{pid}/task")
     except FileNotFoundError:
-        return []
+        return found
+    for thread in threads:
+        try:
+            with open(f"/proc/{pid}/task/{thread}/children", encoding="ascii") as file:
+                found += [int(child) for child in file.read().split()]
+        except FileNotFoundError:
+            pass  # it ended
+    return found
 
 
 def cpu_seconds(pid):
