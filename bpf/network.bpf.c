@@ -74,6 +74,7 @@ struct allowance {
   fw_u64 since_ns;
   fw_u32 used;
   fw_u32 padding;
+  fw_u64 asked; /* never reset */
 };
 
 /* Key 0: records of this CPU in the current tenth of a second. */
@@ -92,6 +93,7 @@ static __always_inline bool may_send(void) {
   fw_u32 zero = 0;
   struct allowance* allowance = bpf_map_lookup_elem(&allowances, &zero);
   if (!allowance) return false;
+  allowance->asked++;
   const fw_u64 now_ns = bpf_ktime_get_ns();
   if (now_ns - allowance->since_ns > ALLOWANCE_NS) {
     allowance->since_ns = now_ns;

@@ -66,6 +66,9 @@ struct ModuleUsage {
   // Run time of its BPF programs as the kernel counts it (bpf_prog_info.run_time_ns). It grows only
   // while the kernel keeps statistics; the host switches them on for a second now and then.
   uint64_t bpf_run_ns = 0;
+  // What that time grows with (samples, connections, packets), in all; 0: not known. When it comes
+  // much faster or slower than while the kernel counted, the host has it count again at once.
+  uint64_t kernel_events = 0;
   // Now, not since the start: what the kernel charges for its maps, and its heap as far as the
   // module knows it.
   uint64_t map_bytes = 0;

@@ -18,6 +18,10 @@ namespace {
 
 // Running this long without a failure, the next failure is a first one.
 constexpr uint64_t kForgivenNs = 300'000'000'000;
+// Events per second (ModuleUsage::kernel_events) below which no change is worth counting anew, and
+// what is another rate.
+constexpr double kManyEvents = 1000;
+constexpr double kOtherRate = 2;
 
 // What will be the same at the next try.
 bool IsFinal(const absl::Status& status) {
@@ -108,6 +112,8 @@ struct ModuleHost::Slot {
   double kernel_ns = 0;         // so far, by that rate
   bool counting = false;        // since a tick in this run
   uint64_t counted_run_ns = 0;  // bpf_run_ns at that tick
+  double event_rate = 0;        // kernel_events per second, since the tick before
+  double counted_event_rate = 0;
 
   // The part that other threads see.
   mutable base::Mutex mutex;
@@ -453,6 +459,7 @@ void ModuleHost::Tick() {
       StartSlot(*slot);
     }
   }
+  ReadUsage(now_ns);
   CountBpfTime(now_ns);
   Measure(now_ns);
   MeasureAgent(now_ns);
@@ -462,10 +469,30 @@ void ModuleHost::Tick() {
 }
 
 bool ModuleHost::calm() const {
-  if (bpf_stats_.valid() || governor_.total() > governor_.budget() / 2) return false;
+  const bool must_count =
+      bpf_stats_next_ns_ == 0 && options_.enable_bpf_stats && !bpf_stats_refused_;
+  if (bpf_stats_.valid() || must_count || governor_.total() > governor_.budget() / 2) return false;
   return std::all_of(slots_.begin(), slots_.end(), [](const auto& slot) {
     return !slot->enabled || (slot->started && slot->detail == 0);
   });
+}
+
+void ModuleHost::ReadUsage(uint64_t now_ns) {
+  for (const auto& slot : slots_) {
+    if (!slot->started) continue;
+    const ModuleUsage usage = slot->module->Usage();
+    const uint64_t fresh =
+        usage.kernel_events - std::min(usage.kernel_events, slot->usage.kernel_events);
+    slot->event_rate = now_ns > last_tick_ns_ ? 1e9 * static_cast<double>(fresh) /
+                                                    static_cast<double>(now_ns - last_tick_ns_)
+                                              : 0;
+    slot->usage = usage;
+    if (bpf_stats_.valid()) continue;  // it is being counted
+    // What was counted is no longer true.
+    const double less = std::min(slot->event_rate, slot->counted_event_rate);
+    const double more = std::max(slot->event_rate, slot->counted_event_rate);
+    if (more > kManyEvents && more > kOtherRate * less) bpf_stats_next_ns_ = 0;
+  }
 }
 
 // From one tick to the next the kernel counts; in between the last rate is taken to hold.
@@ -477,9 +504,10 @@ void ModuleHost::CountBpfTime(uint64_t now_ns) {
       if (!slot->started || counted <= 0) continue;
       // A module that has been started meanwhile waits for the next time.
       if (!std::exchange(slot->counting, false)) continue;
-      const uint64_t run_ns = slot->module->Usage().bpf_run_ns;
+      const uint64_t run_ns = slot->usage.bpf_run_ns;
       slot->kernel_rate =
           static_cast<double>(run_ns - std::min(run_ns, slot->counted_run_ns)) / counted;
+      slot->counted_event_rate = slot->event_rate;
     }
     bpf_stats_.Reset();
     return;
@@ -487,7 +515,7 @@ void ModuleHost::CountBpfTime(uint64_t now_ns) {
   if (now_ns < bpf_stats_next_ns_) return;
   for (const auto& slot : slots_) {
     if (!slot->started) continue;
-    slot->counted_run_ns = slot->module->Usage().bpf_run_ns;
+    slot->counted_run_ns = slot->usage.bpf_run_ns;
     slot->counting = true;
   }
   auto stats = options_.enable_bpf_stats();
@@ -505,7 +533,6 @@ void ModuleHost::Measure(uint64_t now_ns) {
   if (options_.heap_bytes) governor_.SetCommonMemory(options_.heap_bytes());
   for (const auto& slot : slots_) {
     if (!slot->started) continue;
-    slot->usage = slot->module->Usage();
     slot->map_bytes = slot->usage.map_bytes;
     slot->kernel_ns += slot->kernel_rate * static_cast<double>(now_ns - last_tick_ns_);
     const uint64_t threads_ns = slot->threads.CpuNs();

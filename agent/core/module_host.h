@@ -117,6 +117,7 @@ class ModuleHost {
   void StartSlot(Slot& slot);
   void StopSlot(Slot& slot);
   void Fail(Slot& slot, const absl::Status& status);
+  void ReadUsage(uint64_t now_ns);
   void CountBpfTime(uint64_t now_ns);
   void Measure(uint64_t now_ns);
   void MeasureAgent(uint64_t now_ns);

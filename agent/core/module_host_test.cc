@@ -303,6 +303,35 @@ TEST_F(ModuleHostTest, TimeInBpfIsCountedNowAndThenAndTakenToHold) {
   EXPECT_NEAR(ViewOf("b").governor.cpu, 0.02, 0.001);
 }
 
+// A storm begins between two countings, and ends.
+TEST_F(ModuleHostTest, TimeInBpfIsCountedAnewWhenItsEventsComeFaster) {
+  int asked = 0;
+  Make({.enable_bpf_stats = [&asked]() -> absl::StatusOr<base::UniqueFd> {
+    ++asked;
+    return base::UniqueFd(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+  }});
+  ModuleSettings settings = Settings();
+  settings.budget = 0.5;
+  ASSERT_TRUE(host_->Start(settings).ok());
+  const auto tick = [this](uint64_t events) {
+    b_.usage.kernel_events += events;
+    b_.usage.bpf_run_ns += events * 1'000;
+    TickFor(2);
+  };
+  for (int i = 0; i < 6; ++i) tick(200);
+  const int before = asked;
+  EXPECT_LT(ViewOf("b").governor.cpu, 0.001);
+  tick(80'000);
+  EXPECT_EQ(asked, before + 1) << "at the first tick that sees it";
+  for (int i = 0; i < 11; ++i) tick(80'000);
+  EXPECT_EQ(asked, before + 1) << "once";
+  EXPECT_NEAR(ViewOf("b").governor.cpu, 0.04, 0.005);
+  tick(200);
+  EXPECT_EQ(asked, before + 2) << "it is over";
+  for (int i = 0; i < 12; ++i) tick(200);
+  EXPECT_LT(ViewOf("b").governor.cpu, 0.001);
+}
+
 // 3 % of one CPU, and 2 % in a thread of a module: the rest of the process is the agent's own.
 TEST_F(ModuleHostTest, WhatNoModuleHasUsedIsTheAgentsOwn) {
   uint64_t process_ns = 7 * kSecondNs;  // from before the first look

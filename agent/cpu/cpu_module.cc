@@ -253,6 +253,7 @@ ModuleUsage CpuModule::Usage() const {
     usage = {.building_cpu_ns = costs.building_ns,
              .building_in_threads_ns = costs.building_in_thread_ns,
              .bpf_run_ns = BpfRunNs(program_fds_),
+             .kernel_events = profiler_->collector().samples_total(),
              .map_bytes = costs.map_bytes};
   }
   usage.building_cpu_ns += ended_.building_cpu_ns;

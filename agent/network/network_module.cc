@@ -183,6 +183,7 @@ ModuleUsage NetworkModule::Usage() const {
   ModuleUsage usage{.bpf_run_ns = bpf_run_ns_before_};
   if (monitor_ == nullptr) return usage;
   usage.bpf_run_ns += monitor_->bpf_run_ns();
+  usage.kernel_events = monitor_->kernel_events();
   usage.map_bytes = monitor_->map_bytes();
   usage.heap_bytes = monitor_->heap_bytes();
   return usage;

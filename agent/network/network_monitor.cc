@@ -275,6 +275,11 @@ uint64_t NetworkMonitor::bpf_run_ns() const {
   return total;
 }
 
+uint64_t NetworkMonitor::kernel_events() const {
+  base::MutexLock lock(mutex_);
+  return probe_->Events();
+}
+
 std::vector<BpfProgramStats> NetworkMonitor::ProgramStats() const {
   base::MutexLock lock(mutex_);
   return probe_->ProgramStats();

@@ -72,6 +72,8 @@ class NetworkMonitor {
   uint64_t map_bytes() const ABSL_LOCKS_EXCLUDED(mutex_);
   uint64_t heap_bytes() const ABSL_LOCKS_EXCLUDED(mutex_);
   uint64_t bpf_run_ns() const ABSL_LOCKS_EXCLUDED(mutex_);
+  // Beginnings and ends of connections, and retransmits, as they happened.
+  uint64_t kernel_events() const ABSL_LOCKS_EXCLUDED(mutex_);
   std::vector<BpfProgramStats> ProgramStats() const ABSL_LOCKS_EXCLUDED(mutex_);
   // The last report's error; OK when it worked.
   absl::Status health() const ABSL_LOCKS_EXCLUDED(mutex_);

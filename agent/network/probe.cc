@@ -460,6 +460,20 @@ RttHistogram Probe::Rtt() const {
   return total;
 }
 
+uint64_t Probe::Events() const {
+  struct Allowance {  // struct allowance of bpf/network.bpf.c
+    uint64_t since_ns;
+    uint32_t used;
+    uint32_t padding;
+    uint64_t asked;
+  };
+  uint64_t total = 0;
+  for (const auto& part : ReadPerCpu<Allowance>(impl_->skeleton->maps.allowances, 0)) {
+    total += part.asked;
+  }
+  return total;
+}
+
 std::optional<uint64_t> Probe::RetransmitCalls() const {
   if (!impl_->kprobe) return std::nullopt;
   return std::atomic_ref<uint64_t>(impl_->skeleton->bss->retransmit_calls).load();

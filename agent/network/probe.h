@@ -75,6 +75,8 @@ class Probe {
   std::array<uint64_t, FW_NET_LOSS_COUNT> Losses() const;
   std::array<fw_net_edge_counts, FW_NET_ROLES> Overflow() const;  // by role
   RttHistogram Rtt() const;
+  // Beginnings and ends of connections, and retransmits: in all.
+  uint64_t Events() const;
   // Nothing where no kprobe counts them.
   std::optional<uint64_t> RetransmitCalls() const;
 
