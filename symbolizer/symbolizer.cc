@@ -61,10 +61,14 @@ class SymbolizerImpl final : public Symbolizer {
                   absl::FunctionRef<std::optional<JitMarker>()> find_marker) override;
   NameReason LookupJit(uint64_t incarnation, uint64_t address,
                        std::vector<SymbolFrame>* frames) override;
+  void RequestKernel() override { kernel_.Request(); }
+  void WaitForKernel() override;
   KernelSymbol LookupKernel(uint64_t address) override;
   std::string_view KernelReason() override { return kernel_.Reason(); }
   std::vector<FileId> ForgetUnused(const FileSet& kept) override;
-  uint64_t HelperCpuNs() const override { return queue_.cpu_ns() + lines_.cpu_ns(); }
+  uint64_t HelperCpuNs() const override {
+    return queue_.cpu_ns() + lines_.cpu_ns() + kernel_.child_cpu_ns();
+  }
   uint64_t MappedBytes() const override { return slots_.mapped_bytes() + kernel_.mapped_bytes(); }
 
  private:
@@ -296,9 +300,12 @@ size_t SymbolizerImpl::Poll(int timeout_ms) {
     for (HelperResult& result : results) OnResult(std::move(result));
     if (results.empty() || queue_.outstanding() == 0) break;
   }
+  const uint64_t now = clock_.MonotonicNs();
+  const bool kernel_pending =
+      kernel_.IsPending(now < deadline ? static_cast<int>((deadline - now) / 1'000'000) : 0);
   PollLines(0);
   UpdateGauges();
-  return queue_.outstanding();
+  return queue_.outstanding() + (kernel_pending ? 1 : 0);
 }
 
 void SymbolizerImpl::OnResult(HelperResult result) {
@@ -603,6 +610,11 @@ NameReason SymbolizerImpl::LookupJit(uint64_t incarnation, uint64_t address,
                      .file = jit_symbol_.file,
                      .line = jit_symbol_.line});
   return NameReason::kNone;
+}
+
+void SymbolizerImpl::WaitForKernel() {
+  while (kernel_.IsPending(1'000)) {
+  }
 }
 
 KernelSymbol SymbolizerImpl::LookupKernel(uint64_t address) {

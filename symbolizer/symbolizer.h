@@ -116,6 +116,7 @@ struct KernelSymbol {
   std::string_view name;
   std::string_view module;  // "" for the kernel proper, "bpf" for BPF programs
   bool found = false;
+  bool pending = false;  // the list is being read: ask again after Poll
 };
 
 // Frames of samples were in a file: where it can be found now.
@@ -217,8 +218,12 @@ class Symbolizer {
   virtual NameReason LookupJit(uint64_t incarnation, uint64_t address,
                                std::vector<SymbolFrame>* frames) = 0;
 
-  // Kernel text, modules and BPF programs from kallsyms, read at the first call and again when an
-  // address falls outside what is known (at most every 10 s).
+  // Asks for the kernel's symbols, once; cheap. Poll counts them while they are outstanding.
+  virtual void RequestKernel() {}
+  // Waits until they have been read: a minute at most.
+  virtual void WaitForKernel() {}
+  // Kernel text and modules from kallsyms, BPF programs from their own list; read again when
+  // something has changed or an address is not known. Never waits.
   virtual KernelSymbol LookupKernel(uint64_t address) = 0;
   // "" when kernel names can be had, else the reason (kptr_restrict, no permission).
   virtual std::string_view KernelReason() = 0;

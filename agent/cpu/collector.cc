@@ -9,9 +9,9 @@
 namespace firewatch::agent {
 namespace {
 
-// Exited processes are kept this long for samples that are still in a ring: ring buffers are
-// drained at least every second (bpf/output.h), so two seconds of event time cover them.
-constexpr uint64_t kExitedGraceNs = 2'000'000'000;
+// Exited processes are kept this long for samples that are still in a ring: at 19 Hz the ring is
+// drained every two seconds (bpf/output.h), and on a busy machine late.
+constexpr uint64_t kExitedGraceNs = 6'000'000'000;
 
 // Each round follows the stacks that wait into one more file, at the least.
 constexpr int kTableRounds = 32;
@@ -59,6 +59,7 @@ const Process& Collector::OnSample(const SampleRecord& sample) {
   const Process& process = table_.ForSample(sample.pid, sample.time_ns, sample.comm,
                                             sample.cgroup_id, sample.kernel_thread);
   samples_->Add();
+  symbolizer_.RequestKernel();
   const auto add = [this](const SampleRecord& walked, const Process& of, size_t window) {
     AddToWindow(walked, of, window);
   };

@@ -326,6 +326,7 @@ void Profiler::RunFinalWindow() {
   if (collector_.has_closed()) collector_.FinishClosed(true, kFinalNamesMs);
   opened_.source->Stop([this](const SampleRecord& sample) { DeliverSample(sample); });
   collector_.CloseWindow(window_start_, clock_.Now());
+  symbolizer_.WaitForKernel();
   if (options_.final_lines_ms > 0) collector_.WaitForLines(kFinalNamesMs, options_.final_lines_ms);
   collector_.FinishClosed(true, kFinalNamesMs);
 }
@@ -382,6 +383,7 @@ absl::StatusOr<uint64_t> RunReplay(const std::string& path, uint64_t window_ms,
   uint64_t last_ns = 0;
   const auto close = [&](uint64_t end_ns) {
     collector.CloseWindow(wall(start_ns), wall(end_ns));
+    symbolizer.WaitForKernel();
     collector.FinishClosed(true, kFinalNamesMs);
     start_ns = end_ns;
   };

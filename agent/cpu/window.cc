@@ -141,8 +141,9 @@ struct Window::GroupBuilder {
     if (symbol.found) {
       location.lines.push_back({.function = builder.AddFunction(symbol.name, symbol.name, "")});
     } else {
-      met->no_name = symbolizer.KernelReason().empty() ? symbolizer::NameReason::kNoSymbols
-                                                       : symbolizer::NameReason::kKernelHidden;
+      met->no_name = symbol.pending                      ? symbolizer::NameReason::kPending
+                     : symbolizer.KernelReason().empty() ? symbolizer::NameReason::kNoSymbols
+                                                         : symbolizer::NameReason::kKernelHidden;
     }
     met->id = builder.AddLocation(location);
   }

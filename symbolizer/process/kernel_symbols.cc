@@ -2,13 +2,9 @@
 #include "symbolizer/process/kernel_symbols.h"
 
 #include <fcntl.h>
-#include <poll.h>
-#include <signal.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <functional>
 #include <memory>
@@ -31,8 +27,6 @@ constexpr uint64_t kLongestInterval = 600 * kSecond;
 constexpr uint64_t kFirstKernelAddress = uint64_t{1} << 63;
 constexpr size_t kReadBytes = size_t{64} << 10;
 constexpr uint64_t kHiddenAfterLines = 256;
-// It takes some 0.2 s of CPU, under sanitizers 2.
-constexpr int kChildTimeoutMs = 60'000;
 // Some 10,000 names; a busy machine shows a few thousand of the kernel's.
 constexpr size_t kMaxNamesBytes = size_t{2} << 20;
 
@@ -68,42 +62,6 @@ std::string FirstLine(const std::string& path) {
   return text;
 }
 
-// Runs `work` in a child, which has a copy of this process' memory: what it allocates is gone with
-// it. Of the other threads' locks only malloc's is free there (pthread_atfork of glibc): `work` may
-// allocate and make system calls, but not log. Its error comes back as text, with its code.
-absl::Status InChild(const std::function<absl::Status()>& work) {
-  std::array<int, 2> ends{};
-  if (::pipe2(ends.data(), O_CLOEXEC) != 0) return base::ErrnoStatus(errno, "pipe");
-  const base::UniqueFd read_end(ends[0]);
-  base::UniqueFd write_end(ends[1]);
-  const pid_t child = ::fork();
-  if (child < 0) return base::ErrnoStatus(errno, "fork");
-  if (child == 0) {
-    const absl::Status status = work();
-    const std::string_view text = base::Message(status);
-    // Below PIPE_BUF: written in one piece, without waiting.
-    const ssize_t ignored =
-        ::write(write_end.get(), text.data(), std::min<size_t>(text.size(), 512));
-    ::_exit(ignored < 0 ? static_cast<int>(absl::StatusCode::kInternal)
-                        : static_cast<int>(status.code()));
-  }
-  write_end.Reset();
-  std::string text(512, '\0');
-  pollfd readable{.fd = read_end.get(), .events = POLLIN, .revents = 0};
-  while (::poll(&readable, 1, kChildTimeoutMs) < 0 && errno == EINTR) {
-  }
-  if (readable.revents == 0) ::kill(child, SIGKILL);
-  text.resize(
-      static_cast<size_t>(std::max<ssize_t>(0, ::read(read_end.get(), text.data(), text.size()))));
-  int ended = 0;
-  while (::waitpid(child, &ended, 0) < 0 && errno == EINTR) {
-  }
-  if (!WIFEXITED(ended)) return base::Internal("child that reads kernel symbols: killed");
-  return WEXITSTATUS(ended) == 0
-             ? absl::OkStatus()
-             : base::MakeStatus(static_cast<absl::StatusCode>(WEXITSTATUS(ended)), text);
-}
-
 }  // namespace
 
 KernelSymbols::KernelSymbols(std::string proc_root, IndexCache& cache, const base::Clock& clock,
@@ -116,26 +74,37 @@ KernelSymbols::KernelSymbols(std::string proc_root, IndexCache& cache, const bas
                                 "Times the kernel's symbol list was read.")),
       programs_(std::move(programs)) {}
 
+void KernelSymbols::Request() {
+  if (!tried_) Read(kFirstInterval);
+}
+
+bool KernelSymbols::IsPending(int timeout_ms) {
+  if (job_ == nullptr || !job_->IsDone(timeout_ms)) return job_ != nullptr;
+  child_cpu_ns_ += job_->cpu_ns();
+  absl::Status status = job_->result();
+  job_.reset();
+  if (status.ok()) status = Adopt();
+  scratch_.Reset();
+  reason_ = base::Message(status);
+  return false;
+}
+
 KernelSymbol KernelSymbols::Lookup(uint64_t address) {
-  if (!tried_) Read();
-  auto symbol = current_.index.SymbolAt(address);
+  Request();
+  const auto symbol = current_.index.SymbolAt(address);
   const bool of_module = symbol && symbol->group != 0;
   const bool unknown = !symbol && address >= kFirstKernelAddress;
   if (of_module || unknown) {
     if (const BpfFunction* function = BpfFunctionAt(address)) {
       return {.name = function->name, .module = "bpf", .found = true};
     }
-  }
-  if ((of_module || unknown) && ModulesChanged()) {
-    Read();
-    symbol = current_.index.SymbolAt(address);
-  } else if (unknown && clock_.MonotonicNs() >= next_read_ns_) {
-    Read();
-    symbol = current_.index.SymbolAt(address);
-    if (symbol) {
-      interval_ns_ = kFirstInterval;
-      next_read_ns_ = clock_.MonotonicNs() + interval_ns_;
+    if (job_ == nullptr && ModulesChanged()) {
+      Read(kFirstInterval);
+    } else if (job_ == nullptr && unknown && clock_.MonotonicNs() >= next_read_ns_) {
+      Read(std::min(interval_ns_ * 2, kLongestInterval));
     }
+    // What a module's name was may be another one's address now.
+    if (job_ != nullptr) return {.pending = true};
   }
   if (!symbol) return {};
   const NameTable& table = current_.index.names();
@@ -164,30 +133,31 @@ void KernelSymbols::DropRetired() {
   if (names_.bytes() > kMaxNamesBytes) names_.Clear();
 }
 
-std::string_view KernelSymbols::Reason() {
-  if (!tried_) Read();
-  return reason_;
-}
-
-void KernelSymbols::Read() {
-  interval_ns_ = tried_ ? std::min(interval_ns_ * 2, kLongestInterval) : kFirstInterval;
+void KernelSymbols::Read(uint64_t next_interval_ns) {
+  interval_ns_ = next_interval_ns;
   tried_ = true;
   next_read_ns_ = clock_.MonotonicNs() + interval_ns_;
   reads_.Add();
-  const absl::Status status = BuildIndex();
+  const absl::Status status = StartJob();
   reason_ = base::Message(status);
 }
 
-// To sort the list takes some 15 MB, once: not of this process, whose memory is bounded.
-absl::Status KernelSymbols::BuildIndex() {
+// To sort the list takes some 15 MB, once: not of this process, whose memory is bounded. And 0.2 s
+// of CPU, which may be seconds on a busy machine: not of this thread, which samples wait for.
+absl::Status KernelSymbols::StartJob() {
   // Before the symbols: what changes in between is then seen as a change.
   const std::string modules = ReadAll(proc_root_ + "/modules");
   modules_hash_ = base::Hash64(modules);
   next_modules_look_ns_ = clock_.MonotonicNs() + kModulesInterval;
-  ASSIGN_OR_RETURN(const base::UniqueFd scratch, cache_.NewScratch());
-  RETURN_IF_ERROR(InChild([&] { return WriteIndex(modules, scratch.get()); }));
+  ASSIGN_OR_RETURN(scratch_, cache_.NewScratch());
+  ASSIGN_OR_RETURN(job_,
+                   ChildJob::Start([&] { return WriteIndex(modules, scratch_.get()); }, clock_));
+  return absl::OkStatus();
+}
+
+absl::Status KernelSymbols::Adopt() {
   const std::string key = "kernel-" + FirstLine(proc_root_ + "/sys/kernel/random/boot_id");
-  ASSIGN_OR_RETURN(MappedIndex index, cache_.Adopt(key, BuildId(), scratch.get()));
+  ASSIGN_OR_RETURN(MappedIndex index, cache_.Adopt(key, BuildId(), scratch_.get()));
   retired_.push_back({.index = std::exchange(current_, std::move(index)),
                       .names = std::exchange(names_, NameCache())});
   return absl::OkStatus();

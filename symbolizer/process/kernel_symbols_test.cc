@@ -57,13 +57,36 @@ class KernelSymbolsTest : public testing::Test {
   base::MetricsRegistry metrics_;
 };
 
+void Wait(KernelSymbols& symbols) {
+  symbols.Request();
+  ASSERT_FALSE(symbols.IsPending(60'000));
+}
+
+TEST_F(KernelSymbolsTest, NamesArePendingWhileTheListIsRead) {
+  Load("first", "first_read");
+  KernelSymbols symbols = Make();
+  const KernelSymbol early = symbols.Lookup(0xffffffff81000010);
+  EXPECT_FALSE(early.found);
+  EXPECT_TRUE(early.pending);
+  Wait(symbols);
+  const KernelSymbol found = symbols.Lookup(0xffffffff81000010);
+  EXPECT_EQ(found.name, "core");
+  EXPECT_FALSE(found.pending);
+  EXPECT_GT(symbols.child_cpu_ns(), 0u);
+  EXPECT_EQ(Reads(), 1);
+}
+
 TEST_F(KernelSymbolsTest, AnotherModuleAtTheSameAddressesIsNoticed) {
   Load("first", "first_read");
   KernelSymbols symbols = Make();
+  Wait(symbols);
   EXPECT_EQ(symbols.Lookup(0xffffffffc0000010).name, "first_read");
   EXPECT_EQ(symbols.Lookup(0xffffffffc0000010).module, "first");
   Load("second", "second_write");
   clock_.AdvanceNs(11 * kSecond);
+  EXPECT_TRUE(symbols.Lookup(0xffffffffc0000010).pending) << "no longer the first one's";
+  EXPECT_EQ(symbols.Lookup(0xffffffff81000010).name, "core") << "that has not changed";
+  Wait(symbols);
   EXPECT_EQ(symbols.Lookup(0xffffffffc0000010).name, "second_write");
   EXPECT_EQ(symbols.Lookup(0xffffffffc0000010).module, "second");
   EXPECT_EQ(symbols.Lookup(0xffffffff81000010).name, "core");
@@ -73,14 +96,19 @@ TEST_F(KernelSymbolsTest, AModuleThatCameLaterIsFoundAndOneThatWentIsNot) {
   Write("kallsyms", "ffffffff81000000 T core\nffffffff81001000 T core_end\n");
   Write("modules", "");
   KernelSymbols symbols = Make();
+  Wait(symbols);
   EXPECT_FALSE(symbols.Lookup(0xffffffffc0000010).found);
   Load("late", "late_read");
-  EXPECT_FALSE(symbols.Lookup(0xffffffffc0000010).found) << "the list was read a moment ago";
+  EXPECT_FALSE(symbols.Lookup(0xffffffffc0000010).pending) << "the list was read a moment ago";
   clock_.AdvanceNs(21 * kSecond);
+  EXPECT_TRUE(symbols.Lookup(0xffffffffc0000010).pending);
+  Wait(symbols);
   EXPECT_EQ(symbols.Lookup(0xffffffffc0000010).name, "late_read");
   Write("kallsyms", "ffffffff81000000 T core\nffffffff81001000 T core_end\n");
   Write("modules", "");
   clock_.AdvanceNs(11 * kSecond);
+  EXPECT_FALSE(symbols.Lookup(0xffffffffc0000010).found);
+  Wait(symbols);
   EXPECT_FALSE(symbols.Lookup(0xffffffffc0000010).found);
 }
 
@@ -107,6 +135,7 @@ TEST_F(KernelSymbolsTest, ProgramsAreNamedWithoutReadingEverythingAgain) {
   std::vector<BpfFunction> fresh;
   int looks = 0;
   KernelSymbols symbols = Make(std::make_unique<FakePrograms>(&fresh, &looks));
+  Wait(symbols);
   EXPECT_EQ(symbols.Lookup(0xffffffff81000010).name, "core");
   EXPECT_EQ(looks, 0) << "nobody asked for a program";
   EXPECT_EQ(symbols.Lookup(0xffffffffc0000010).name, "bpf_prog_01_old") << "kallsyms knows it";
@@ -133,8 +162,9 @@ TEST_F(KernelSymbolsTest, AHopelessAddressIsReadForLessAndLessOften) {
   Write("kallsyms", "ffffffff81000000 T core\nffffffff81001000 T core_end\n");
   Write("modules", "");
   KernelSymbols symbols = Make();
+  Wait(symbols);
   for (int second = 0; second < 3'600; ++second) {
-    EXPECT_FALSE(symbols.Lookup(0xffffffffc0000010).found);
+    if (symbols.Lookup(0xffffffffc0000010).pending) Wait(symbols);
     clock_.AdvanceNs(kSecond);
   }
   // At 0, 1, 3, 7 and 15 minutes, then every 10 minutes.
@@ -171,6 +201,7 @@ TEST_F(KernelSymbolsTest, ATableOfZerosIsAMissingRight) {
   for (int i = 0; i < 300; ++i) hidden += "0000000000000000 T function" + std::to_string(i) + "\n";
   Write("kallsyms", hidden);
   KernelSymbols symbols = Make();
+  Wait(symbols);
   EXPECT_FALSE(symbols.Lookup(0xffffffff81000010).found);
   EXPECT_NE(symbols.Reason().find("kptr_restrict is 2"), std::string_view::npos)
       << symbols.Reason();
