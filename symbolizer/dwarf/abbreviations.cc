@@ -462,7 +462,7 @@ void AbbreviationTable::TakeEntry(const Abbreviation& entry, ByteCursor& cursor,
 
 std::shared_ptr<const AbbreviationTable> AbbreviationCache::Get(uint64_t offset, UnitShape shape,
                                                                 bool keep) {
-  const std::lock_guard<std::mutex> lock(mutex_);
+  std::unique_lock<std::mutex> lock(mutex_);
   const auto uses = uses_.find(offset);
   const bool used_again = uses != uses_.end() && uses->second > 1;
   if (!keep && uses != uses_.end() && uses->second > 0) --uses->second;
@@ -479,8 +479,13 @@ std::shared_ptr<const AbbreviationTable> AbbreviationCache::Get(uint64_t offset,
     }
   }
   if (cost_ / kMaxCostPerByte > section_.size()) return nullptr;
+  // Others need not wait. Two may compile the same one.
+  lock.unlock();
+  uint64_t cost = 0;
   std::shared_ptr<const AbbreviationTable> table =
-      AbbreviationTable::Compile(section_, offset, shape, &cost_);
+      AbbreviationTable::Compile(section_, offset, shape, &cost);
+  lock.lock();
+  cost_ += cost;
   if (table == nullptr || !(keep || used_again)) return table;
   if (kept_bytes_ > kMaxKeptBytes) {
     kept_.clear();
