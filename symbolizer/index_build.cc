@@ -69,13 +69,19 @@ std::string WhyIncomplete(const ObjectFiles& files, const LineBuildStats& stats)
   return "";
 }
 
+unsigned ThreadsOf(const IndexBuildOptions& options) {
+  return static_cast<unsigned>(std::max(options.threads, 1));
+}
+
 // Into the file while they are made: the section is never in memory as a whole.
 absl::StatusOr<LineBuildStats> ReadLines(ObjectFiles& files, const IndexBuildOptions& options,
                                          IndexWriter& writer, int out_fd) {
   ASSIGN_OR_RETURN(const DwarfInput* input, files.Dwarf());
   try {
-    return BuildLines(*input, {.threads = options.threads}, writer.names(),
-                      writer.LinesInto(out_fd));
+    return BuildLines(
+        *input,
+        {.threads = options.threads, .names_done = [&] { writer.StartNames(ThreadsOf(options)); }},
+        writer.names(), writer.LinesInto(out_fd));
   } catch (const std::bad_alloc&) {
     return base::ResourceExhausted("lines need more memory than allowed");
   }
@@ -107,7 +113,7 @@ absl::StatusOr<IndexBuildReport> Build(ObjectFiles& files, const IndexBuildOptio
   } else if (no_lines != LinesState::kNotTried) {
     writer.SetNoLines(no_lines);
   }
-  const auto written = writer.Write(out_fd, static_cast<unsigned>(std::max(options.threads, 1)));
+  const auto written = writer.Write(out_fd, ThreadsOf(options));
   if (!written.ok()) return base::Internal("{}", base::Message(written.status()));
   report.symbols = written->symbols;
   report.index_bytes = written->file_bytes;

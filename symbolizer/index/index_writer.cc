@@ -151,6 +151,12 @@ void IndexWriter::SetLines(uint32_t version, std::span<const std::byte> section)
   lines_ = section;
 }
 
+void IndexWriter::StartNames(unsigned threads) {
+  if (threads < 2) return;
+  names_writer_.emplace(
+      names_, NameTableOptions{.threads = threads, .keep_suffixes = source_.keep_suffixes});
+}
+
 absl::StatusOr<IndexWriteReport> IndexWriter::Write(int fd, unsigned threads) {
   IndexHeader header{};
   std::memcpy(header.magic, kIndexMagic, sizeof(header.magic));
@@ -163,10 +169,12 @@ absl::StatusOr<IndexWriteReport> IndexWriter::Write(int fd, unsigned threads) {
   header.lines_state = static_cast<uint8_t>(lines_state_);
 
   const std::vector<IndexSegment> segments = Sorted(source_.segments);
-  ASSIGN_OR_RETURN(
-      const std::vector<std::byte> names,
-      WriteNames(names_, {.threads = threads, .keep_suffixes = source_.keep_suffixes}));
   const std::vector<std::byte> symbols = WriteSymbols(symbols_);
+  if (!names_writer_) {
+    names_writer_.emplace(
+        names_, NameTableOptions{.threads = threads, .keep_suffixes = source_.keep_suffixes});
+  }
+  ASSIGN_OR_RETURN(const std::vector<std::byte> names, names_writer_->Finish());
 
   std::vector<IndexSectionEntry> written;
   std::vector<Section> sections;

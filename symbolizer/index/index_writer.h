@@ -15,6 +15,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -71,9 +72,13 @@ class IndexWriter {
   // index says that lines were not tried.
   void SetNoLines(LinesState state) { lines_state_ = state; }
 
+  // Threads but one begin with the names section, beside what is left of the lines: names() must
+  // give out no more. With one thread nothing happens. Call at most once.
+  void StartNames(unsigned threads);
+
   // Writes from offset 0 of `fd` (seekable, empty but for lines), once. The caller publishes the
   // file by rename; until the header is written (last) it is not an index. `threads` demangle and
-  // compress.
+  // compress, unless StartNames has begun with that.
   absl::StatusOr<IndexWriteReport> Write(int fd, unsigned threads = 1);
 
  private:
@@ -81,6 +86,7 @@ class IndexWriter {
 
   IndexSource source_;
   NameTableBuilder names_;
+  std::optional<NameTableWriter> names_writer_;  // behind what it reads
   SymbolColumns symbols_;
   LinesState lines_state_ = LinesState::kNotTried;
   uint32_t lines_version_ = 0;

@@ -152,6 +152,7 @@ absl::StatusOr<LineBuildStats> BuildLines(const DwarfInput& input, const LineBui
   if (stats.units <= stats.units_bad && stats.functions == 0) {
     return base::DataLoss("none of {} units can be read", stats.units_bad);
   }
+  options.names_done();
   const uint64_t max_rows = std::min(options.max_rows, (uint64_t{4} << 20) + stats.dwarf_bytes);
   RETURN_IF_ERROR(writer.Finish(max_rows));
   stats.rows = writer.row_count();

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 
 #include "absl/status/statusor.h"
 #include "symbolizer/dwarf/input.h"
@@ -18,6 +19,9 @@ struct LineBuildOptions {
   // Rows as they are stored; more is ResourceExhausted. Also limited by the size of the input, of
   // which no true one has as many rows as bytes.
   uint64_t max_rows = 100'000'000;
+  // Called once, when all units are read and no more names will be asked for: what remains is the
+  // end of the section, by the calling thread alone.
+  std::function<void()> names_done = [] {};
 };
 
 struct LineBuildStats : dwarf::UnitCounts {

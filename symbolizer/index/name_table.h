@@ -4,8 +4,8 @@
 // kept in blocks that are compressed one by one with zstd: a name costs the decoding of one block
 // (some 30 us), and whoever shows names keeps them by id (name_cache.h).
 //
-// Three classes: NameTableBuilder gives ids out while an index is built, NameTable is a view on
-// the written section, NameReader decodes. Bytes: docs/formats.md, "Symbol index", names.
+// NameTableBuilder gives ids out while an index is built, NameTableWriter writes the section,
+// NameTable is a view on it, NameReader decodes. Bytes: docs/formats.md, "Symbol index", names.
 #pragma once
 
 #include <cstddef>
@@ -77,9 +77,28 @@ struct NameTableOptions {
   bool keep_suffixes = false;
 };
 
-// The bytes of the names section: the same for any number of threads. Demangles: helper only.
+// Writes the names section: the same bytes for any number of threads. Demangles: helper only.
 // The shown name of a linkage name is the demangled name without the compiler's suffixes
 // (name_parts.h); text with a '/' in it, a path, is never touched.
+//
+// All threads but one work from the constructor on, so that they need not stand still while that
+// one is busy elsewhere; it takes part in Finish, which is called once. The destructor waits for
+// them.
+class NameTableWriter {
+ public:
+  // `names` must outlive the writer, and no more of them be given out.
+  NameTableWriter(const NameTableBuilder& names, const NameTableOptions& options);
+  ~NameTableWriter();
+  NameTableWriter(const NameTableWriter&) = delete;
+  NameTableWriter& operator=(const NameTableWriter&) = delete;
+
+  absl::StatusOr<std::vector<std::byte>> Finish();
+
+ private:
+  class Work;
+  std::unique_ptr<Work> work_;
+};
+
 absl::StatusOr<std::vector<std::byte>> WriteNames(const NameTableBuilder& names,
                                                   const NameTableOptions& options);
 

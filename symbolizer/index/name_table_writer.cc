@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <mutex>
 #include <numeric>
 #include <thread>
 
@@ -25,6 +26,8 @@ constexpr int kCompressionLevel = 3;
 // Room for one linkage name of the largest size and the numbers.
 constexpr size_t kMaxDisplaysPerBlock =
     kMaxNamesBlockBytes - kNamesBlockLinkageBytes - kMaxNameBytes - 10 * kMaxNamesPerBlock;
+// Fewer are done before a thread has started.
+constexpr size_t kNamesPerThread = 512;
 
 struct Block {
   uint32_t first_place = 0;
@@ -157,25 +160,64 @@ absl::StatusOr<std::vector<std::byte>> Join(const std::vector<Block>& blocks,
 
 }  // namespace
 
+// What threads share. Whoever comes first puts the names in order; the others wait for that.
+class NameTableWriter::Work {
+ public:
+  Work(const NameTableBuilder& names, const NameTableOptions& options)
+      : names_(names), options_(options) {
+    const size_t worth = names_.size() / kNamesPerThread + 1;
+    for (size_t i = 1; i < std::min<size_t>(options_.threads, worth); ++i) {
+      helpers_.emplace_back([this] { TakePart(); });
+    }
+  }
+  ~Work() {
+    stop_ = true;
+    for (std::thread& helper : helpers_) helper.join();
+  }
+  Work(const Work&) = delete;
+  Work& operator=(const Work&) = delete;
+
+  absl::StatusOr<std::vector<std::byte>> Finish() {
+    TakePart();
+    for (std::thread& helper : helpers_) helper.join();
+    helpers_.clear();
+    if (failed_) return base::Internal("names could not be compressed");
+    return Join(blocks_, ids_);
+  }
+
+ private:
+  void TakePart() {
+    std::call_once(in_order_, [this] {
+      ids_ = InOrder(names_);
+      blocks_ = SplitIntoBlocks(names_, ids_);
+    });
+    BlockWriter writer(names_, ids_, options_);
+    for (size_t i = next_++; i < blocks_.size() && !stop_; i = next_++) {
+      if (!writer.Write(&blocks_[i])) failed_ = true;
+    }
+  }
+
+  const NameTableBuilder& names_;
+  const NameTableOptions options_;
+  std::once_flag in_order_;
+  std::vector<uint32_t> ids_;  // these two are written by in_order_ alone
+  std::vector<Block> blocks_;  // each by who took its number
+  std::atomic<size_t> next_ = 0;
+  std::atomic<bool> failed_ = false;
+  std::atomic<bool> stop_ = false;
+  std::vector<std::thread> helpers_;
+};
+
+NameTableWriter::NameTableWriter(const NameTableBuilder& names, const NameTableOptions& options)
+    : work_(std::make_unique<Work>(names, options)) {}
+
+NameTableWriter::~NameTableWriter() = default;
+
+absl::StatusOr<std::vector<std::byte>> NameTableWriter::Finish() { return work_->Finish(); }
+
 absl::StatusOr<std::vector<std::byte>> WriteNames(const NameTableBuilder& names,
                                                   const NameTableOptions& options) {
-  const std::vector<uint32_t> ids = InOrder(names);
-  std::vector<Block> blocks = SplitIntoBlocks(names, ids);
-  std::atomic<size_t> next = 0;
-  std::atomic<bool> failed = false;
-  const auto work = [&] {
-    BlockWriter writer(names, ids, options);
-    for (size_t i = next++; i < blocks.size(); i = next++) {
-      if (!writer.Write(&blocks[i])) failed = true;
-    }
-  };
-  std::vector<std::thread> helpers;
-  const auto wanted = std::min<size_t>(options.threads, blocks.size());
-  for (size_t i = 1; i < wanted; ++i) helpers.emplace_back(work);
-  work();
-  for (std::thread& helper : helpers) helper.join();
-  if (failed) return base::Internal("names could not be compressed");
-  return Join(blocks, ids);
+  return NameTableWriter(names, options).Finish();
 }
 
 }  // namespace firewatch::symbolizer
