@@ -78,10 +78,14 @@ absl::StatusOr<LineBuildStats> ReadLines(ObjectFiles& files, const IndexBuildOpt
                                          IndexWriter& writer, int out_fd) {
   ASSIGN_OR_RETURN(const DwarfInput* input, files.Dwarf());
   try {
-    return BuildLines(
-        *input,
-        {.threads = options.threads, .names_done = [&] { writer.StartNames(ThreadsOf(options)); }},
-        writer.names(), writer.LinesInto(out_fd));
+    return BuildLines(*input,
+                      {.threads = options.threads,
+                       .names_done =
+                           [&] {
+                             ::malloc_trim(0);  // what the readers had
+                             writer.StartNames(ThreadsOf(options));
+                           }},
+                      writer.names(), writer.LinesInto(out_fd));
   } catch (const std::bad_alloc&) {
     return base::ResourceExhausted("lines need more memory than allowed");
   }
@@ -125,6 +129,9 @@ absl::StatusOr<IndexBuildReport> Build(ObjectFiles& files, const IndexBuildOptio
 void ReturnLargeBlocks() {
   constexpr int kLargeBytes = 128 << 10;  // where glibc begins
   ::mallopt(M_MMAP_THRESHOLD, kLargeBytes);
+  // The heap itself shrinks after the last unit, not after each: the next one wants the same.
+  constexpr int kKeptBytes = 1 << 20;
+  ::mallopt(M_TRIM_THRESHOLD, kKeptBytes);
 }
 
 absl::StatusOr<IndexBuildReport> BuildIndex(ObjectFiles& files, const IndexBuildOptions& options,

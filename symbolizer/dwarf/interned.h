@@ -37,6 +37,7 @@ class Interned {
       if (items_[index] == item) return index;
       place = (place + 1) & mask;
     }
+    if (items_.size() == items_.capacity()) items_.reserve(places_.size() / 2);
     items_.push_back(item);
     places_[place] = static_cast<uint32_t>(items_.size());
     return static_cast<uint32_t>(items_.size() - 1);
@@ -44,12 +45,11 @@ class Interned {
   size_t size() const { return items_.size(); }
   const T& operator[](size_t index) const { return items_[index]; }
   std::span<const T> items() const { return items_; }
-  // Gives the records away; the table is empty afterwards.
-  std::vector<T> Take() {
+  // Gives the records away, in exchange for the memory of `taken`; the table is empty afterwards.
+  void TakeInto(std::vector<T>* taken) {
     StartOver(items_.size());
-    std::vector<T> taken = std::move(items_);
-    items_.clear();
-    return taken;
+    taken->clear();
+    items_.swap(*taken);
   }
 
  private:

@@ -26,7 +26,6 @@
 #include "symbolizer/index/index_format.h"
 #include "symbolizer/index/name_table.h"
 #include "symbolizer/index/section_sink.h"
-#include "symbolizer/index/symbols_writer.h"
 
 namespace firewatch::symbolizer {
 
@@ -87,7 +86,8 @@ class IndexWriter {
   IndexSource source_;
   NameTableBuilder names_;
   std::optional<NameTableWriter> names_writer_;  // behind what it reads
-  SymbolColumns symbols_;
+  size_t symbol_count_ = 0;
+  std::vector<std::byte> symbols_;  // the section
   LinesState lines_state_ = LinesState::kNotTried;
   uint32_t lines_version_ = 0;
   std::span<const std::byte> lines_;

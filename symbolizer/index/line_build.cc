@@ -55,9 +55,9 @@ class Build {
       const size_t index = next_to_read_++;
       lock.unlock();
       std::vector<UnitLines> pieces;
-      const auto take = [&](UnitLines piece) {
-        pieces.push_back(std::move(piece));
-        if (!AddEarly(index, &pieces)) pieces.back().ShrinkToFit();  // it will wait
+      const auto take = [&](UnitLines&& piece) {
+        // One that has to wait is copied: the copy has no room to spare.
+        if (!AddEarly(index, &pieces, piece)) pieces.push_back(piece);
       };
       reader.Read(file_, file_.unit_offsets()[index], filter_, take, &counts);
       lock.lock();
@@ -72,14 +72,15 @@ class Build {
   const UnitCounts& counts() const { return counts_; }
 
  private:
-  // The pieces of a unit that is next go into the table before it is read to its end.
-  // False when it is not next.
-  bool AddEarly(size_t unit, std::vector<UnitLines>* pieces) {
+  // A piece of the unit that is next, and those before it, go into the table before the unit is
+  // read to its end. False when it is not next.
+  bool AddEarly(size_t unit, std::vector<UnitLines>* before, UnitLines& piece) {
     std::unique_lock<std::mutex> lock(mutex_);
     if (adding_ || next_to_add_ != unit) return false;
     adding_ = true;
     lock.unlock();
-    absl::Status status = AddPieces(unit, pieces);
+    absl::Status status = AddPieces(unit, before);
+    if (status.ok()) status = writer_.Add(unit, std::move(piece));
     lock.lock();
     adding_ = false;
     if (status_.ok()) status_ = std::move(status);

@@ -10,7 +10,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <span>
 #include <string>
@@ -20,6 +19,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/statusor.h"
 #include "base/hash.h"
+#include "symbolizer/index/byte_store.h"
 #include "symbolizer/index/name_interner.h"
 
 namespace firewatch::symbolizer {
@@ -67,7 +67,7 @@ class NameTableBuilder final : public NameInterner {
 
   std::vector<std::string_view> names_;
   absl::flat_hash_set<uint32_t, Hash, Equal> ids_;
-  std::deque<std::string> copies_;
+  ByteStore copies_;
 };
 
 struct NameTableOptions {
