@@ -7,7 +7,6 @@
 #include <atomic>
 #include <cstring>
 #include <mutex>
-#include <numeric>
 #include <thread>
 
 #include "base/status.h"
@@ -35,12 +34,55 @@ struct Block {
   std::string packed;
 };
 
+// A name with eight of its bytes: most comparisons need no look at the name, which is somewhere in
+// a section of hundreds of megabytes.
+struct KeyedName {
+  uint64_t key;
+  uint32_t id;
+};
+
+// The bytes from `depth` on, the first one on top; zeros behind the end.
+uint64_t KeyAt(std::string_view name, size_t depth) {
+  char bytes[sizeof(uint64_t)] = {};
+  if (depth < name.size()) {
+    std::memcpy(bytes, name.data() + depth, std::min(sizeof(bytes), name.size() - depth));
+  }
+  uint64_t key;
+  std::memcpy(&key, bytes, sizeof(key));
+  return __builtin_bswap64(key);
+}
+
+// Sorts names that are equal up to `depth`. C++ names share beginnings of dozens of bytes, so those
+// with equal keys are sorted by the bytes behind.
+void SortFrom(const NameTableBuilder& names, std::span<KeyedName> keyed, size_t depth) {
+  constexpr size_t kFew = 8;
+  constexpr size_t kMaxDepth = 256;  // and how deep this recurses: an eighth of it
+  if (keyed.size() < kFew || depth >= kMaxDepth) {
+    std::sort(keyed.begin(), keyed.end(), [&](const KeyedName& a, const KeyedName& b) {
+      return names.NameOf(a.id) < names.NameOf(b.id);
+    });
+    return;
+  }
+  for (KeyedName& name : keyed) name.key = KeyAt(names.NameOf(name.id), depth);
+  std::sort(keyed.begin(), keyed.end(),
+            [](const KeyedName& a, const KeyedName& b) { return a.key < b.key; });
+  for (size_t first = 0; first < keyed.size();) {
+    size_t end = first + 1;
+    while (end < keyed.size() && keyed[end].key == keyed[first].key) ++end;
+    if (end - first > 1) {
+      SortFrom(names, keyed.subspan(first, end - first), depth + sizeof(uint64_t));
+    }
+    first = end;
+  }
+}
+
 // Ids in order of place. Names differ, so nothing depends on the sort.
 std::vector<uint32_t> InOrder(const NameTableBuilder& names) {
-  std::vector<uint32_t> ids(names.size());
-  std::iota(ids.begin(), ids.end(), 0);
-  std::sort(ids.begin(), ids.end(),
-            [&](uint32_t a, uint32_t b) { return names.NameOf(a) < names.NameOf(b); });
+  std::vector<KeyedName> keyed(names.size());
+  for (uint32_t id = 0; id < keyed.size(); ++id) keyed[id].id = id;
+  SortFrom(names, keyed, 0);
+  std::vector<uint32_t> ids(keyed.size());
+  for (size_t place = 0; place < ids.size(); ++place) ids[place] = keyed[place].id;
   return ids;
 }
 
