@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <memory>
 #include <new>
 #include <string>
 #include <string_view>
@@ -69,13 +70,29 @@ std::string WhyIncomplete(const ObjectFiles& files, const LineBuildStats& stats)
   return "";
 }
 
-// Into the file while they are made: the section is never in memory as a whole.
-absl::StatusOr<LineBuildStats> ReadLines(ObjectFiles& files, const IndexBuildOptions& options,
-                                         IndexWriter& writer, int out_fd) {
+unsigned ThreadsOf(const IndexBuildOptions& options) {
+  return static_cast<unsigned>(std::max(options.threads, 1));
+}
+
+// Several threads read units while symbols are read.
+absl::StatusOr<std::unique_ptr<LineBuild>> StartLines(ObjectFiles& files,
+                                                      const IndexBuildOptions& options) {
   ASSIGN_OR_RETURN(const DwarfInput* input, files.Dwarf());
   try {
-    return BuildLines(*input, {.threads = options.threads}, writer.names(),
-                      writer.LinesInto(out_fd));
+    return std::make_unique<LineBuild>(*input, LineBuildOptions{.threads = options.threads});
+  } catch (const std::bad_alloc&) {
+    return base::ResourceExhausted("lines need more memory than allowed");
+  }
+}
+
+// Into the file while they are made: the section is never in memory as a whole.
+absl::StatusOr<LineBuildStats> FinishLines(LineBuild& lines, const IndexBuildOptions& options,
+                                           IndexWriter& writer, int out_fd) {
+  try {
+    return lines.Finish(writer.names(), writer.LinesInto(out_fd), [&] {
+      ::malloc_trim(0);  // what the readers had
+      writer.StartNames(ThreadsOf(options));
+    });
   } catch (const std::bad_alloc&) {
     return base::ResourceExhausted("lines need more memory than allowed");
   }
@@ -87,15 +104,19 @@ absl::StatusOr<IndexBuildReport> Build(ObjectFiles& files, const IndexBuildOptio
                                        LinesState no_lines, int out_fd, bool* again) {
   IndexBuildReport report;
   report.lines = no_lines;
+  absl::StatusOr<std::unique_ptr<LineBuild>> lines = nullptr;
+  if (options.lines) lines = StartLines(files, options);
   ASSIGN_OR_RETURN(SymbolTables tables, ReadSymbolTables(files));
   IndexWriter writer(SourceOf(files, tables));
   if (options.lines) {
-    const auto stats = ReadLines(files, options, writer, out_fd);
+    const absl::StatusOr<LineBuildStats> stats =
+        lines.ok() ? FinishLines(**lines, options, writer, out_fd) : lines.status();
     if (!stats.ok()) {
       SetNoLines(stats.status(), &report);
       *again = true;
       return report;
     }
+    lines->reset();  // with what it knows of the units
     writer.SetLinesWritten(kLinesVersion);
     report.lines = LinesState::kPresent;
     report.lines_reason = WhyIncomplete(files, *stats);
@@ -107,7 +128,7 @@ absl::StatusOr<IndexBuildReport> Build(ObjectFiles& files, const IndexBuildOptio
   } else if (no_lines != LinesState::kNotTried) {
     writer.SetNoLines(no_lines);
   }
-  const auto written = writer.Write(out_fd, static_cast<unsigned>(std::max(options.threads, 1)));
+  const auto written = writer.Write(out_fd, ThreadsOf(options));
   if (!written.ok()) return base::Internal("{}", base::Message(written.status()));
   report.symbols = written->symbols;
   report.index_bytes = written->file_bytes;
@@ -119,6 +140,9 @@ absl::StatusOr<IndexBuildReport> Build(ObjectFiles& files, const IndexBuildOptio
 void ReturnLargeBlocks() {
   constexpr int kLargeBytes = 128 << 10;  // where glibc begins
   ::mallopt(M_MMAP_THRESHOLD, kLargeBytes);
+  // The heap itself shrinks after the last unit, not after each: the next one wants the same.
+  constexpr int kKeptBytes = 1 << 20;
+  ::mallopt(M_TRIM_THRESHOLD, kKeptBytes);
 }
 
 absl::StatusOr<IndexBuildReport> BuildIndex(ObjectFiles& files, const IndexBuildOptions& options,

@@ -1,30 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "transport/http_client.h"
 
-#include <curl/curl.h>
-
 #include <array>
 #include <memory>
-#include <mutex>
 
 #include "base/status.h"
 #include "transport/address.h"
+#include "transport/curl_api.h"
 
 namespace firewatch::transport {
 namespace {
 
 struct CurlClose {
-  void operator()(CURL* handle) const { ::curl_easy_cleanup(handle); }
-  void operator()(curl_slist* list) const { ::curl_slist_free_all(list); }
+  const CurlApi* api;
+  void operator()(CURL* handle) const { api->easy_cleanup(handle); }
+  void operator()(curl_slist* list) const { api->slist_free_all(list); }
+  void operator()(CURLU* url) const { api->url_cleanup(url); }
 };
 using CurlHandle = std::unique_ptr<CURL, CurlClose>;
 using CurlList = std::unique_ptr<curl_slist, CurlClose>;
+using CurlUrl = std::unique_ptr<CURLU, CurlClose>;
 
 struct Receiver {
   HttpResponse response;
   size_t max_body_bytes = 0;
   bool too_large = false;
-  CURL* curl = nullptr;
+  const CurlHandle* curl = nullptr;
   const BodyConsumer* consume = nullptr;  // nullptr: into the response
   size_t consumed_bytes = 0;
   const BodyProducer* produce = nullptr;
@@ -33,9 +34,9 @@ struct Receiver {
 };
 
 // Of the answer at hand, which may be a redirect.
-long StatusOf(CURL* curl) {
+long StatusOf(const CurlHandle& curl) {
   long status = 0;
-  ::curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
+  curl.get_deleter().api->easy_getinfo(curl.get(), CURLINFO_RESPONSE_CODE, &status);
   return status;
 }
 
@@ -43,7 +44,7 @@ size_t OnBody(char* data, size_t size, size_t count, void* user) {
   auto& receiver = *static_cast<Receiver*>(user);
   const size_t bytes = size * count;
   if (receiver.consume != nullptr) {
-    if (StatusOf(receiver.curl) != 200) return bytes;
+    if (StatusOf(*receiver.curl) != 200) return bytes;
     receiver.consumed_bytes += bytes;
     if (receiver.consumed_bytes > receiver.max_body_bytes) {
       receiver.too_large = true;
@@ -93,70 +94,76 @@ size_t OnHeaderLine(char* data, size_t size, size_t count, void* user) {
   return line.size();
 }
 
-CurlHandle NewHandle() {
-  static std::once_flag once;  // curl_global_init is not thread-safe in Debian 12's build
-  std::call_once(once, [] { ::curl_global_init(CURL_GLOBAL_DEFAULT); });
-  return CurlHandle(::curl_easy_init());
+absl::StatusOr<CurlHandle> NewHandle() {
+  ASSIGN_OR_RETURN(const CurlApi* api, LoadCurl());
+  CurlHandle curl(api->easy_init(), CurlClose{api});
+  if (curl == nullptr) return base::ResourceExhausted("no memory for a request");
+  return curl;
 }
 
-bool IsLoopbackUrl(const std::string& url) {
-  std::unique_ptr<CURLU, decltype(&::curl_url_cleanup)> parsed(::curl_url(), &::curl_url_cleanup);
+bool IsLoopbackUrl(const CurlApi& api, const std::string& url) {
+  const CurlUrl parsed(api.url(), CurlClose{&api});
   char* host = nullptr;
-  if (::curl_url_set(parsed.get(), CURLUPART_URL, url.c_str(), 0) != CURLUE_OK ||
-      ::curl_url_get(parsed.get(), CURLUPART_HOST, &host, 0) != CURLUE_OK) {
+  if (api.url_set(parsed.get(), CURLUPART_URL, url.c_str(), 0) != CURLUE_OK ||
+      api.url_get(parsed.get(), CURLUPART_HOST, &host, 0) != CURLUE_OK) {
     return false;
   }
   std::string name = host;
-  ::curl_free(host);
+  api.free(host);
   if (name.starts_with('[') && name.ends_with(']')) name = name.substr(1, name.size() - 2);
   return IsLoopbackHost(name);
 }
 
-CurlList HeaderList(const HttpClientOptions& options, std::string_view content_type) {
-  CurlList list;
+CurlList HeaderList(const CurlApi& api, const HttpClientOptions& options,
+                    std::string_view content_type) {
+  CurlList list(nullptr, CurlClose{&api});
   const auto add = [&](const std::string& line) {
-    list.reset(::curl_slist_append(list.release(), line.c_str()));
+    list.reset(api.slist_append(list.release(), line.c_str()));
   };
   for (const auto& [name, value] : options.headers) add(name + ": " + value);
   if (!content_type.empty()) add("Content-Type: " + std::string(content_type));
   return list;
 }
 
-void Configure(CURL* curl, const std::string& url, const HttpClientOptions& options,
+void Configure(const CurlHandle& curl, const std::string& url, const HttpClientOptions& options,
                Receiver& receiver) {
-  ::curl_easy_setopt(curl, CURLOPT_URL, url.c_str());
-  ::curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, "http,https");
-  ::curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);  // timeouts by SIGALRM would hit any thread
-  ::curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT_MS,
-                     static_cast<long>(options.connect_timeout_ms));
-  ::curl_easy_setopt(curl, CURLOPT_TIMEOUT_MS, static_cast<long>(options.timeout_ms));
-  ::curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, &OnBody);
-  ::curl_easy_setopt(curl, CURLOPT_WRITEDATA, &receiver);
-  ::curl_easy_setopt(curl, CURLOPT_HEADERFUNCTION, &OnHeaderLine);
-  ::curl_easy_setopt(curl, CURLOPT_HEADERDATA, &receiver);
-  ::curl_easy_setopt(curl, CURLOPT_USERAGENT, "firewatch");
+  const CurlApi& api = *curl.get_deleter().api;
+  const auto set = [&](CURLoption option, auto value) {
+    static_assert(sizeof(value) == sizeof(long));  // a `long` or a pointer, not an `int`
+    api.easy_setopt(curl.get(), option, value);
+  };
+  set(CURLOPT_URL, url.c_str());
+  set(CURLOPT_PROTOCOLS_STR, "http,https");
+  set(CURLOPT_NOSIGNAL, 1L);  // timeouts by SIGALRM would hit any thread
+  set(CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(options.connect_timeout_ms));
+  set(CURLOPT_TIMEOUT_MS, static_cast<long>(options.timeout_ms));
+  set(CURLOPT_WRITEFUNCTION, &OnBody);
+  set(CURLOPT_WRITEDATA, &receiver);
+  set(CURLOPT_HEADERFUNCTION, &OnHeaderLine);
+  set(CURLOPT_HEADERDATA, &receiver);
+  set(CURLOPT_USERAGENT, "firewatch");
   if (options.stall_timeout_ms > 0) {
-    ::curl_easy_setopt(curl, CURLOPT_LOW_SPEED_LIMIT, 1L);  // bytes per second
-    ::curl_easy_setopt(curl, CURLOPT_LOW_SPEED_TIME,
-                       static_cast<long>((options.stall_timeout_ms + 999) / 1000));
+    set(CURLOPT_LOW_SPEED_LIMIT, 1L);  // bytes per second
+    set(CURLOPT_LOW_SPEED_TIME, static_cast<long>((options.stall_timeout_ms + 999) / 1000));
   }
   if (options.max_redirects > 0) {
-    ::curl_easy_setopt(curl, CURLOPT_FOLLOWLOCATION, 1L);
-    ::curl_easy_setopt(curl, CURLOPT_MAXREDIRS, static_cast<long>(options.max_redirects));
-    ::curl_easy_setopt(curl, CURLOPT_REDIR_PROTOCOLS_STR, "http,https");
+    set(CURLOPT_FOLLOWLOCATION, 1L);
+    set(CURLOPT_MAXREDIRS, static_cast<long>(options.max_redirects));
+    set(CURLOPT_REDIR_PROTOCOLS_STR, "http,https");
   }
   if (options.cancel != nullptr) {
-    ::curl_easy_setopt(curl, CURLOPT_NOPROGRESS, 0L);
-    ::curl_easy_setopt(curl, CURLOPT_XFERINFOFUNCTION, &OnProgress);
-    ::curl_easy_setopt(curl, CURLOPT_XFERINFODATA, &receiver);
+    set(CURLOPT_NOPROGRESS, 0L);
+    set(CURLOPT_XFERINFOFUNCTION, &OnProgress);
+    set(CURLOPT_XFERINFODATA, &receiver);
   }
-  if (options.accept_gzip) ::curl_easy_setopt(curl, CURLOPT_ACCEPT_ENCODING, "gzip");
-  if (IsLoopbackUrl(url)) ::curl_easy_setopt(curl, CURLOPT_PROXY, "");
+  if (options.accept_gzip) set(CURLOPT_ACCEPT_ENCODING, "gzip");
+  if (IsLoopbackUrl(api, url)) set(CURLOPT_PROXY, "");
 }
 
 absl::Status ToStatus(CURLcode code, const std::string& url, std::string_view detail,
                       const Receiver& receiver) {
-  const std::string_view reason = detail.empty() ? ::curl_easy_strerror(code) : detail;
+  const CurlApi& api = *receiver.curl->get_deleter().api;
+  const std::string_view reason = detail.empty() ? api.easy_strerror(code) : detail;
   if (receiver.too_large) {
     return base::ResourceExhausted("{}: the answer is larger than {} bytes", url,
                                    receiver.max_body_bytes);
@@ -176,30 +183,31 @@ absl::Status ToStatus(CURLcode code, const std::string& url, std::string_view de
   }
 }
 
-absl::StatusOr<HttpResponse> Perform(CURL* curl, const std::string& url,
+absl::StatusOr<HttpResponse> Perform(const CurlHandle& curl, const std::string& url,
                                      const HttpClientOptions& options,
                                      std::string_view content_type,
                                      const BodyConsumer* consume = nullptr,
                                      const BodyProducer* produce = nullptr) {
   Receiver receiver{.response = {},
                     .max_body_bytes = options.max_body_bytes,
-                    .curl = curl,
+                    .curl = &curl,
                     .consume = consume,
                     .produce = produce,
                     .cancel = options.cancel,
                     .callback_status = {}};
   std::array<char, CURL_ERROR_SIZE> detail{};
-  const CurlList headers = HeaderList(options, content_type);
+  const CurlApi& api = *curl.get_deleter().api;
+  const CurlList headers = HeaderList(api, options, content_type);
   Configure(curl, url, options, receiver);
-  ::curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers.get());
+  api.easy_setopt(curl.get(), CURLOPT_HTTPHEADER, headers.get());
   if (produce != nullptr) {
-    ::curl_easy_setopt(curl, CURLOPT_UPLOAD, 1L);  // PUT, in chunks, after "100 Continue"
-    ::curl_easy_setopt(curl, CURLOPT_READFUNCTION, &OnProduce);
-    ::curl_easy_setopt(curl, CURLOPT_READDATA, &receiver);
-    ::curl_easy_setopt(curl, CURLOPT_UPLOAD_BUFFERSIZE, 256L << 10);
+    api.easy_setopt(curl.get(), CURLOPT_UPLOAD, 1L);  // PUT, in chunks, after "100 Continue"
+    api.easy_setopt(curl.get(), CURLOPT_READFUNCTION, &OnProduce);
+    api.easy_setopt(curl.get(), CURLOPT_READDATA, &receiver);
+    api.easy_setopt(curl.get(), CURLOPT_UPLOAD_BUFFERSIZE, 256L << 10);
   }
-  ::curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, detail.data());
-  const CURLcode code = ::curl_easy_perform(curl);
+  api.easy_setopt(curl.get(), CURLOPT_ERRORBUFFER, detail.data());
+  const CURLcode code = api.easy_perform(curl.get());
   if (code != CURLE_OK) return ToStatus(code, url, detail.data(), receiver);
   receiver.response.status = static_cast<int>(StatusOf(curl));
   return std::move(receiver.response);
@@ -208,42 +216,38 @@ absl::StatusOr<HttpResponse> Perform(CURL* curl, const std::string& url,
 }  // namespace
 
 absl::StatusOr<HttpResponse> HttpGet(const std::string& url, const HttpClientOptions& options) {
-  const CurlHandle curl = NewHandle();
-  if (curl == nullptr) return base::ResourceExhausted("no memory for a request");
-  return Perform(curl.get(), url, options, "");
+  ASSIGN_OR_RETURN(const CurlHandle curl, NewHandle());
+  return Perform(curl, url, options, "");
 }
 
 absl::StatusOr<HttpResponse> HttpPost(const std::string& url, std::string_view body,
                                       std::string_view content_type,
                                       const HttpClientOptions& options) {
-  const CurlHandle curl = NewHandle();
-  if (curl == nullptr) return base::ResourceExhausted("no memory for a request");
-  ::curl_easy_setopt(curl.get(), CURLOPT_POST, 1L);
-  ::curl_easy_setopt(curl.get(), CURLOPT_POSTFIELDS, body.data() == nullptr ? "" : body.data());
-  ::curl_easy_setopt(curl.get(), CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(body.size()));
-  return Perform(curl.get(), url, options, content_type);
+  ASSIGN_OR_RETURN(const CurlHandle curl, NewHandle());
+  const CurlApi& api = *curl.get_deleter().api;
+  api.easy_setopt(curl.get(), CURLOPT_POST, 1L);
+  api.easy_setopt(curl.get(), CURLOPT_POSTFIELDS, body.data() == nullptr ? "" : body.data());
+  api.easy_setopt(curl.get(), CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(body.size()));
+  return Perform(curl, url, options, content_type);
 }
 
 absl::StatusOr<HttpResponse> HttpDelete(const std::string& url, const HttpClientOptions& options) {
-  const CurlHandle curl = NewHandle();
-  if (curl == nullptr) return base::ResourceExhausted("no memory for a request");
-  ::curl_easy_setopt(curl.get(), CURLOPT_CUSTOMREQUEST, "DELETE");
-  return Perform(curl.get(), url, options, "");
+  ASSIGN_OR_RETURN(const CurlHandle curl, NewHandle());
+  curl.get_deleter().api->easy_setopt(curl.get(), CURLOPT_CUSTOMREQUEST, "DELETE");
+  return Perform(curl, url, options, "");
 }
 
 absl::StatusOr<HttpResponse> HttpPut(const std::string& url, const BodyProducer& produce,
                                      std::string_view content_type,
                                      const HttpClientOptions& options) {
-  const CurlHandle curl = NewHandle();
-  if (curl == nullptr) return base::ResourceExhausted("no memory for a request");
-  return Perform(curl.get(), url, options, content_type, nullptr, &produce);
+  ASSIGN_OR_RETURN(const CurlHandle curl, NewHandle());
+  return Perform(curl, url, options, content_type, nullptr, &produce);
 }
 
 absl::StatusOr<HttpResponse> HttpDownload(const std::string& url, const BodyConsumer& consume,
                                           const HttpClientOptions& options) {
-  const CurlHandle curl = NewHandle();
-  if (curl == nullptr) return base::ResourceExhausted("no memory for a request");
-  return Perform(curl.get(), url, options, "", &consume);
+  ASSIGN_OR_RETURN(const CurlHandle curl, NewHandle());
+  return Perform(curl, url, options, "", &consume);
 }
 
 }  // namespace firewatch::transport

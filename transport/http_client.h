@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Blocking HTTP requests, for the command line and for tests. On libcurl; the target is
-// firewatch::transport_client, apart from firewatch::transport so that the agent does not load
+// Blocking HTTP requests, for the command line and for tests. On libcurl (curl_api.h); the target
+// is firewatch::transport_client, apart from firewatch::transport so that the agent does not load
 // libcurl and what it drags in.
 #pragma once
 

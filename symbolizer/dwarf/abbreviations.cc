@@ -2,6 +2,7 @@
 #include "symbolizer/dwarf/abbreviations.h"
 
 #include <algorithm>
+#include <array>
 #include <utility>
 
 namespace firewatch::symbolizer::dwarf {
@@ -115,25 +116,24 @@ Action ActionOf(uint64_t form, UnitShape shape) {
 
 // Bytes of a fixed action; 0 for others.
 uint32_t FixedSize(Action action) {
-  switch (action) {
-    case kRead1:
-      return 1;
-    case kRead2:
-      return 2;
-    case kRead3:
-      return 3;
-    case kRead4:
-      return 4;
-    case kRead8:
-      return 8;
-    case kPass16:
-      return 16;
-    default:
-      return 0;
-  }
+  static constexpr uint8_t kSizes[kPass16 + 1] = {1, 2, 3, 4, 8, 16};
+  return action <= kPass16 ? kSizes[action] : 0;
 }
 
-Slot SlotOf(uint64_t attribute) {
+// Tables of abbreviations are a tenth of what is read of C libraries (a table per unit), and two
+// jumps per attribute, that no processor foresees, are most of reading them: so small numbers,
+// which are nearly all, are looked up.
+constexpr size_t kSmallForms = 0x40;
+constexpr size_t kSmallAttributes = 0xc0;
+using FormActions = std::array<uint8_t, kSmallForms>;
+
+FormActions ActionsFor(UnitShape shape) {
+  FormActions actions;
+  for (size_t form = 0; form < actions.size(); ++form) actions[form] = ActionOf(form, shape);
+  return actions;
+}
+
+constexpr Slot SlotOf(uint64_t attribute) {
   switch (attribute) {
     case kAtName:
       return kSlotName;
@@ -180,6 +180,14 @@ Slot SlotOf(uint64_t attribute) {
       return kSlotNone;
   }
 }
+
+constexpr std::array<uint8_t, kSmallAttributes> kSmallSlots = [] {
+  std::array<uint8_t, kSmallAttributes> slots{};
+  for (size_t attribute = 0; attribute < slots.size(); ++attribute) {
+    slots[attribute] = SlotOf(attribute);
+  }
+  return slots;
+}();
 
 bool HoldsNoCode(uint64_t tag) {
   switch (tag) {
@@ -242,8 +250,11 @@ uint64_t ReadValue(Action action, ByteCursor& cursor) {
 class AbbreviationCompiler {
  public:
   AbbreviationCompiler(std::span<const std::byte> section, uint64_t offset, UnitShape shape)
-      : cursor_(section, offset), start_(offset) {
+      : cursor_(section, offset), start_(offset), actions_(ActionsFor(shape)) {
     table_.shape_ = shape;
+    // A small unit of C.
+    table_.dense_.reserve(64);
+    table_.steps_.reserve(256);
   }
 
   bool Compile() {
@@ -304,7 +315,8 @@ class AbbreviationCompiler {
   }
 
   void Compile(uint64_t attribute, uint64_t form, int64_t constant, Abbreviation& entry) {
-    const Action action = ActionOf(form, table_.shape_);
+    const Action action =
+        form < kSmallForms ? static_cast<Action>(actions_[form]) : ActionOf(form, table_.shape_);
     const uint32_t size = FixedSize(action);
     const auto form16 = static_cast<uint16_t>(form);
     if (attribute == kAtSibling && form == kFormRef4 && skip_.steps.empty() &&
@@ -316,7 +328,8 @@ class AbbreviationCompiler {
     } else if (action != kConstant) {
       skip_.Add(kSlotNone, action, form16, 0);
     }
-    const Slot slot = SlotOf(attribute);
+    const Slot slot = attribute < kSmallAttributes ? static_cast<Slot>(kSmallSlots[attribute])
+                                                   : SlotOf(attribute);
     if (slot != kSlotNone) {
       take_.Add(slot, action, form16, constant);
     } else if (size != 0) {
@@ -362,19 +375,23 @@ class AbbreviationCompiler {
 
   ByteCursor cursor_;
   uint64_t start_;
+  FormActions actions_;
   Program skip_, take_;
   AbbreviationTable table_;
 };
 
 std::shared_ptr<const AbbreviationTable> AbbreviationTable::Compile(
-    std::span<const std::byte> section, uint64_t offset, UnitShape shape, uint64_t* cost) {
+    std::span<const std::byte> section, uint64_t offset, UnitShape shape, bool keep,
+    uint64_t* cost) {
   AbbreviationCompiler compiler(section, offset, shape);
   const bool whole = compiler.Compile();
   *cost += compiler.bytes_read();
   if (!whole) return nullptr;
   auto table = std::make_shared<AbbreviationTable>(compiler.table());
-  table->dense_.shrink_to_fit();
-  table->steps_.shrink_to_fit();
+  if (keep) {
+    table->dense_.shrink_to_fit();
+    table->steps_.shrink_to_fit();
+  }
   return table;
 }
 
@@ -462,7 +479,7 @@ void AbbreviationTable::TakeEntry(const Abbreviation& entry, ByteCursor& cursor,
 
 std::shared_ptr<const AbbreviationTable> AbbreviationCache::Get(uint64_t offset, UnitShape shape,
                                                                 bool keep) {
-  const std::lock_guard<std::mutex> lock(mutex_);
+  std::unique_lock<std::mutex> lock(mutex_);
   const auto uses = uses_.find(offset);
   const bool used_again = uses != uses_.end() && uses->second > 1;
   if (!keep && uses != uses_.end() && uses->second > 0) --uses->second;
@@ -479,8 +496,13 @@ std::shared_ptr<const AbbreviationTable> AbbreviationCache::Get(uint64_t offset,
     }
   }
   if (cost_ / kMaxCostPerByte > section_.size()) return nullptr;
+  // Others need not wait. Two may compile the same one.
+  lock.unlock();
+  uint64_t cost = 0;
   std::shared_ptr<const AbbreviationTable> table =
-      AbbreviationTable::Compile(section_, offset, shape, &cost_);
+      AbbreviationTable::Compile(section_, offset, shape, keep || used_again, &cost);
+  lock.lock();
+  cost_ += cost;
   if (table == nullptr || !(keep || used_again)) return table;
   if (kept_bytes_ > kMaxKeptBytes) {
     kept_.clear();

@@ -99,10 +99,11 @@ struct Abbreviation {
 
 class AbbreviationTable {
  public:
-  // nullptr when the table is damaged. `*cost` grows by the bytes read.
+  // nullptr when the table is damaged. `*cost` grows by the bytes read. `keep`: it is worth a copy
+  // without room to spare.
   static std::shared_ptr<const AbbreviationTable> Compile(std::span<const std::byte> section,
                                                           uint64_t offset, UnitShape shape,
-                                                          uint64_t* cost);
+                                                          bool keep, uint64_t* cost);
 
   // nullptr for a code that is not in the table.
   const Abbreviation* Find(uint64_t code) const {

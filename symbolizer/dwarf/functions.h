@@ -65,7 +65,7 @@ class FunctionWalk {
   // Inlined calls below this depth belong to the one at this depth.
   static constexpr uint32_t kMaxDepth = 200;
   // Where a piece ends, at the end of the function.
-  static constexpr size_t kRangesPerPiece = 4096;
+  static constexpr size_t kRangesPerPiece = 512;
 
  private:
   struct Open {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Two small hash tables for the working memory of one unit: they are cleared and filled again for
-// each unit, so they keep their memory, and hold indexes instead of the records themselves.
+// each unit, so they keep their memory, and hold indexes instead of the records themselves. Most
+// units are small, some are large: what a small one uses begins small again, or it would pay for
+// clearing the place of a large one.
 #pragma once
 
 #include <algorithm>
@@ -23,8 +25,8 @@ template <typename T>
 class Interned {
  public:
   void Clear() {
+    StartOver(items_.size());
     items_.clear();
-    std::fill(places_.begin(), places_.end(), 0);
   }
   uint32_t Add(const T& item) {
     if (places_.size() < 2 * (items_.size() + 1)) Grow();
@@ -35,6 +37,7 @@ class Interned {
       if (items_[index] == item) return index;
       place = (place + 1) & mask;
     }
+    if (items_.size() == items_.capacity()) items_.reserve(places_.size() / 2);
     items_.push_back(item);
     places_[place] = static_cast<uint32_t>(items_.size());
     return static_cast<uint32_t>(items_.size() - 1);
@@ -42,15 +45,20 @@ class Interned {
   size_t size() const { return items_.size(); }
   const T& operator[](size_t index) const { return items_[index]; }
   std::span<const T> items() const { return items_; }
-  // Gives the records away; the table is empty afterwards.
-  std::vector<T> Take() {
-    std::vector<T> taken = std::move(items_);
-    items_.clear();
-    Clear();
-    return taken;
+  // Gives the records away, in exchange for the memory of `taken`; the table is empty afterwards.
+  void TakeInto(std::vector<T>* taken) {
+    StartOver(items_.size());
+    taken->clear();
+    items_.swap(*taken);
   }
 
  private:
+  // With free places, as many as `items` need.
+  void StartOver(size_t items) {
+    if (items == 0) return;  // all are free
+    places_.resize(std::min(places_.size(), std::bit_ceil(2 * (items + 1))));
+    std::fill(places_.begin(), places_.end(), 0);
+  }
   void Grow() {
     const size_t size = std::max<size_t>(64, places_.size() * 2);
     places_.assign(size, 0);
@@ -68,6 +76,8 @@ class Interned {
 class IndexMap {
  public:
   void Clear() {
+    if (size_ == 0) return;
+    entries_.resize(std::min(entries_.size(), std::bit_ceil(2 * (size_ + 1))));
     std::fill(entries_.begin(), entries_.end(), Entry{});
     size_ = 0;
   }

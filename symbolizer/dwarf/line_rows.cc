@@ -10,7 +10,7 @@
 namespace firewatch::symbolizer::dwarf {
 namespace {
 
-void PutUleb(uint64_t value, std::vector<uint8_t>* out) {
+inline void PutUleb(uint64_t value, std::vector<uint8_t>* out) {
   while (value >= 0x80) {
     out->push_back(static_cast<uint8_t>(value | 0x80));
     value >>= 7;

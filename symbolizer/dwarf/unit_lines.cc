@@ -51,18 +51,16 @@ void UnitReader::Read(const InfoFile& file, uint64_t offset, const CodeFilter& f
   }
   walk_.Start(*with_entries, filter, foreign_);
   while (walk_.Read()) {
-    UnitLines piece;
-    StartPiece(&piece);
-    Flatten(&piece);
+    UnitLines* const piece = StartPiece();
+    Flatten(piece);
     const std::span<const AddressRange> code = walk_.function_ranges();
     const std::span<const AddressRange> in_piece = code.subspan(walk_.first_function_range());
-    piece.code.assign(in_piece.begin(), in_piece.end());
-    FinishPiece(&piece, take);
+    piece->code.assign(in_piece.begin(), in_piece.end());
+    FinishPiece(piece, take);
   }
-  UnitLines rest;
-  StartPiece(&rest);
-  AddCodeOutsideFunctions(unit, filter, &rest);
-  FinishPiece(&rest, take);
+  UnitLines* const rest = StartPiece();
+  AddCodeOutsideFunctions(unit, filter, rest);
+  FinishPiece(rest, take);
 
   const FunctionCounts& functions = walk_.counts();
   counts->functions += functions.functions;
@@ -95,7 +93,7 @@ void UnitReader::ReadLines(const Unit& unit, const CodeFilter& filter, UnitCount
   counts->line_programs_bad += lines.damaged ? 1 : 0;
 }
 
-void UnitReader::StartPiece(UnitLines* out) {
+UnitLines* UnitReader::StartPiece() {
   node_of_entry_.assign(walk_.entries().size(), kUnset);
   function_of_name_.assign(walk_.names().size(), kUnset);
   file_of_index_.clear();
@@ -104,15 +102,17 @@ void UnitReader::StartPiece(UnitLines* out) {
   nodes_.Add({.function = kUnset});  // 0: none
   chains_.Clear();
   chains_.Add({});
-  out->files.emplace_back();
+  piece_.Clear();
+  piece_.files.emplace_back();
   line_reader_ = LineRows::Reader(line_rows_);
+  return &piece_;
 }
 
 void UnitReader::FinishPiece(UnitLines* out, const TakePiece& take) {
   if (out->rows.empty()) return;
-  out->functions = functions_.Take();
-  out->nodes = nodes_.Take();
-  out->chains = chains_.Take();
+  functions_.TakeInto(&out->functions);
+  nodes_.TakeInto(&out->nodes);
+  chains_.TakeInto(&out->chains);
   take(std::move(*out));
 }
 

@@ -75,12 +75,14 @@ struct UnitLines {
   std::vector<Row> rows;
   std::vector<AddressRange> code;  // of the functions, in no order
 
-  void ShrinkToFit() {
-    files.shrink_to_fit();
-    functions.shrink_to_fit();
-    nodes.shrink_to_fit();
-    chains.shrink_to_fit();
-    rows.shrink_to_fit();
+  // Keeps the memory.
+  void Clear() {
+    files.clear();
+    functions.clear();
+    nodes.clear();
+    chains.clear();
+    rows.clear();
+    code.clear();
   }
 };
 
@@ -98,8 +100,9 @@ struct UnitCounts {
   void Add(const UnitCounts& other);
 };
 
-// Takes the pieces of a unit as they come.
-using TakePiece = std::function<void(UnitLines piece)>;
+// Gets the pieces of a unit as they come. May move a piece away; what is left of it is used again
+// for the next one, so that reading needs no new memory.
+using TakePiece = std::function<void(UnitLines&& piece)>;
 
 // Memory that is used again for each unit. One thread.
 class UnitReader {
@@ -113,7 +116,7 @@ class UnitReader {
 
  private:
   void ReadLines(const Unit& unit, const CodeFilter& filter, UnitCounts* counts);
-  void StartPiece(UnitLines* out);
+  UnitLines* StartPiece();
   void FinishPiece(UnitLines* out, const TakePiece& take);
   void Flatten(UnitLines* out);
   void AddCodeOutsideFunctions(const Unit& unit, const CodeFilter& filter, UnitLines* out);
@@ -135,6 +138,7 @@ class UnitReader {
   std::vector<AddressRange> unit_ranges_;
   std::string_view comp_dir_;
   std::string path_;
+  UnitLines piece_;
   // From what was read to numbers in UnitLines; UINT32_MAX: not yet there.
   std::vector<uint32_t> node_of_entry_;
   std::vector<uint32_t> function_of_name_;

@@ -37,9 +37,10 @@ class BitWriter {
 
  private:
   void Append(size_t size) {
-    std::byte bytes[sizeof(word_)];
-    std::memcpy(bytes, &word_, sizeof(word_));
-    bytes_->insert(bytes_->end(), bytes, bytes + size);
+    if (size == 0) return;
+    const size_t end = bytes_->size();
+    bytes_->resize(end + size);
+    std::memcpy(bytes_->data() + end, &word_, size);
   }
 
   std::vector<std::byte>* bytes_;

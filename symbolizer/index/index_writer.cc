@@ -126,7 +126,9 @@ class IndexWriter::LinesFile final : public SectionSink {
 
 IndexWriter::IndexWriter(IndexSource source) : source_(std::move(source)) {
   const std::vector<SymbolRange> ranges = Flatten(source_.symbols);
-  symbols_ = CollectSymbols(source_, ranges, names_);
+  const SymbolColumns columns = CollectSymbols(source_, ranges, names_);
+  symbol_count_ = columns.ranges.size();
+  symbols_ = WriteSymbols(columns);
   // Lines are next, which take all the memory that there is.
   std::vector<InputSymbol>().swap(source_.symbols);
 }
@@ -151,6 +153,12 @@ void IndexWriter::SetLines(uint32_t version, std::span<const std::byte> section)
   lines_ = section;
 }
 
+void IndexWriter::StartNames(unsigned threads) {
+  if (threads < 2) return;
+  names_writer_.emplace(
+      names_, NameTableOptions{.threads = threads, .keep_suffixes = source_.keep_suffixes});
+}
+
 absl::StatusOr<IndexWriteReport> IndexWriter::Write(int fd, unsigned threads) {
   IndexHeader header{};
   std::memcpy(header.magic, kIndexMagic, sizeof(header.magic));
@@ -163,10 +171,11 @@ absl::StatusOr<IndexWriteReport> IndexWriter::Write(int fd, unsigned threads) {
   header.lines_state = static_cast<uint8_t>(lines_state_);
 
   const std::vector<IndexSegment> segments = Sorted(source_.segments);
-  ASSIGN_OR_RETURN(
-      const std::vector<std::byte> names,
-      WriteNames(names_, {.threads = threads, .keep_suffixes = source_.keep_suffixes}));
-  const std::vector<std::byte> symbols = WriteSymbols(symbols_);
+  if (!names_writer_) {
+    names_writer_.emplace(
+        names_, NameTableOptions{.threads = threads, .keep_suffixes = source_.keep_suffixes});
+  }
+  ASSIGN_OR_RETURN(const std::vector<std::byte> names, names_writer_->Finish());
 
   std::vector<IndexSectionEntry> written;
   std::vector<Section> sections;
@@ -181,14 +190,14 @@ absl::StatusOr<IndexWriteReport> IndexWriter::Write(int fd, unsigned threads) {
   sections.push_back({IndexSectionKind::kSegments, kSegmentsVersion,
                       std::as_bytes(std::span<const IndexSegment>(segments))});
   sections.push_back({IndexSectionKind::kNames, kNamesVersion, names});
-  sections.push_back({IndexSectionKind::kSymbols, kSymbolsVersion, symbols});
+  sections.push_back({IndexSectionKind::kSymbols, kSymbolsVersion, symbols_});
   ASSIGN_OR_RETURN(const uint64_t file_bytes,
                    WriteContainer(header, std::move(written), sections, fd));
-  return IndexWriteReport{.symbols = symbols_.ranges.size(),
+  return IndexWriteReport{.symbols = symbol_count_,
                           .names = names_.size(),
                           .file_bytes = file_bytes,
                           .names_bytes = names.size(),
-                          .symbols_bytes = symbols.size(),
+                          .symbols_bytes = symbols_.size(),
                           .lines_bytes = lines_bytes};
 }
 

@@ -15,6 +15,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -25,7 +26,6 @@
 #include "symbolizer/index/index_format.h"
 #include "symbolizer/index/name_table.h"
 #include "symbolizer/index/section_sink.h"
-#include "symbolizer/index/symbols_writer.h"
 
 namespace firewatch::symbolizer {
 
@@ -71,9 +71,13 @@ class IndexWriter {
   // index says that lines were not tried.
   void SetNoLines(LinesState state) { lines_state_ = state; }
 
+  // Threads but one begin with the names section, beside what is left of the lines: names() must
+  // give out no more. With one thread nothing happens. Call at most once.
+  void StartNames(unsigned threads);
+
   // Writes from offset 0 of `fd` (seekable, empty but for lines), once. The caller publishes the
   // file by rename; until the header is written (last) it is not an index. `threads` demangle and
-  // compress.
+  // compress, unless StartNames has begun with that.
   absl::StatusOr<IndexWriteReport> Write(int fd, unsigned threads = 1);
 
  private:
@@ -81,7 +85,9 @@ class IndexWriter {
 
   IndexSource source_;
   NameTableBuilder names_;
-  SymbolColumns symbols_;
+  std::optional<NameTableWriter> names_writer_;  // behind what it reads
+  size_t symbol_count_ = 0;
+  std::vector<std::byte> symbols_;  // the section
   LinesState lines_state_ = LinesState::kNotTried;
   uint32_t lines_version_ = 0;
   std::span<const std::byte> lines_;

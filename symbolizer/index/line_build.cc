@@ -12,6 +12,7 @@
 #include <thread>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "base/status.h"
 #include "symbolizer/dwarf/split_units.h"
 #include "symbolizer/index/line_table_writer.h"
@@ -37,11 +38,48 @@ uint64_t BytesOf(const DwarfSections& s) {
          s.aranges.size();
 }
 
-class Build {
- public:
-  Build(const InfoFile& file, const DwarfInput& input, LineTableWriter& writer)
-      : file_(file), filter_(input.executable), split_(input), writer_(writer) {}
+}  // namespace
 
+class LineBuild::Reading {
+ public:
+  Reading(const DwarfInput& input, int threads)
+      : alt_(input.alt.empty() ? std::nullopt : std::make_optional<InfoFile>(input.alt, nullptr)),
+        file_(input.main, alt_ ? &*alt_ : nullptr),
+        filter_(input.executable),
+        split_(input) {
+    for (int i = 1; i < threads; ++i) others_.emplace_back([this] { Work(); });
+  }
+  ~Reading() { Stop(); }
+  Reading(const Reading&) = delete;
+  Reading& operator=(const Reading&) = delete;
+
+  // Reads what is left, together with the other threads, and adds all to the writer.
+  absl::StatusOr<UnitCounts> Finish(LineTableWriter& writer) {
+    // Also when memory ends: no other thread may use the writer after this.
+    const absl::Cleanup stop = [this] { Stop(); };
+    {
+      std::unique_lock<std::mutex> lock(mutex_);
+      writer_ = &writer;
+      AddDone(lock);  // others may wait for that
+    }
+    Work();
+    Stop();
+    RETURN_IF_ERROR(status_);
+    return counts_;
+  }
+  const InfoFile& file() const { return file_; }
+
+ private:
+  // No unit more is begun; waits for those under way.
+  void Stop() {
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      next_to_read_ = file_.unit_offsets().size();
+      moved_.notify_all();
+    }
+    for (std::thread& other : others_) other.join();
+    others_.clear();
+  }
   // What each thread does.
   void Work() {
     UnitReader reader(split_);
@@ -55,9 +93,9 @@ class Build {
       const size_t index = next_to_read_++;
       lock.unlock();
       std::vector<UnitLines> pieces;
-      const auto take = [&](UnitLines piece) {
-        pieces.push_back(std::move(piece));
-        if (!AddEarly(index, &pieces)) pieces.back().ShrinkToFit();  // it will wait
+      const auto take = [&](UnitLines&& piece) {
+        // One that has to wait is copied: the copy has no room to spare.
+        if (!AddEarly(index, &pieces, piece)) pieces.push_back(piece);
       };
       reader.Read(file_, file_.unit_offsets()[index], filter_, take, &counts);
       lock.lock();
@@ -67,19 +105,15 @@ class Build {
     }
     counts_.Add(counts);
   }
-
-  const absl::Status& status() const { return status_; }
-  const UnitCounts& counts() const { return counts_; }
-
- private:
-  // The pieces of a unit that is next go into the table before it is read to its end.
-  // False when it is not next.
-  bool AddEarly(size_t unit, std::vector<UnitLines>* pieces) {
+  // A piece of the unit that is next, and those before it, go into the table before the unit is
+  // read to its end. False when it is not next.
+  bool AddEarly(size_t unit, std::vector<UnitLines>* before, UnitLines& piece) {
     std::unique_lock<std::mutex> lock(mutex_);
     if (adding_ || next_to_add_ != unit) return false;
     adding_ = true;
     lock.unlock();
-    absl::Status status = AddPieces(unit, pieces);
+    absl::Status status = AddPieces(unit, before);
+    if (status.ok()) status = writer_->Add(unit, std::move(piece));
     lock.lock();
     adding_ = false;
     if (status_.ok()) status_ = std::move(status);
@@ -87,7 +121,7 @@ class Build {
   }
   // By the one thread that has set adding_.
   absl::Status AddPieces(size_t unit, std::vector<UnitLines>* pieces) {
-    for (UnitLines& piece : *pieces) RETURN_IF_ERROR(writer_.Add(unit, std::move(piece)));
+    for (UnitLines& piece : *pieces) RETURN_IF_ERROR(writer_->Add(unit, std::move(piece)));
     pieces->clear();
     return absl::OkStatus();
   }
@@ -112,51 +146,54 @@ class Build {
     if (!status_.ok()) moved_.notify_all();
   }
 
-  const InfoFile& file_;
+  const std::optional<InfoFile> alt_;
+  const InfoFile file_;
   CodeFilter filter_;
   SplitUnits split_;
-  LineTableWriter& writer_;  // of whoever has adding_
+  LineTableWriter* writer_ = nullptr;  // of whoever has adding_; set by Finish
 
   std::mutex mutex_;  // guards all below
   std::condition_variable moved_;
   size_t next_to_read_ = 0;
   size_t next_to_add_ = 0;
-  bool adding_ = false;
+  bool adding_ = true;       // nobody does before Finish
   size_t rows_waiting_ = 0;  // in done_
   std::map<size_t, std::vector<UnitLines>> done_;
   UnitCounts counts_;
   absl::Status status_;
+  std::vector<std::thread> others_;  // last: they use what stands above
 };
 
-}  // namespace
+LineBuild::LineBuild(const DwarfInput& input, const LineBuildOptions& options)
+    : input_(input), options_(options) {
+  if (input.main.info.empty()) return;
+  reading_ = std::make_unique<Reading>(input, std::clamp(options.threads, 1, kMaxThreads));
+}
 
-absl::StatusOr<LineBuildStats> BuildLines(const DwarfInput& input, const LineBuildOptions& options,
-                                          NameInterner& names, SectionSink& section) {
-  if (input.main.info.empty()) return base::NotFound("no .debug_info");
-  std::optional<InfoFile> alt;
-  if (!input.alt.empty()) alt.emplace(input.alt, nullptr);
-  const InfoFile file(input.main, alt ? &*alt : nullptr);
+LineBuild::~LineBuild() = default;
+
+absl::StatusOr<LineBuildStats> LineBuild::Finish(NameInterner& names, SectionSink& section,
+                                                 const std::function<void()>& names_done) {
+  if (reading_ == nullptr) return base::NotFound("no .debug_info");
   LineBuildStats stats;
-  stats.dwarf_bytes = BytesOf(input.main) + BytesOf(input.alt) + BytesOf(input.dwp);
-
+  stats.dwarf_bytes = BytesOf(input_.main) + BytesOf(input_.alt) + BytesOf(input_.dwp);
   LineTableWriter writer(names, section);
-  const int threads = std::clamp(options.threads, 1, kMaxThreads);
-  Build build(file, input, writer);
-  std::vector<std::thread> others;
-  for (int i = 1; i < threads; ++i) others.emplace_back([&build] { build.Work(); });
-  build.Work();
-  for (std::thread& other : others) other.join();
-  RETURN_IF_ERROR(build.status());
-  static_cast<UnitCounts&>(stats) = build.counts();
-  if (file.cut_short()) ++stats.units_bad;
+  ASSIGN_OR_RETURN(static_cast<UnitCounts&>(stats), reading_->Finish(writer));
+  if (reading_->file().cut_short()) ++stats.units_bad;
   if (stats.units <= stats.units_bad && stats.functions == 0) {
     return base::DataLoss("none of {} units can be read", stats.units_bad);
   }
-  const uint64_t max_rows = std::min(options.max_rows, (uint64_t{4} << 20) + stats.dwarf_bytes);
+  names_done();
+  const uint64_t max_rows = std::min(options_.max_rows, (uint64_t{4} << 20) + stats.dwarf_bytes);
   RETURN_IF_ERROR(writer.Finish(max_rows));
   stats.rows = writer.row_count();
   stats.overlaps = writer.overlaps();
   return stats;
+}
+
+absl::StatusOr<LineBuildStats> BuildLines(const DwarfInput& input, const LineBuildOptions& options,
+                                          NameInterner& names, SectionSink& section) {
+  return LineBuild(input, options).Finish(names, section);
 }
 
 }  // namespace firewatch::symbolizer

@@ -4,6 +4,8 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <memory>
 
 #include "absl/status/statusor.h"
 #include "symbolizer/dwarf/input.h"
@@ -31,6 +33,30 @@ struct LineBuildStats : dwarf::UnitCounts {
 // section and the order of names are the same for any number of threads. The section goes into the
 // sink piece by piece while units are read, so that it is not in memory as a whole; on failure what
 // went there is worthless.
+//
+// In two steps, so that whoever asks is free for something else meanwhile: all threads but one read
+// units from the constructor on, as many as may wait for their names. Finish, called once, takes
+// part; its errors are those above. The destructor waits for the threads.
+class LineBuild {
+ public:
+  // `input` must outlive it.
+  LineBuild(const DwarfInput& input, const LineBuildOptions& options);
+  ~LineBuild();
+  LineBuild(const LineBuild&) = delete;
+  LineBuild& operator=(const LineBuild&) = delete;
+
+  // `names_done` is called once, when all units are read and no more names will be asked for: what
+  // remains is the end of the section, by the calling thread alone.
+  absl::StatusOr<LineBuildStats> Finish(
+      NameInterner& names, SectionSink& section, const std::function<void()>& names_done = [] {});
+
+ private:
+  class Reading;
+  const DwarfInput& input_;
+  const LineBuildOptions options_;
+  std::unique_ptr<Reading> reading_;  // nullptr: there is nothing to read
+};
+
 absl::StatusOr<LineBuildStats> BuildLines(const DwarfInput& input, const LineBuildOptions& options,
                                           NameInterner& names, SectionSink& section);
 

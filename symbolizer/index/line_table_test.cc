@@ -40,7 +40,7 @@ Built BuildOf(const std::vector<UnitLines>& units) {
   VectorSink sink;
   LineTableWriter writer(names, sink);
   uint64_t number = 0;
-  for (const UnitLines& unit : units) EXPECT_TRUE(writer.Add(number++, unit).ok());
+  for (const UnitLines& unit : units) EXPECT_TRUE(writer.Add(number++, UnitLines(unit)).ok());
   const absl::Status status = writer.Finish(1000000);
   EXPECT_TRUE(status.ok()) << base::ToString(status);
   return {sink.bytes(), static_cast<uint32_t>(names.size())};
@@ -144,7 +144,7 @@ TEST(LineTableTest, TooManyRowsAreRefused) {
   NamesForTest names;
   VectorSink sink;
   LineTableWriter writer(names, sink);
-  ASSERT_TRUE(writer.Add(0, unit).ok());
+  ASSERT_TRUE(writer.Add(0, UnitLines(unit)).ok());
   EXPECT_EQ(writer.Finish(1000).code(), absl::StatusCode::kResourceExhausted);
 }
 

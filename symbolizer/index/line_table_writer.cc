@@ -150,7 +150,7 @@ void LineTableWriter::DropUnused(UnitLines* piece) {
   for (UnitLines::Row& row : piece->rows) row.chain = chains[row.chain];
 }
 
-absl::Status LineTableWriter::Add(uint64_t unit, UnitLines piece) {
+absl::Status LineTableWriter::Add(uint64_t unit, UnitLines&& piece) {
   DropClaimed(unit, &piece);
   if (piece.rows.empty()) return absl::OkStatus();
   // Names and functions get numbers of the whole file.
@@ -286,12 +286,12 @@ void LineTableWriter::EncodeRows(const UnitLines& piece, PieceRows* rows) {
     chain = row.chain;
   }
   CHECK(!in_run);
-  rows->bytes.assign(bytes.begin(), bytes.end());
+  rows->bytes = row_bytes_.Add(bytes).data();
 }
 
 void LineTableWriter::DecodeRun(const Run& run, std::vector<LineBlockRow>* rows) const {
   const PieceRows& piece = pieces_[run.piece];
-  const uint8_t* at = piece.bytes.data() + run.offset;
+  const uint8_t* at = piece.bytes + run.offset;
   uint64_t address = run.start;
   int64_t chain = 0;
   for (;;) {
@@ -313,42 +313,46 @@ void LineTableWriter::DecodeRun(const Run& run, std::vector<LineBlockRow>* rows)
 // (as where identical functions were folded into one), then the earlier unit, and of a
 // unit what came last.
 void LineTableWriter::MergeRuns(size_t first, size_t end, std::vector<LineBlockRow>* rows) {
-  struct Claim {
-    uint64_t start;
-    uint64_t end;
-    LineBlockRow row;
-    bool has_function;
-    uint64_t unit;
-    uint32_t piece;
-  };
-  std::vector<Claim> claims;
-  std::vector<LineBlockRow> decoded;
+  std::vector<Claim>& claims = claims_;
+  claims.clear();
   for (size_t i = first; i < end; ++i) {
-    decoded.clear();
-    DecodeRun(runs_[i], &decoded);
-    for (size_t k = 0; k + 1 < decoded.size(); ++k) {
-      if (decoded[k].chain == 0) continue;
-      claims.push_back({decoded[k].address, decoded[k + 1].address, decoded[k],
-                        has_function_[first_chains_[decoded[k].block] + decoded[k].chain],
-                        pieces_[runs_[i].piece].unit, runs_[i].piece});
+    decoded_.clear();
+    DecodeRun(runs_[i], &decoded_);
+    for (size_t k = 0; k + 1 < decoded_.size(); ++k) {
+      const LineBlockRow& row = decoded_[k];
+      if (row.chain == 0) continue;
+      claims.push_back(
+          {row.address, decoded_[k + 1].address, row.block, row.chain, runs_[i].piece});
     }
   }
   std::sort(claims.begin(), claims.end(), [](const Claim& a, const Claim& b) {
     return a.start != b.start ? a.start < b.start : a.piece < b.piece;
   });
-  const auto yields = [](const Claim* a, const Claim* b) {
-    if (a->has_function != b->has_function) return b->has_function;
-    if (a->unit != b->unit) return a->unit > b->unit;
+  const auto has_function = [this](const Claim* claim) -> bool {
+    return has_function_[first_chains_[claim->block] + claim->chain];
+  };
+  const auto yields = [&](const Claim* a, const Claim* b) {
+    if (has_function(a) != has_function(b)) return has_function(b);
+    const uint64_t unit_a = pieces_[a->piece].unit;
+    const uint64_t unit_b = pieces_[b->piece].unit;
+    if (unit_a != unit_b) return unit_a > unit_b;
     return a->piece < b->piece;
   };
   std::priority_queue<const Claim*, std::vector<const Claim*>, decltype(yields)> open(yields);
   const auto say = [rows](uint64_t at, const Claim* claim) {
     rows->push_back(claim == nullptr ? LineBlockRow{at, 0, 0}
-                                     : LineBlockRow{at, claim->row.block, claim->row.chain});
+                                     : LineBlockRow{at, claim->block, claim->chain});
   };
   const Claim* next = claims.data();
   const Claim* const last = next + claims.size();
   while (next != last || !open.empty()) {
+    // Runs that lie between one another's rows are the rule, two that claim a byte are not.
+    if (open.empty() && (next + 1 == last || next->end <= next[1].start)) {
+      say(next->start, next);
+      if (next + 1 == last || next->end != next[1].start) say(next->end, nullptr);
+      ++next;
+      continue;
+    }
     if (open.empty() || (next != last && next->start < open.top()->end)) {
       const uint64_t start = next->start;
       const Claim* const before = open.empty() ? nullptr : open.top();

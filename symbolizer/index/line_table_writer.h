@@ -13,6 +13,7 @@
 #include "absl/status/status.h"
 #include "symbolizer/dwarf/interned.h"
 #include "symbolizer/dwarf/unit_lines.h"
+#include "symbolizer/index/byte_store.h"
 #include "symbolizer/index/line_cell_writer.h"
 #include "symbolizer/index/line_table_format.h"
 #include "symbolizer/index/name_interner.h"
@@ -28,7 +29,8 @@ class LineTableWriter {
 
   // A piece of the unit of this number; units in ascending order. ResourceExhausted when what was
   // added is more than the section can hold; then nothing more must be added.
-  absl::Status Add(uint64_t unit, dwarf::UnitLines piece);
+  // The piece is changed, its memory stays with the caller.
+  absl::Status Add(uint64_t unit, dwarf::UnitLines&& piece);
 
   // Writes the rest of the section. At most `max_rows` rows, as they are stored: a row that reaches
   // into further pages counts once in each. The writer is used up afterwards.
@@ -66,10 +68,18 @@ class LineTableWriter {
   };
   // The rows of a piece: differences of addresses and chains, as LEB128 (EncodeRows).
   struct PieceRows {
-    std::vector<uint8_t> bytes;
+    const uint8_t* bytes;  // in row_bytes_
     uint64_t unit;
     uint32_t block;
     uint32_t first_chain;  // what is added to its chains to get those of the block
+  };
+  // A row of one of several runs that overlap.
+  struct Claim {
+    uint64_t start;
+    uint64_t end;
+    uint32_t block;
+    uint32_t chain;
+    uint32_t piece;
   };
   struct Pointer {
     const char* start;
@@ -107,7 +117,10 @@ class LineTableWriter {
   std::vector<bool> has_function_;      // by chain; those of a block are one behind the other
   std::vector<uint64_t> first_chains_;  // of each block, in has_function_
   std::vector<PieceRows> pieces_;
+  ByteStore row_bytes_;
   std::vector<Run> runs_;
+  std::vector<Claim> claims_;  // of MergeRuns, as the next
+  std::vector<LineBlockRow> decoded_;
   std::vector<uint32_t> scratch_;
   std::vector<uint32_t> file_names_;
   std::vector<uint8_t> scratch_bytes_;

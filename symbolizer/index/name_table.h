@@ -4,13 +4,12 @@
 // kept in blocks that are compressed one by one with zstd: a name costs the decoding of one block
 // (some 30 us), and whoever shows names keeps them by id (name_cache.h).
 //
-// Three classes: NameTableBuilder gives ids out while an index is built, NameTable is a view on
-// the written section, NameReader decodes. Bytes: docs/formats.md, "Symbol index", names.
+// NameTableBuilder gives ids out while an index is built, NameTableWriter writes the section,
+// NameTable is a view on it, NameReader decodes. Bytes: docs/formats.md, "Symbol index", names.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <span>
 #include <string>
@@ -20,6 +19,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/statusor.h"
 #include "base/hash.h"
+#include "symbolizer/index/byte_store.h"
 #include "symbolizer/index/name_interner.h"
 
 namespace firewatch::symbolizer {
@@ -67,7 +67,7 @@ class NameTableBuilder final : public NameInterner {
 
   std::vector<std::string_view> names_;
   absl::flat_hash_set<uint32_t, Hash, Equal> ids_;
-  std::deque<std::string> copies_;
+  ByteStore copies_;
 };
 
 struct NameTableOptions {
@@ -77,9 +77,28 @@ struct NameTableOptions {
   bool keep_suffixes = false;
 };
 
-// The bytes of the names section: the same for any number of threads. Demangles: helper only.
+// Writes the names section: the same bytes for any number of threads. Demangles: helper only.
 // The shown name of a linkage name is the demangled name without the compiler's suffixes
 // (name_parts.h); text with a '/' in it, a path, is never touched.
+//
+// All threads but one work from the constructor on, so that they need not stand still while that
+// one is busy elsewhere; it takes part in Finish, which is called once. The destructor waits for
+// them.
+class NameTableWriter {
+ public:
+  // `names` must outlive the writer, and no more of them be given out.
+  NameTableWriter(const NameTableBuilder& names, const NameTableOptions& options);
+  ~NameTableWriter();
+  NameTableWriter(const NameTableWriter&) = delete;
+  NameTableWriter& operator=(const NameTableWriter&) = delete;
+
+  absl::StatusOr<std::vector<std::byte>> Finish();
+
+ private:
+  class Work;
+  std::unique_ptr<Work> work_;
+};
+
 absl::StatusOr<std::vector<std::byte>> WriteNames(const NameTableBuilder& names,
                                                   const NameTableOptions& options);
 

@@ -22,7 +22,8 @@ uint32_t NameTableBuilder::InternCopy(std::string_view name) {
   name = name.substr(0, kMaxNameBytes);
   const auto known = ids_.find(name);
   if (known != ids_.end()) return *known;
-  return Intern(copies_.emplace_back(name));
+  const auto copy = copies_.Add({reinterpret_cast<const uint8_t*>(name.data()), name.size()});
+  return Intern({reinterpret_cast<const char*>(copy.data()), copy.size()});
 }
 
 }  // namespace firewatch::symbolizer

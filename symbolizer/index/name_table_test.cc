@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <zstd.h>
 
+#include <algorithm>
 #include <cstring>
 #include <string>
 #include <utility>
@@ -81,6 +82,38 @@ TEST(NameTableTest, BothNamesComeBackWhateverTheBlock) {
   }
   EXPECT_FALSE(reader.Read(*table, 20'001, &linkage, &display));
   EXPECT_EQ(linkage + display, "");
+}
+
+// They are sorted some bytes at a time: by beginnings of any length that many share, with ends
+// inside and zeros in them.
+TEST(NameTableTest, NamesStandInOrderOfTheirBytes) {
+  std::vector<std::string> texts = {""};
+  for (const size_t shared : {1u, 7u, 8u, 9u, 300u}) {
+    for (int i = 0; i < 40; ++i) {
+      const std::string beginning(shared, static_cast<char>('a' + i % 3));
+      texts.push_back(beginning + std::string(static_cast<size_t>(i % 5), '\0') + "\xff" +
+                      std::to_string(i));
+    }
+    for (size_t zeros = 0; zeros < 20; ++zeros) {
+      texts.push_back(std::string(shared, 'x') + std::string(zeros, '\0'));
+    }
+  }
+  NameTableBuilder names;
+  for (size_t i = 0; i < texts.size(); ++i) names.InternCopy(texts[i * 11 % texts.size()]);
+  ASSERT_EQ(names.size(), texts.size()) << "all differ, and 11 does not divide their number";
+  const std::vector<std::byte> section = Write(names);
+
+  std::sort(texts.begin(), texts.end());
+  NamesHeader header;
+  std::memcpy(&header, section.data(), sizeof(header));
+  const std::byte* const places =
+      section.data() + sizeof(NamesHeader) + (header.block_count + 1) * sizeof(NamesBlockEntry);
+  for (uint32_t id = 0; id < names.size(); ++id) {
+    uint32_t place = 0;
+    std::memcpy(&place, places + id * NamePlaceBytes(header.count), NamePlaceBytes(header.count));
+    ASSERT_LT(place, texts.size());
+    EXPECT_EQ(texts[place], names.NameOf(id)) << id;
+  }
 }
 
 TEST(NameTableTest, WhatIsShown) {

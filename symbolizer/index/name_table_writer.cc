@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
-#include <numeric>
+#include <mutex>
 #include <thread>
 
 #include "base/status.h"
@@ -25,6 +25,8 @@ constexpr int kCompressionLevel = 3;
 // Room for one linkage name of the largest size and the numbers.
 constexpr size_t kMaxDisplaysPerBlock =
     kMaxNamesBlockBytes - kNamesBlockLinkageBytes - kMaxNameBytes - 10 * kMaxNamesPerBlock;
+// Fewer are done before a thread has started.
+constexpr size_t kNamesPerThread = 512;
 
 struct Block {
   uint32_t first_place = 0;
@@ -32,12 +34,55 @@ struct Block {
   std::string packed;
 };
 
+// A name with eight of its bytes: most comparisons need no look at the name, which is somewhere in
+// a section of hundreds of megabytes.
+struct KeyedName {
+  uint64_t key;
+  uint32_t id;
+};
+
+// The bytes from `depth` on, the first one on top; zeros behind the end.
+uint64_t KeyAt(std::string_view name, size_t depth) {
+  char bytes[sizeof(uint64_t)] = {};
+  if (depth < name.size()) {
+    std::memcpy(bytes, name.data() + depth, std::min(sizeof(bytes), name.size() - depth));
+  }
+  uint64_t key;
+  std::memcpy(&key, bytes, sizeof(key));
+  return __builtin_bswap64(key);
+}
+
+// Sorts names that are equal up to `depth`. C++ names share beginnings of dozens of bytes, so those
+// with equal keys are sorted by the bytes behind.
+void SortFrom(const NameTableBuilder& names, std::span<KeyedName> keyed, size_t depth) {
+  constexpr size_t kFew = 8;
+  constexpr size_t kMaxDepth = 256;  // and how deep this recurses: an eighth of it
+  if (keyed.size() < kFew || depth >= kMaxDepth) {
+    std::sort(keyed.begin(), keyed.end(), [&](const KeyedName& a, const KeyedName& b) {
+      return names.NameOf(a.id) < names.NameOf(b.id);
+    });
+    return;
+  }
+  for (KeyedName& name : keyed) name.key = KeyAt(names.NameOf(name.id), depth);
+  std::sort(keyed.begin(), keyed.end(),
+            [](const KeyedName& a, const KeyedName& b) { return a.key < b.key; });
+  for (size_t first = 0; first < keyed.size();) {
+    size_t end = first + 1;
+    while (end < keyed.size() && keyed[end].key == keyed[first].key) ++end;
+    if (end - first > 1) {
+      SortFrom(names, keyed.subspan(first, end - first), depth + sizeof(uint64_t));
+    }
+    first = end;
+  }
+}
+
 // Ids in order of place. Names differ, so nothing depends on the sort.
 std::vector<uint32_t> InOrder(const NameTableBuilder& names) {
-  std::vector<uint32_t> ids(names.size());
-  std::iota(ids.begin(), ids.end(), 0);
-  std::sort(ids.begin(), ids.end(),
-            [&](uint32_t a, uint32_t b) { return names.NameOf(a) < names.NameOf(b); });
+  std::vector<KeyedName> keyed(names.size());
+  for (uint32_t id = 0; id < keyed.size(); ++id) keyed[id].id = id;
+  SortFrom(names, keyed, 0);
+  std::vector<uint32_t> ids(keyed.size());
+  for (size_t place = 0; place < ids.size(); ++place) ids[place] = keyed[place].id;
   return ids;
 }
 
@@ -157,25 +202,64 @@ absl::StatusOr<std::vector<std::byte>> Join(const std::vector<Block>& blocks,
 
 }  // namespace
 
+// What threads share. Whoever comes first puts the names in order; the others wait for that.
+class NameTableWriter::Work {
+ public:
+  Work(const NameTableBuilder& names, const NameTableOptions& options)
+      : names_(names), options_(options) {
+    const size_t worth = names_.size() / kNamesPerThread + 1;
+    for (size_t i = 1; i < std::min<size_t>(options_.threads, worth); ++i) {
+      helpers_.emplace_back([this] { TakePart(); });
+    }
+  }
+  ~Work() {
+    stop_ = true;
+    for (std::thread& helper : helpers_) helper.join();
+  }
+  Work(const Work&) = delete;
+  Work& operator=(const Work&) = delete;
+
+  absl::StatusOr<std::vector<std::byte>> Finish() {
+    TakePart();
+    for (std::thread& helper : helpers_) helper.join();
+    helpers_.clear();
+    if (failed_) return base::Internal("names could not be compressed");
+    return Join(blocks_, ids_);
+  }
+
+ private:
+  void TakePart() {
+    std::call_once(in_order_, [this] {
+      ids_ = InOrder(names_);
+      blocks_ = SplitIntoBlocks(names_, ids_);
+    });
+    BlockWriter writer(names_, ids_, options_);
+    for (size_t i = next_++; i < blocks_.size() && !stop_; i = next_++) {
+      if (!writer.Write(&blocks_[i])) failed_ = true;
+    }
+  }
+
+  const NameTableBuilder& names_;
+  const NameTableOptions options_;
+  std::once_flag in_order_;
+  std::vector<uint32_t> ids_;  // these two are written by in_order_ alone
+  std::vector<Block> blocks_;  // each by who took its number
+  std::atomic<size_t> next_ = 0;
+  std::atomic<bool> failed_ = false;
+  std::atomic<bool> stop_ = false;
+  std::vector<std::thread> helpers_;
+};
+
+NameTableWriter::NameTableWriter(const NameTableBuilder& names, const NameTableOptions& options)
+    : work_(std::make_unique<Work>(names, options)) {}
+
+NameTableWriter::~NameTableWriter() = default;
+
+absl::StatusOr<std::vector<std::byte>> NameTableWriter::Finish() { return work_->Finish(); }
+
 absl::StatusOr<std::vector<std::byte>> WriteNames(const NameTableBuilder& names,
                                                   const NameTableOptions& options) {
-  const std::vector<uint32_t> ids = InOrder(names);
-  std::vector<Block> blocks = SplitIntoBlocks(names, ids);
-  std::atomic<size_t> next = 0;
-  std::atomic<bool> failed = false;
-  const auto work = [&] {
-    BlockWriter writer(names, ids, options);
-    for (size_t i = next++; i < blocks.size(); i = next++) {
-      if (!writer.Write(&blocks[i])) failed = true;
-    }
-  };
-  std::vector<std::thread> helpers;
-  const auto wanted = std::min<size_t>(options.threads, blocks.size());
-  for (size_t i = 1; i < wanted; ++i) helpers.emplace_back(work);
-  work();
-  for (std::thread& helper : helpers) helper.join();
-  if (failed) return base::Internal("names could not be compressed");
-  return Join(blocks, ids);
+  return NameTableWriter(names, options).Finish();
 }
 
 }  // namespace firewatch::symbolizer

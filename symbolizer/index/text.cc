@@ -2,6 +2,7 @@
 #include "symbolizer/index/text.h"
 
 #include <cstdint>
+#include <cstring>
 
 namespace firewatch::symbolizer {
 namespace {
@@ -14,6 +15,25 @@ size_t AnnouncedLength(uint8_t lead) {
   if (lead >= 0xe0 && lead <= 0xef) return 3;
   if (lead >= 0xf0 && lead <= 0xf4) return 4;
   return 0;
+}
+
+// Whether 8 bytes are all plain. No byte carries into the next where the answer is yes or would be
+// but for one below 0x20: those above 0x7f are found without a sum.
+bool ArePlain(const char* bytes) {
+  constexpr uint64_t kEach = 0x0101010101010101;
+  constexpr uint64_t kHigh = kEach * 0x80;
+  uint64_t word;
+  std::memcpy(&word, bytes, sizeof(word));
+  const bool below_0x7f = ((word | (word + kEach)) & kHigh) == 0;
+  return below_0x7f && ((word + kEach * (0x80 - 0x20)) & kHigh) == kHigh;
+}
+
+// Nearly all names are ASCII from end to end.
+size_t PlainPrefix(std::string_view text) {
+  size_t at = 0;
+  while (at + sizeof(uint64_t) <= text.size() && ArePlain(text.data() + at)) at += sizeof(uint64_t);
+  while (at < text.size() && IsPlain(text[at])) ++at;
+  return at;
 }
 
 }  // namespace
@@ -36,7 +56,8 @@ size_t PrintableSequence(std::string_view text) {
 }
 
 bool IsPrintableUtf8(std::string_view text) {
-  while (!text.empty()) {
+  for (text.remove_prefix(PlainPrefix(text)); !text.empty();
+       text.remove_prefix(PlainPrefix(text))) {
     const size_t length = PrintableSequence(text);
     if (length == 0) return false;
     text.remove_prefix(length);

@@ -62,6 +62,15 @@ def libraries(programs):
     return sorted(found)
 
 
+def opened_later(name="libcurl.so.4"):
+    """Path of the library that `firewatch` opens when it asks something over HTTP, and of no other."""
+    known = subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True, check=True).stdout
+    for line in known.splitlines():
+        if line.split()[0] == name and "x86-64" in line:
+            return line.split("=> ")[1]
+    raise RuntimeError(f"{name} is not installed")
+
+
 def stripped(path, keep_symbols):
     """Without debug information, and without the symbol table unless names are asked for."""
     with tempfile.NamedTemporaryFile() as scratch:
@@ -94,7 +103,8 @@ def build(busybox, init, programs, workloads, files, output):
     archive.link(build_folder, "/usr/bin")
     # A program that tests start and whose file they look for; busybox is one file for all of them.
     add("bin/true", pathlib.Path("/bin/true").read_bytes())
-    for path in libraries([*programs, *workloads, "/bin/true"]):
+    curl = opened_later()
+    for path in [curl, *libraries([*programs, *workloads, "/bin/true", curl])]:
         add(path.lstrip("/"), pathlib.Path(path).read_bytes())
     for name, data in files.items():
         archive.add(name, data)

@@ -211,6 +211,15 @@ class CommandTest(SymbolsTest):
             file.write(b"\xff" * 100)
         self.assertEqual(run(command, text=lines).stdout, first)
 
+    def test_starts_without_the_libraries_of_http(self):
+        # They are most of what a start would cost; what asks over HTTP loads them (transport/curl_api.h).
+        if os.environ.get("FIREWATCH_SYMBOLIZE"):
+            self.skipTest("ours alone")
+        loaded = run(["ldd", our_command()[0]]).stdout
+        self.assertIn("libstdc++", loaded)
+        for name in ("libcurl", "libssl", "libldap", "libgnutls", "libgrpc"):
+            self.assertNotIn(name, loaded)
+
     def test_without_lines_the_function_of_the_symbol_table_answers(self):
         def last_functions(text):
             return [[(s["FunctionName"], s["FileName"], s["Line"]) for s in json.loads(line)["Symbol"]]
