@@ -2,9 +2,12 @@
 #include "agent/enforce/address_table.h"
 
 #include <algorithm>
+#include <array>
+#include <iterator>
 #include <map>
 #include <span>
 #include <string>
+#include <utility>
 
 #include "base/check.h"
 #include "base/hash.h"
@@ -13,8 +16,10 @@ namespace firewatch::agent {
 namespace {
 
 constexpr uint32_t kPageShift = 20;   // a page: a /12
-constexpr uint32_t kBlockShift = 13;  // a block: a /19
-constexpr uint32_t kBlockEntries = 32;
+constexpr uint32_t kBlockShift = 12;  // a block: a /20
+constexpr uint32_t kQuarters = 4;     // of a page
+constexpr uint32_t kQuarterBlocks = 64;
+constexpr uint32_t kBlockEntries = 16;
 
 // Walks runs in order of address.
 class Table4 {
@@ -23,18 +28,28 @@ class Table4 {
       : runs_(runs), writer_(writer) {}
 
   void Write(fw_addresses* out) {
-    std::vector<fw_page> pages;
-    for (uint64_t start = 0; start < uint64_t{1} << 32; start += 1u << kPageShift) {
-      pages.push_back(Page(static_cast<uint32_t>(start)));
+    for (uint32_t page = 0; page < FW_PAGE_COUNT; ++page) {
+      const fw_page made = Page(page << kPageShift);
+      writer_->At<fw_page>(size_t{out->pages} * 8)[page] = made;
     }
-    CHECK(pages.size() == FW_PAGE_COUNT);
-    // Aligned, so that nothing crosses a slab.
-    out->pages = writer_->Append(pages, sizeof(fw_page) * 2);
     out->blocks = writer_->Append(blocks_);
+    out->ordinals = writer_->Append(ordinals_);
+    out->details = writer_->Append(details_);
+    std::vector<fw_image_place> places;
+    for (const std::string* tail : tails_) {
+      places.push_back(writer_->AppendWithinSlab(
+          std::span(reinterpret_cast<const uint8_t*>(tail->data()), tail->size())));
+    }
+    for (uint32_t& entry : entries_) {
+      if ((entry & FW_ENTRY_TAIL) != 0) entry = FW_ENTRY_TAIL | places[entry & ~FW_ENTRY_TAIL];
+    }
     out->entries = writer_->Append(entries_);
   }
 
  private:
+  // What a /20 names, per /24: vectors, or FW_ENTRY_TAIL and a number in tails_.
+  using Entries = std::array<uint32_t, kBlockEntries>;
+
   // The run of `address`; addresses only rise.
   const Run<uint32_t>& RunAt(uint32_t address) {
     while (next_ < runs_.size() && runs_[next_].start <= address) ++next_;
@@ -49,42 +64,99 @@ class Table4 {
   fw_page Page(uint32_t start) {
     fw_page page{};
     if (Whole(start, kPageShift) && RunAt(start).vector == 0) return page;
-    for (uint32_t half = 0; half < 2; ++half) {
-      std::vector<fw_block> blocks;
-      for (uint32_t i = 0; i < 64; ++i) {
-        const fw_block block = Block(start + ((half * 64 + i) << kBlockShift));
-        if (block.present == 0 && block.base == 0) continue;
-        page.occupied[half] |= uint64_t{1} << i;
-        blocks.push_back(block);
+    std::vector<fw_block> blocks;
+    std::vector<uint8_t> ordinals;
+    std::vector<fw_detail> details;
+    for (uint32_t quarter = 0; quarter < kQuarters; ++quarter) {
+      std::vector<Entries> used;
+      for (uint32_t i = 0; i < kQuarterBlocks; ++i) {
+        const Entries entries = Block(start + ((quarter * kQuarterBlocks + i) << kBlockShift));
+        if (entries == Entries{}) continue;
+        page.occupied[quarter] |= uint64_t{1} << i;
+        used.push_back(entries);
       }
-      // Equal halves share their blocks: a /8 of one rule is sixteen equal pages.
-      const std::string key(reinterpret_cast<const char*>(blocks.data()),
-                            blocks.size() * sizeof(fw_block));
-      const auto [found, added] =
-          block_places_.try_emplace(key, static_cast<uint32_t>(blocks_.size()));
-      if (added) blocks_.insert(blocks_.end(), blocks.begin(), blocks.end());
-      page.base[half] = found->second;
+      const uint32_t vector = MostFrequent(used);
+      page.vector[quarter] = vector;
+      page.before[quarter] = static_cast<uint8_t>(blocks.size());
+      for (const Entries& entries : used) {
+        const bool plain = vector != 0 && OnlyVector(entries) == vector;
+        blocks.push_back(plain ? Present(entries) : fw_block{0});
+        // A page has 256 blocks, and so at most as many details.
+        ordinals.push_back(plain ? uint8_t{0} : static_cast<uint8_t>(details.size()));
+        if (!plain) details.push_back(Detail(entries));
+      }
     }
+    // Equal pages share their blocks: a /8 of one rule is sixteen equal pages.
+    std::string key = Bytes(blocks);
+    key += Bytes(ordinals);
+    key += Bytes(details);
+    const auto [found, added] =
+        page_places_.try_emplace(std::move(key), static_cast<uint32_t>(blocks_.size()),
+                                 static_cast<uint32_t>(details_.size()));
+    if (added) {
+      blocks_.insert(blocks_.end(), blocks.begin(), blocks.end());
+      ordinals_.insert(ordinals_.end(), ordinals.begin(), ordinals.end());
+      details_.insert(details_.end(), details.begin(), details.end());
+    }
+    page.blocks = found->second.first;
+    page.details = found->second.second;
     return page;
   }
 
-  fw_block Block(uint32_t start) {
-    if (Whole(start, kBlockShift)) return {0, RunAt(start).vector};
-    fw_block block{};
-    std::vector<uint32_t> entries;
+  Entries Block(uint32_t start) {
+    Entries entries{};
+    if (Whole(start, kBlockShift)) {
+      entries.fill(RunAt(start).vector);
+      return entries;
+    }
     for (uint32_t i = 0; i < kBlockEntries; ++i) {
       const uint32_t address = start + (i << 8);
-      const uint32_t entry = Whole(address, 8) ? RunAt(address).vector : Tail(address);
-      if (entry == 0) continue;
-      block.present |= 1u << i;
-      entries.push_back(entry);
+      entries[i] = Whole(address, 8) ? RunAt(address).vector : Tail(address);
     }
-    const std::string key(reinterpret_cast<const char*>(entries.data()), entries.size() * 4);
+    return entries;
+  }
+
+  static fw_block Present(const Entries& entries) {
+    fw_block present = 0;
+    for (uint32_t i = 0; i < kBlockEntries; ++i) {
+      if (entries[i] != 0) present = static_cast<fw_block>(present | 1u << i);
+    }
+    return present;
+  }
+  // The one vector of all /24s that have any; 0 when there are several, or a tail.
+  static uint32_t OnlyVector(const Entries& entries) {
+    uint32_t vector = 0;
+    for (const uint32_t entry : entries) {
+      if (entry == 0) continue;
+      if ((entry & FW_ENTRY_TAIL) != 0 || (vector != 0 && vector != entry)) return 0;
+      vector = entry;
+    }
+    return vector;
+  }
+  // The vector that lets most blocks do without a detail; 0 when none does.
+  static uint32_t MostFrequent(const std::vector<Entries>& blocks) {
+    std::map<uint32_t, size_t> counts;
+    uint32_t best = 0;
+    for (const Entries& entries : blocks) {
+      const uint32_t vector = OnlyVector(entries);
+      if (vector == 0) continue;
+      if (++counts[vector] > (best == 0 ? 0 : counts[best])) best = vector;
+    }
+    return best;
+  }
+
+  fw_detail Detail(const Entries& entries) {
+    if (std::all_of(entries.begin(), entries.end(), [&](uint32_t e) { return e == entries[0]; }) &&
+        (entries[0] & FW_ENTRY_TAIL) == 0) {
+      return {0, entries[0]};
+    }
+    std::vector<uint32_t> used;
+    std::copy_if(entries.begin(), entries.end(), std::back_inserter(used),
+                 [](uint32_t entry) { return entry != 0; });
     const auto [found, added] =
-        entry_places_.try_emplace(key, static_cast<uint32_t>(entries_.size()));
-    if (added) entries_.insert(entries_.end(), entries.begin(), entries.end());
-    block.base = found->second;
-    return block;
+        entry_places_.try_emplace(Bytes(used), static_cast<uint32_t>(entries_.size()));
+    if (added) entries_.insert(entries_.end(), used.begin(), used.end());
+    return {Present(entries), found->second};
   }
 
   uint32_t Tail(uint32_t address) {
@@ -95,27 +167,35 @@ class Table4 {
       starts.push_back(static_cast<uint8_t>(runs_[next_].start));
       vectors.push_back(runs_[next_].vector);
     }
-    std::vector<uint8_t> bytes;
-    bytes.push_back(static_cast<uint8_t>(starts.size()));
-    bytes.push_back(static_cast<uint8_t>(starts.size() >> 8));
-    bytes.insert(bytes.end(), starts.begin(), starts.end());
+    std::string bytes;
+    bytes.push_back(static_cast<char>(starts.size()));
+    bytes.push_back(static_cast<char>(starts.size() >> 8));
+    bytes += Bytes(starts);
     bytes.resize((bytes.size() + 3) / 4 * 4);
-    const size_t at = bytes.size();
-    bytes.resize(at + vectors.size() * 4);
-    std::memcpy(bytes.data() + at, vectors.data(), vectors.size() * 4);
+    bytes += Bytes(vectors);
     // Equal tails are common: every /24 with one host of one list at .1.
-    const std::string key(bytes.begin(), bytes.end());
-    const auto [found, added] = tail_places_.try_emplace(key, 0);
-    if (added) found->second = writer_->AppendWithinSlab(bytes);
+    const auto [found, added] =
+        tail_numbers_.try_emplace(std::move(bytes), static_cast<uint32_t>(tails_.size()));
+    if (added) tails_.push_back(&found->first);
     return FW_ENTRY_TAIL | found->second;
+  }
+
+  template <typename T>
+  static std::string Bytes(const std::vector<T>& values) {
+    return {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T)};
   }
 
   const std::vector<Run<uint32_t>>& runs_;
   ImageWriter* writer_;
   size_t next_ = 0;
   std::vector<fw_block> blocks_;
+  std::vector<uint8_t> ordinals_;
+  std::vector<fw_detail> details_;
   std::vector<uint32_t> entries_;
-  base::StringMap<uint32_t> block_places_, entry_places_, tail_places_;
+  std::map<std::string, std::pair<uint32_t, uint32_t>> page_places_;  // first block, first detail
+  base::StringMap<uint32_t> entry_places_;
+  std::map<std::string, uint32_t> tail_numbers_;  // a map: its keys stay where they are
+  std::vector<const std::string*> tails_;
 };
 
 // The levels above sorted keys: each node's keys are the first keys of its second to ninth child.

@@ -91,10 +91,10 @@ absl::StatusOr<std::unique_ptr<Firewall>> Firewall::TakeOver(const std::string& 
     return base::NotFound("{}: what was in force is not attached any more", interface);
   }
   ASSIGN_OR_RETURN(out->program_, FirewallProgram::Load(directory));
-  auto current = ImageMap::Find(out->program_->generations_fd(), 0);
+  auto current = out->program_->Find(0);
   if (!current.ok()) return current.status();
   out->current_ = *std::move(current);
-  if (auto previous = ImageMap::Find(out->program_->generations_fd(), 1); previous.ok()) {
+  if (auto previous = out->program_->Find(1); previous.ok()) {
     out->previous_ = *std::move(previous);
   }
   RETURN_IF_ERROR(out->ReadRules());
@@ -214,11 +214,11 @@ absl::Status Firewall::Load(const RuleSet& rules, const LoadOptions& options) {
     // What comes back must be there before the deadline can pass. A generation that itself was
     // never confirmed does not come back: the one before it does.
     const bool confirmed = current_ && current_->header().confirm_deadline_ns == 0;
-    if (confirmed) RETURN_IF_ERROR(program_->Put(1, *current_));
-    RETURN_IF_ERROR(program_->Put(0, map));
+    if (confirmed) RETURN_IF_ERROR(program_->Put(1, &*current_));
+    RETURN_IF_ERROR(program_->Put(0, &map));
     if (confirmed) previous_ = std::move(current_);
   } else {
-    RETURN_IF_ERROR(program_->Put(0, map));
+    RETURN_IF_ERROR(program_->Put(0, &map));
     RETURN_IF_ERROR(program_->Remove(1));
     previous_.reset();
   }
@@ -275,7 +275,7 @@ bool Firewall::Tick() {
   spdlog::warn("{}: the rules were not confirmed in time: generation {} is back", interface_,
                previous_->header().generation);
   // The program judges by it already; this makes it the one in force.
-  absl::Status status = program_->Put(0, *previous_);
+  absl::Status status = program_->Put(0, &*previous_);
   if (status.ok()) status = program_->Remove(1);
   if (!status.ok()) {
     spdlog::error("{}: {}", interface_, base::Message(status));

@@ -33,7 +33,7 @@ class FirewallProgramTest : public testing::Test {
     ASSERT_TRUE(image.ok()) << image.status();
     auto map = ImageMap::Create(*image);
     ASSERT_TRUE(map.ok()) << map.status();
-    const absl::Status put = program_->Put(0, *map);
+    const absl::Status put = program_->Put(0, &*map);
     ASSERT_TRUE(put.ok()) << put;
     map_ = std::make_unique<ImageMap>(*std::move(map));
   }
@@ -246,9 +246,9 @@ TEST_F(FirewallProgramTest, TheProgramItselfGoesBackWhenNobodyConfirms) {
   const RuleSet before = Parse("rules:\n- {name: web, action: drop, match: {dport: 80}}\n");
   const auto image = BuildImage(before, PlainOptions(before));
   ASSERT_TRUE(image.ok());
-  const auto map = ImageMap::Create(*image);
+  auto map = ImageMap::Create(*image);
   ASSERT_TRUE(map.ok());
-  ASSERT_TRUE(program_->Put(1, *map).ok());
+  ASSERT_TRUE(program_->Put(1, &*map).ok());
   EXPECT_TRUE(Drops(Tcp4(1, 80)));
   EXPECT_FALSE(Drops(Tcp4(1, 81)));
   map_->ClearDeadline();  // confirmed after all

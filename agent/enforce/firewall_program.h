@@ -35,11 +35,12 @@ class FirewallProgram {
   virtual int bench_parse_fd() const = 0;
   virtual int bench_sources_fd() const = 0;
   virtual int events_fd() const = 0;
-  virtual int generations_fd() const = 0;
 
   // Generation 0 judges, 1 is the one before. Returns when no packet uses the old any more.
-  virtual absl::Status Put(uint32_t key, const ImageMap& image) = 0;
+  virtual absl::Status Put(uint32_t key, ImageMap* image) = 0;
   virtual absl::Status Remove(uint32_t key) = 0;
+  // As ImageMap::Find.
+  virtual absl::StatusOr<ImageMap> Find(uint32_t key) const = 0;
 
   virtual fw_rule_counts RuleCounts(uint32_t slot) const = 0;  // summed over CPUs
   virtual absl::Status ClearRuleCounts(uint32_t slot) = 0;
