@@ -2,8 +2,6 @@
 #include "agent/enforce/address_table.h"
 
 #include <algorithm>
-#include <array>
-#include <iterator>
 #include <map>
 #include <span>
 #include <string>
@@ -47,8 +45,13 @@ class Table4 {
   }
 
  private:
-  // What a /20 names, per /24: vectors, or FW_ENTRY_TAIL and a number in tails_.
-  using Entries = std::array<uint32_t, kBlockEntries>;
+  // What a /20 names.
+  struct Block {
+    uint32_t only = 0;  // the vector of all its /24s that have any; 0: several, or a tail
+    fw_block present = 0;
+    // Per /24: a vector, or FW_ENTRY_TAIL and a number in tails_. Empty: all `only`.
+    std::vector<uint32_t> entries;
+  };
 
   // The run of `address`; addresses only rise.
   const Run<uint32_t>& RunAt(uint32_t address) {
@@ -62,28 +65,31 @@ class Table4 {
   }
 
   fw_page Page(uint32_t start) {
+    if (!Whole(start, kPageShift)) return MakePage(start);
+    const uint32_t vector = RunAt(start).vector;
+    if (vector == 0) return {};
+    const auto [found, added] = whole_pages_.try_emplace(vector);
+    if (added) found->second = MakePage(start);
+    return found->second;
+  }
+
+  fw_page MakePage(uint32_t start) {
     fw_page page{};
-    if (Whole(start, kPageShift) && RunAt(start).vector == 0) return page;
     std::vector<fw_block> blocks;
     std::vector<uint8_t> ordinals;
     std::vector<fw_detail> details;
     for (uint32_t quarter = 0; quarter < kQuarters; ++quarter) {
-      std::vector<Entries> used;
-      for (uint32_t i = 0; i < kQuarterBlocks; ++i) {
-        const Entries entries = Block(start + ((quarter * kQuarterBlocks + i) << kBlockShift));
-        if (entries == Entries{}) continue;
-        page.occupied[quarter] |= uint64_t{1} << i;
-        used.push_back(entries);
-      }
+      const std::vector<Block> used =
+          Quarter(start + ((quarter * kQuarterBlocks) << kBlockShift), &page.occupied[quarter]);
       const uint32_t vector = MostFrequent(used);
       page.vector[quarter] = vector;
       page.before[quarter] = static_cast<uint8_t>(blocks.size());
-      for (const Entries& entries : used) {
-        const bool plain = vector != 0 && OnlyVector(entries) == vector;
-        blocks.push_back(plain ? Present(entries) : fw_block{0});
+      for (const Block& block : used) {
+        const bool plain = vector != 0 && block.only == vector;
+        blocks.push_back(plain ? block.present : fw_block{0});
         // A page has 256 blocks, and so at most as many details.
         ordinals.push_back(plain ? uint8_t{0} : static_cast<uint8_t>(details.size()));
-        if (!plain) details.push_back(Detail(entries));
+        if (!plain) details.push_back(Detail(block));
       }
     }
     // Equal pages share their blocks: a /8 of one rule is sixteen equal pages.
@@ -103,60 +109,67 @@ class Table4 {
     return page;
   }
 
-  Entries Block(uint32_t start) {
-    Entries entries{};
-    if (Whole(start, kBlockShift)) {
-      entries.fill(RunAt(start).vector);
-      return entries;
+  // The blocks of a quarter in which rules name anything.
+  std::vector<Block> Quarter(uint32_t start, uint64_t* occupied) {
+    std::vector<Block> used;
+    for (uint32_t i = 0; i < kQuarterBlocks;) {
+      const uint32_t address = start + (i << kBlockShift);
+      const uint32_t vector = RunAt(address).vector;
+      // As many as the run goes on for.
+      const uint32_t left = kQuarterBlocks - i;
+      const uint32_t same = next_ == runs_.size()
+                                ? left
+                                : std::min(left, (runs_[next_].start - address) >> kBlockShift);
+      if (same > 0 && vector == 0) {
+        i += same;
+        continue;
+      }
+      *occupied |= uint64_t{1} << i++;
+      used.push_back(same > 0 ? Block{vector, UINT16_MAX, {}} : MixedBlock(address));
     }
+    return used;
+  }
+
+  Block MixedBlock(uint32_t start) {
+    Block block;
+    bool is_plain = true;
     for (uint32_t i = 0; i < kBlockEntries; ++i) {
       const uint32_t address = start + (i << 8);
-      entries[i] = Whole(address, 8) ? RunAt(address).vector : Tail(address);
-    }
-    return entries;
-  }
-
-  static fw_block Present(const Entries& entries) {
-    fw_block present = 0;
-    for (uint32_t i = 0; i < kBlockEntries; ++i) {
-      if (entries[i] != 0) present = static_cast<fw_block>(present | 1u << i);
-    }
-    return present;
-  }
-  // The one vector of all /24s that have any; 0 when there are several, or a tail.
-  static uint32_t OnlyVector(const Entries& entries) {
-    uint32_t vector = 0;
-    for (const uint32_t entry : entries) {
+      const uint32_t entry = Whole(address, 8) ? RunAt(address).vector : Tail(address);
       if (entry == 0) continue;
-      if ((entry & FW_ENTRY_TAIL) != 0 || (vector != 0 && vector != entry)) return 0;
-      vector = entry;
+      block.present = static_cast<fw_block>(block.present | 1u << i);
+      block.entries.push_back(entry);
+      is_plain = is_plain && (entry & FW_ENTRY_TAIL) == 0 && entry == block.entries[0];
     }
-    return vector;
-  }
-  // The vector that lets most blocks do without a detail; 0 when none does.
-  static uint32_t MostFrequent(const std::vector<Entries>& blocks) {
-    std::map<uint32_t, size_t> counts;
-    uint32_t best = 0;
-    for (const Entries& entries : blocks) {
-      const uint32_t vector = OnlyVector(entries);
-      if (vector == 0) continue;
-      if (++counts[vector] > (best == 0 ? 0 : counts[best])) best = vector;
-    }
-    return best;
+    if (is_plain && !block.entries.empty()) block.only = block.entries[0];
+    return block;
   }
 
-  fw_detail Detail(const Entries& entries) {
-    if (std::all_of(entries.begin(), entries.end(), [&](uint32_t e) { return e == entries[0]; }) &&
-        (entries[0] & FW_ENTRY_TAIL) == 0) {
-      return {0, entries[0]};
+  // The vector that lets most blocks do without a detail; 0 when none does.
+  static uint32_t MostFrequent(const std::vector<Block>& blocks) {
+    std::vector<std::pair<uint32_t, size_t>> counts;  // nearly always of one
+    for (const Block& block : blocks) {
+      if (block.only == 0) continue;
+      const auto found = std::find_if(counts.begin(), counts.end(),
+                                      [&](const auto& count) { return count.first == block.only; });
+      if (found != counts.end()) {
+        ++found->second;
+      } else {
+        counts.emplace_back(block.only, 1);
+      }
     }
-    std::vector<uint32_t> used;
-    std::copy_if(entries.begin(), entries.end(), std::back_inserter(used),
-                 [](uint32_t entry) { return entry != 0; });
+    const auto best =
+        std::max_element(counts.begin(), counts.end(),
+                         [](const auto& a, const auto& b) { return a.second < b.second; });
+    return best == counts.end() ? 0 : best->first;
+  }
+
+  fw_detail Detail(const Block& block) {
+    if (block.entries.empty()) return {0, block.only};
     const auto [found, added] =
-        entry_places_.try_emplace(Bytes(used), static_cast<uint32_t>(entries_.size()));
-    if (added) entries_.insert(entries_.end(), used.begin(), used.end());
-    return {Present(entries), found->second};
+        entry_places_.try_emplace(Bytes(block.entries), static_cast<uint32_t>(entries_.size()));
+    if (added) entries_.insert(entries_.end(), block.entries.begin(), block.entries.end());
+    return {block.present, found->second};
   }
 
   uint32_t Tail(uint32_t address) {
@@ -193,6 +206,7 @@ class Table4 {
   std::vector<fw_detail> details_;
   std::vector<uint32_t> entries_;
   std::map<std::string, std::pair<uint32_t, uint32_t>> page_places_;  // first block, first detail
+  std::map<uint32_t, fw_page> whole_pages_;                           // by vector
   base::StringMap<uint32_t> entry_places_;
   std::map<std::string, uint32_t> tail_numbers_;  // a map: its keys stay where they are
   std::vector<const std::string*> tails_;

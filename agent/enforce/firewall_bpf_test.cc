@@ -255,6 +255,43 @@ TEST_F(FirewallProgramTest, TheProgramItselfGoesBackWhenNobodyConfirms) {
   EXPECT_TRUE(Drops(Tcp4(1, 81)));
 }
 
+// More images after each other than there are places for the slabs behind the first.
+TEST_F(FirewallProgramTest, ImagesOfSeveralSlabsAreFoundWhole) {
+  constexpr uint32_t kStep = 40'009, kHosts = 100'000;
+  constexpr uint64_t kNetwork = 0x20010db800000000;
+  for (uint32_t round = 0; round < FW_IMAGE_RESTS + 2; ++round) {
+    SCOPED_TRACE(round);
+    RuleSet rules = Parse("rules:\n- {name: hosts, action: drop}\n");
+    auto set = std::make_shared<PrefixSet>();
+    for (uint32_t i = 0; i < kHosts; ++i) {
+      set->Add(Prefix4{i * kStep + round, 32});
+      set->Add(Prefix6{{kNetwork + i, round}, 128});
+    }
+    set->Close();
+    rules.rules[0].match.source = {set};
+    ImageOptions options = PlainOptions(rules);
+    options.generation = round + 1;
+    options.metadata = std::string(2 * FW_IMAGE_SLAB_BYTES, 'm');
+    Load(rules, options);
+    for (uint32_t i = 0; i < kHosts; i += 2'003) {
+      const Address6 six{kNetwork + i, round};
+      EXPECT_TRUE(Drops(Tcp4(i * kStep + round, 80))) << i;
+      EXPECT_FALSE(Drops(Tcp4(i * kStep + round + 1, 80))) << i;
+      EXPECT_TRUE(Drops(FrameBuilder().Ipv6(six, {}, 17).Udp(1, 2))) << i;
+      EXPECT_FALSE(Drops(FrameBuilder().Ipv6({six.high, round + 1}, {}, 17).Udp(1, 2))) << i;
+    }
+    const auto found = program_->Find(0);
+    ASSERT_TRUE(found.ok()) << found.status();
+    EXPECT_EQ(found->header().generation, round + 1);
+    EXPECT_GT(found->header().slab_count, 4u);
+    EXPECT_EQ(found->metadata(), options.metadata);
+    // Every other one stays for a while as the one before.
+    const absl::Status status = round % 2 == 0 ? program_->Put(1, map_.get()) : program_->Remove(1);
+    ASSERT_TRUE(status.ok()) << status;
+  }
+  EXPECT_EQ(Count(FW_FIREWALL_BROKEN), 0u);
+}
+
 // The share of the property test that goes through the kernel; classify_test.cc has the million.
 TEST_F(FirewallProgramTest, RandomRulesAndPacketsAgreeWithTheSlowTwin) {
   const char* text = std::getenv("FIREWATCH_KERNEL_PAIRS");
