@@ -179,7 +179,6 @@ absl::Status Firewall::Load(const RuleSet& rules, const LoadOptions& options) {
     }
   }
   std::vector<LoadedRule> loaded;
-  uint16_t next = 0;
   for (const Rule& rule : rules.rules) {
     LoadedRule one{.name = rule.name,
                    .comment = rule.comment,
@@ -191,16 +190,10 @@ absl::Status Firewall::Load(const RuleSet& rules, const LoadOptions& options) {
       one.slot = found->second->slot;
       one.bucket_key = found->second->bucket_key;
     } else {
-      while (next < FW_RULE_SLOTS && taken.test(next)) ++next;
-      if (next == FW_RULE_SLOTS) {
-        return base::ResourceExhausted(
-            "no counters are left: confirm the rules in force before loading others");
-      }
-      one.slot = next;
-      taken.set(next);
+      ASSIGN_OR_RETURN(one.slot, FreeSlot(taken));
+      taken.set(one.slot);
       // Another rule's buckets of the same slot have another key.
-      one.bucket_key = static_cast<uint32_t>(image_options.generation << 9 | next) | 1u << 31;
-      RETURN_IF_ERROR(program_->ClearRuleCounts(next));
+      one.bucket_key = static_cast<uint32_t>(image_options.generation << 9 | one.slot) | 1u << 31;
     }
     image_options.slots.push_back(one.slot);
     image_options.bucket_keys.push_back(one.bucket_key);
@@ -218,12 +211,35 @@ absl::Status Firewall::Load(const RuleSet& rules, const LoadOptions& options) {
     RETURN_IF_ERROR(program_->Put(0, &map));
     if (confirmed) previous_ = std::move(current_);
   } else {
-    RETURN_IF_ERROR(program_->Put(0, &map));
+    ASSIGN_OR_RETURN(const uint64_t swap, program_->PutSoon(&map));
     RETURN_IF_ERROR(program_->Remove(1));
     previous_.reset();
+    for (const LoadedRule& rule : rules_) freed_by_[rule.slot] = swap;
+    for (const LoadedRule& rule : before) freed_by_[rule.slot] = swap;
   }
   current_ = std::move(map);
   return ReadRules();
+}
+
+absl::StatusOr<uint16_t> Firewall::FreeSlot(const std::bitset<FW_RULE_SLOTS>& taken) {
+  const auto find = [&]() -> std::optional<uint16_t> {
+    const uint64_t done = program_->SwapsDone();
+    for (uint16_t slot = 0; slot < FW_RULE_SLOTS; ++slot) {
+      if (!taken.test(slot) && freed_by_[slot] <= done) return slot;
+    }
+    return std::nullopt;
+  };
+  std::optional<uint16_t> slot = find();
+  if (!slot && !taken.all()) {
+    program_->WaitForSwaps();
+    slot = find();
+  }
+  if (!slot) {
+    return base::ResourceExhausted(
+        "no counters are left: confirm the rules in force before loading others");
+  }
+  RETURN_IF_ERROR(program_->ClearRuleCounts(*slot));
+  return *slot;
 }
 
 absl::Status Firewall::ReadRules() {

@@ -12,6 +12,7 @@
 #include "agent/enforce/random_rules.h"
 #include "agent/enforce/reference.h"
 #include "agent/enforce/rules_file.h"
+#include "agent/enforce/swap_queue.h"
 #include "base/clock.h"
 
 namespace firewatch::agent {
@@ -290,6 +291,44 @@ TEST_F(FirewallProgramTest, ImagesOfSeveralSlabsAreFoundWhole) {
     ASSERT_TRUE(status.ok()) << status;
   }
   EXPECT_EQ(Count(FW_FIREWALL_BROKEN), 0u);
+}
+
+TEST_F(FirewallProgramTest, AnImageIsInForceBeforeTheKernelHasWaited) {
+  const RuleSet one = Parse("rules:\n- {name: a, action: drop, match: {dport: 80}}\n");
+  const RuleSet other = Parse("rules:\n- {name: b, action: drop, match: {dport: 81}}\n");
+  ImageOptions large = PlainOptions(one);
+  large.metadata = std::string(FW_IMAGE_SLAB_BYTES, 'm');  // in the slabs behind the first, too
+  constexpr int kSwaps = 100;
+  uint64_t last = 0;
+  for (int i = 0; i < kSwaps; ++i) {
+    const bool is_one = i % 2 == 0;
+    const auto image =
+        i % 10 == 4 ? BuildImage(one, large) : BuildImage(is_one ? one : other, PlainOptions(one));
+    ASSERT_TRUE(image.ok()) << image.status();
+    auto map = ImageMap::Create(*image);  // gone after each round: the kernel keeps its own
+    ASSERT_TRUE(map.ok()) << map.status();
+    const auto swap = program_->PutSoon(&*map);
+    ASSERT_TRUE(swap.ok()) << swap.status();
+    EXPECT_GE(*swap, last);
+    last = *swap;
+    ASSERT_EQ(Drops(Tcp4(1, 80)), is_one) << i;
+    ASSERT_EQ(Drops(Tcp4(1, 81)), !is_one) << i;
+  }
+  program_->WaitForSwaps();
+  EXPECT_EQ(program_->SwapsDone(), last);
+  EXPECT_GT(last, uint64_t{kSwaps / 2});
+}
+
+TEST_F(FirewallProgramTest, WhatIsNoImageIsNotPutInForce) {
+  Load("rules:\n- {name: a, action: drop, match: {dport: 80}}\n");
+  const int map = ::bpf_map_create(BPF_MAP_TYPE_ARRAY, "other", 4, 8, 1, nullptr);
+  ASSERT_GE(map, 0);
+  SwapQueue queue(program_->generations_fd());
+  EXPECT_FALSE(queue.Swap(0, map).ok());
+  EXPECT_FALSE(queue.Swap(7, map_->fd()).ok());
+  EXPECT_EQ(*queue.Swap(1, map_->fd()), 3u);
+  ::close(map);
+  EXPECT_TRUE(Drops(Tcp4(1, 80)));
 }
 
 // The share of the property test that goes through the kernel; classify_test.cc has the million.

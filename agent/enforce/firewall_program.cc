@@ -22,6 +22,7 @@
 
 #include "agent/core/bpf_handles.h"
 #include "agent/core/bpf_info.h"
+#include "agent/enforce/swap_queue.h"
 #include "base/status.h"
 #include "bpf/enforce_xdp.skel.h"
 
@@ -36,7 +37,7 @@ class LoadedProgram final : public FirewallProgram {
  public:
   LoadedProgram(BpfSkeleton<enforce_xdp_bpf> skeleton,
                 std::vector<std::pair<std::string, uint32_t>> verified)
-      : skeleton_(std::move(skeleton)), verified_(std::move(verified)) {
+      : skeleton_(std::move(skeleton)), verified_(std::move(verified)), swaps_(generations_fd()) {
     cpu_count_ = static_cast<size_t>(std::max(::libbpf_num_possible_cpus(), 1));
   }
 
@@ -50,6 +51,8 @@ class LoadedProgram final : public FirewallProgram {
   int bench_sources_fd() const override { return ::bpf_map__fd(skeleton_->maps.bench_sources); }
   int events_fd() const override { return ::bpf_map__fd(skeleton_->maps.drop_events); }
 
+  int generations_fd() const override { return ::bpf_map__fd(skeleton_->maps.generations); }
+
   absl::Status Put(uint32_t key, ImageMap* image) override {
     if (image->rest_fd() >= 0 && image->header().rest == 0) RETURN_IF_ERROR(PutRest(image));
     const int fd = image->fd();
@@ -58,7 +61,23 @@ class LoadedProgram final : public FirewallProgram {
     }
     return RemoveUnusedRests();
   }
+  absl::StatusOr<uint64_t> PutSoon(ImageMap* image) override {
+    bool has_rests = image->rest_fd() >= 0;
+    for (uint32_t place = 0; place < FW_IMAGE_RESTS; ++place) has_rests |= HasRest(place);
+    if (!has_rests) return swaps_.Swap(0, image->fd());
+    // The slabs of the old go only once no packet reads them.
+    RETURN_IF_ERROR(Put(0, image));
+    swaps_.WaitForAll();
+    return swaps_.DoneThrough();
+  }
+  uint64_t SwapsDone() const override { return swaps_.DoneThrough(); }
+  void WaitForSwaps() override { swaps_.WaitForAll(); }
   absl::Status Remove(uint32_t key) override {
+    // Kernels wait for packets also when there was nothing.
+    uint32_t id = 0;
+    if (::bpf_map_lookup_elem(generations_fd(), &key, &id) != 0 && errno == ENOENT) {
+      return absl::OkStatus();
+    }
     if (::bpf_map_delete_elem(generations_fd(), &key) != 0 && errno != ENOENT) {
       return base::ErrnoStatus(errno, "remove a generation of rules");
     }
@@ -116,7 +135,6 @@ class LoadedProgram final : public FirewallProgram {
   }
 
  private:
-  int generations_fd() const { return ::bpf_map__fd(skeleton_->maps.generations); }
   int rests_fd() const { return ::bpf_map__fd(skeleton_->maps.image_rests); }
   bool HasRest(uint32_t place) const {
     uint32_t id = 0;
@@ -157,6 +175,7 @@ class LoadedProgram final : public FirewallProgram {
   const BpfSkeleton<enforce_xdp_bpf> skeleton_;
   const std::vector<std::pair<std::string, uint32_t>> verified_;
   size_t cpu_count_ = 1;
+  SwapQueue swaps_;
 };
 
 std::vector<bpf_map*> PinnedMaps(enforce_xdp_bpf* skeleton) {

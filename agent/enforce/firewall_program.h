@@ -35,9 +35,16 @@ class FirewallProgram {
   virtual int bench_parse_fd() const = 0;
   virtual int bench_sources_fd() const = 0;
   virtual int events_fd() const = 0;
+  virtual int generations_fd() const = 0;
 
   // Generation 0 judges, 1 is the one before. Returns when no packet uses the old any more.
   virtual absl::Status Put(uint32_t key, ImageMap* image) = 0;
+  // The same for generation 0, but returns as soon as packets that come from now on meet the new:
+  // those under way may use the old until the swap of the number that is returned is done
+  // (swap_queue.h).
+  virtual absl::StatusOr<uint64_t> PutSoon(ImageMap* image) = 0;
+  virtual uint64_t SwapsDone() const = 0;
+  virtual void WaitForSwaps() = 0;
   virtual absl::Status Remove(uint32_t key) = 0;
   // As ImageMap::Find.
   virtual absl::StatusOr<ImageMap> Find(uint32_t key) const = 0;

@@ -42,6 +42,7 @@ HostVerdict JudgeOnHost(const Image& image, std::span<const uint8_t> frame) {
     out.reached.push_back(index);
     out.decided_by = index;
     out.drop = table[index].action == FW_ACTION_DROP;
+    out.by_address = true;
     return out;
   }
   if (matched != FW_MATCHED) return out;

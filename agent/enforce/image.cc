@@ -313,6 +313,7 @@ absl::StatusOr<Image> Builder::Build() {
   const size_t slabs = (writer_.bytes() + FW_IMAGE_SLAB_BYTES - 1) / FW_IMAGE_SLAB_BYTES;
   header_.slab_count = static_cast<uint32_t>(slabs);
   *writer_.At<fw_image>(0) = header_;
+  image.used_bytes = writer_.bytes();
   image.words = writer_.Take();
   return image;
 }

@@ -52,7 +52,7 @@ absl::StatusOr<ImageMap> ImageMap::Create(const Image& image) {
                      MakeSlabs("fw_image_rest", image.slab_count() - 1, BPF_F_INNER_MAP));
   }
   RETURN_IF_ERROR(map.Map(image.slab_count()));
-  std::memcpy(map.data_, image.words.data(), image.bytes());
+  std::memcpy(map.data_, image.words.data(), image.used_bytes);
   return map;
 }
 
