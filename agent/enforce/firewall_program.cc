@@ -304,6 +304,7 @@ absl::StatusOr<std::unique_ptr<FirewallProgram>> FirewallProgram::Load(const std
     spdlog::debug("{}; once more, with a call for the length of frames",
                   base::Message(program.status()));
   }
+  if (benchmarks) return base::FailedPrecondition("benchmarks need Linux 6.2");
   return LoadPrograms(directory, benchmarks, /*casts=*/false);
 }
 

@@ -24,7 +24,7 @@ class FirewallProgram {
  public:
   // Loads the programs; maps that are pinned in `directory` are used again, others are made and
   // pinned. "": nothing is pinned (tests, benchmarks). FailedPrecondition when what is pinned is of
-  // another version. `benchmarks`: loads those programs, too.
+  // another version. `benchmarks`: loads those programs, too, which need Linux 6.2.
   static absl::StatusOr<std::unique_ptr<FirewallProgram>> Load(const std::string& directory,
                                                                bool benchmarks = false);
   virtual ~FirewallProgram() = default;
