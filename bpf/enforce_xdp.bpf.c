@@ -236,8 +236,8 @@ static __always_inline int judge_xdp(struct xdp_md* context, fw_u32 frame_bytes)
   return judge(data, data_end, frame_bytes) == VERDICT_DROP ? XDP_DROP : XDP_PASS;
 }
 
-/* on_xdp_buff differs in how it knows the length of a frame. The kernel tells by a call, which costs
- * as much as the look-up of a source (5 ns); only frames in several pieces need it. */
+/* on_xdp_buff differs in how it knows the length of a frame. The kernel tells by a call, which
+ * costs as much as the look-up of a source (5 ns); only frames in several pieces need it. */
 SEC("xdp")
 int on_xdp(struct xdp_md* context) {
   fw_u32 frame_bytes = (fw_u32)(context->data_end - context->data);
