@@ -3,7 +3,8 @@
  * Pure: compiles into the BPF program and into host programs.
  *
  * HOOK, defined by whoever includes this (in C++ at global scope):
- *   const fw_u8 *fw_slab_at(void *image, fw_u32 slab)      FW_IMAGE_SLAB_BYTES bytes, or NULL
+ *   const fw_u8 *fw_slab_at(const struct fw_view *view, fw_u32 slab)   FW_IMAGE_SLAB_BYTES bytes
+ *                                       of slab 1, 2, …, or NULL
  *
  * Every place that comes out of the image is masked to its slab before it is read: a broken image
  * gives a wrong answer, or FW_BROKEN, and never a wrong read.
@@ -19,13 +20,13 @@
 #define NULL ((void*)0)
 #endif
 
-static __always_inline const fw_u8* fw_slab_at(void* image, fw_u32 slab);
-
-/* An image and its first slab, which is looked up once. */
+/* An image: its first slab, which is looked up once, and what else the hook needs. */
 struct fw_view {
   void* image;
   const fw_u8* slab0;
 };
+
+static __always_inline const fw_u8* fw_slab_at(const struct fw_view* view, fw_u32 slab);
 
 /* The state of one classification. In memory that the verifier does not follow (a map's value), and
  * volatile where it is read back: the verifier then looks once at what comes behind a search, not
@@ -52,7 +53,7 @@ struct fw_rules {
 
 static __always_inline const fw_u8* fw_view_slab(const struct fw_view* view, fw_u64 byte) {
   fw_u32 slab = (fw_u32)(byte >> FW_IMAGE_SLAB_SHIFT);
-  return slab ? fw_slab_at(view->image, slab) : view->slab0;
+  return slab ? fw_slab_at(view, slab) : view->slab0;
 }
 
 /* `size` bytes at `byte`, which is a multiple of it; a power of two. */
@@ -110,31 +111,48 @@ static __always_inline fw_u32 fw_count_bits64(fw_u64 word) {
   return (fw_u32)((((word + (word >> 4)) & 0x0f0f0f0f0f0f0f0full) * 0x0101010101010101ull) >> 56);
 }
 
-/* The vector of an IPv4 address. */
-static __always_inline fw_u32 fw_find_ipv4(const struct fw_view* view,
-                                           const struct fw_addresses* addresses, fw_u32 address,
-                                           struct fw_rules* rules) {
-  const struct fw_page* page = (const struct fw_page*)fw_image_at(
-      view, (fw_u64)addresses->pages * 8 + (fw_u64)(address >> 20) * sizeof(struct fw_page),
-      sizeof(struct fw_page));
-  if (!page) return FW_BROKEN;
-  fw_u32 half = (address >> 19) & 1;
-  fw_u64 occupied = page->occupied[half];
-  fw_u64 block_bit = 1ull << ((address >> 13) & 63);
-  if (!(occupied & block_bit)) return 0;
-  fw_u64 number = (fw_u64)page->base[half] + fw_count_bits64(occupied & (block_bit - 1));
-  const struct fw_block* block = (const struct fw_block*)fw_image_at(
-      view, (fw_u64)addresses->blocks * 8 + number * sizeof(struct fw_block),
-      sizeof(struct fw_block));
-  if (!block) return FW_BROKEN;
-  fw_u32 present = block->present, base = block->base;
+/* A block that does not only say which /24s have the vector of its quarter. */
+static __always_inline fw_u32 fw_find_detail(const struct fw_view* view,
+                                             const struct fw_addresses* addresses,
+                                             fw_u64 first_detail, fw_u64 block, fw_u32 address,
+                                             struct fw_rules* rules) {
+  const fw_u8* ordinal = fw_image_at(view, (fw_u64)addresses->ordinals * 8 + block, 1);
+  if (!ordinal) return FW_BROKEN;
+  const struct fw_detail* detail = (const struct fw_detail*)fw_image_at(
+      view, ((fw_u64)addresses->details + first_detail + *ordinal) * 8, sizeof(struct fw_detail));
+  if (!detail) return FW_BROKEN;
+  fw_u32 present = detail->present, base = detail->base;
   if (!present) return base;
-  fw_u32 bit = 1u << ((address >> 8) & 31);
+  fw_u32 bit = 1u << ((address >> 8) & 15);
   if (!(present & bit)) return 0;
   fw_u32 entry =
       fw_image_u32(view, addresses->entries, (fw_u64)base + fw_count_bits(present & (bit - 1)));
   if (!(entry & FW_ENTRY_TAIL) || entry == FW_BROKEN) return entry;
   return fw_search_tail(view, entry & ~FW_ENTRY_TAIL, address & 255, rules);
+}
+
+/* The vector of an IPv4 address, or FW_ENTRY_RULE and the rule. Two cache lines decide nearly
+ * always, and what is done with them is short: look-ups of packets after each other overlap in the
+ * CPU as far as its window of instructions goes. */
+static __always_inline fw_u32 fw_find_ipv4(const struct fw_view* view,
+                                           const struct fw_addresses* addresses, fw_u32 address,
+                                           struct fw_rules* rules) {
+  fw_u64 byte = (fw_u64)addresses->pages * 8 + (fw_u64)(address >> 20) * sizeof(struct fw_page);
+  const struct fw_page* page =
+      (const struct fw_page*)(view->slab0 +
+                              (byte & (FW_IMAGE_SLAB_BYTES - sizeof(struct fw_page))));
+  fw_u32 quarter = (address >> 18) & 3;
+  fw_u64 occupied = page->occupied[quarter];
+  fw_u64 block_bit = 1ull << ((address >> 12) & 63);
+  if (!(occupied & block_bit)) return 0;
+  fw_u64 number =
+      (fw_u64)page->blocks + page->before[quarter] + fw_count_bits64(occupied & (block_bit - 1));
+  const fw_block* block =
+      (const fw_block*)fw_image_at(view, (fw_u64)addresses->blocks * 8 + number * 2, 2);
+  if (!block) return FW_BROKEN;
+  fw_u32 present = *block;
+  if (!present) return fw_find_detail(view, addresses, page->details, number, address, rules);
+  return present >> ((address >> 8) & 15) & 1 ? page->vector[quarter] : 0;
 }
 
 /* Below one /64: the last start that is not above `low`. */
@@ -235,46 +253,53 @@ static __always_inline int fw_any(const struct fw_rules* rules) {
   return (rules->word[0] | rules->word[1] | rules->word[2] | rules->word[3]) != 0;
 }
 
-enum fw_matched { FW_MATCHED_NONE = 0, FW_MATCHED = 1, FW_MATCHED_BROKEN = 2 };
+/* Whether an entry of an address names the rule that decides. */
+static __always_inline int fw_is_rule(fw_u32 entry) { return entry >> 30 == 1; }
 
-/* All rules that match `packet`. */
-static __always_inline enum fw_matched fw_match(const struct fw_view* view,
-                                                const struct fw_packet* packet,
-                                                struct fw_rules* rules) {
+#define FW_MATCHED_NONE 0u
+#define FW_MATCHED 1u
+#define FW_MATCHED_BROKEN 2u
+
+/* All rules that match `packet`: FW_MATCHED, and they are in `rules`. Or FW_ENTRY_RULE | the only
+ * rule that needs to be looked at, which decides and has no deadline. */
+static __always_inline fw_u32 fw_match(const struct fw_view* view, const struct fw_packet* packet,
+                                       struct fw_rules* rules) {
   const fw_u8* slab0 = view->slab0;
   const struct fw_image* header = (const struct fw_image*)slab0;
   fw_u32 fields = header->fields, flags = header->flags;
   fw_u32 is_ipv4 = packet->family == FW_FAMILY_IPV4;
-  fw_u32 vector;
+  fw_u32 source = 0, vector;
 
+  if (fields & FW_FIELD_SOURCE) {
+    source = is_ipv4 ? fw_find_ipv4(view, &header->source, (fw_u32)packet->source_low, rules)
+                     : fw_find_ipv6(view, &header->source, packet->source_high, packet->source_low,
+                                    rules);
+    if (!source) {
+      if (flags & FW_IMAGE_SOURCE_DECIDES) return FW_MATCHED_NONE;
+      source = header->source.none;
+    }
+    if (fw_is_rule(source)) return source;
+  }
   rules->word[0] = header->all[0];
   rules->word[1] = header->all[1];
   rules->word[2] = header->all[2];
   rules->word[3] = header->all[3];
   if (fields & FW_FIELD_SOURCE) {
-    vector = is_ipv4 ? fw_find_ipv4(view, &header->source, (fw_u32)packet->source_low, rules)
-                     : fw_find_ipv6(view, &header->source, packet->source_high, packet->source_low,
-                                    rules);
-    rules->vector = vector;
-    vector = rules->vector;
-    if (!vector) {
-      if (flags & FW_IMAGE_SOURCE_DECIDES) return FW_MATCHED_NONE;
-      vector = header->source.none;
-    }
-    if (!fw_and(view, header, vector, rules)) return FW_MATCHED_BROKEN;
+    rules->vector = source;
+    if (!fw_and(view, header, rules->vector, rules)) return FW_MATCHED_BROKEN;
   }
   if (fields & FW_FIELD_DESTINATION) {
     vector = is_ipv4
                  ? fw_find_ipv4(view, &header->destination, (fw_u32)packet->destination_low, rules)
                  : fw_find_ipv6(view, &header->destination, packet->destination_high,
                                 packet->destination_low, rules);
-    rules->vector = vector;
-    vector = rules->vector;
     if (!vector) {
       if (flags & FW_IMAGE_DESTINATION_DECIDES) return FW_MATCHED_NONE;
       vector = header->destination.none;
     }
-    if (!fw_and(view, header, vector, rules)) return FW_MATCHED_BROKEN;
+    if (fw_is_rule(vector)) return vector;
+    rules->vector = vector;
+    if (!fw_and(view, header, rules->vector, rules)) return FW_MATCHED_BROKEN;
   }
   if (fields & FW_FIELD_PROTOCOL) {
     fw_u32 protocol = packet->protocol;

@@ -31,13 +31,13 @@ struct fw_cpu {
 };
 
 /* Key 0: the generation of rules that judges. Key 1: the one before it, while key 0 is not
- * confirmed. Value: an image (bpf/include/firewall.h), as large as its rules need. The agent writes
- * an image whole, then puts it here by one update: the kernel waits until no packet uses the old.
- */
+ * confirmed. Value: the first slab of an image (bpf/include/firewall.h). The agent writes an image
+ * whole, then puts it here by one update: the kernel waits until no packet uses the old.
+ * All of one size, and so without BPF_F_INNER_MAP: with it, look-ups in them are calls. */
 struct image_map {
   __uint(type, BPF_MAP_TYPE_ARRAY);
   __uint(max_entries, 1);
-  __uint(map_flags, BPF_F_INNER_MAP | BPF_F_MMAPABLE);
+  __uint(map_flags, BPF_F_MMAPABLE);
   __uint(key_size, sizeof(fw_u32));
   __uint(value_size, FW_IMAGE_SLAB_BYTES);
 };
@@ -47,6 +47,23 @@ struct {
   __uint(key_size, sizeof(fw_u32));
   __array(values, struct image_map);
 } generations SEC(".maps");
+
+/* Key: fw_image.rest - 1. Value: slabs 1, 2, … of that image, as many as its rules need. The agent
+ * writes them before the first slab is put in force, and deletes them once it is in force no more.
+ */
+struct image_rest {
+  __uint(type, BPF_MAP_TYPE_ARRAY);
+  __uint(max_entries, 1);
+  __uint(map_flags, BPF_F_INNER_MAP | BPF_F_MMAPABLE);
+  __uint(key_size, sizeof(fw_u32));
+  __uint(value_size, FW_IMAGE_SLAB_BYTES);
+};
+struct {
+  __uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+  __uint(max_entries, FW_IMAGE_RESTS);
+  __uint(key_size, sizeof(fw_u32));
+  __array(values, struct image_rest);
+} image_rests SEC(".maps");
 
 /* Key: a rule's slot. The program adds; the agent sums over CPUs, and zeroes a slot before it gives
  * it to another rule. Cannot be full. */

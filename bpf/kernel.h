@@ -169,6 +169,14 @@ struct task_struct {
 /* include/linux/sched.h; both values have been the same since 2.6. */
 #define PF_KTHREAD 0x00200000
 
+struct xdp_buff {
+  unsigned int flags; /* enum xdp_buff_flags, since 5.18 */
+} CORE;
+#define XDP_FLAGS_HAS_FRAGS 1u
+
+/* Since 6.2: the context of a program as the kernel has it. */
+extern void* bpf_cast_to_kern_ctx(void* context) __ksym __weak;
+
 /* Helpers that newer kernels have: the number exists in the kernel's own BTF. The verifier drops
  * the branch where it does not. */
 #define HAS_HELPER(name) bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_##name)

@@ -5,6 +5,7 @@
 #include <map>
 #include <span>
 #include <string>
+#include <utility>
 
 #include "base/check.h"
 #include "base/hash.h"
@@ -13,8 +14,10 @@ namespace firewatch::agent {
 namespace {
 
 constexpr uint32_t kPageShift = 20;   // a page: a /12
-constexpr uint32_t kBlockShift = 13;  // a block: a /19
-constexpr uint32_t kBlockEntries = 32;
+constexpr uint32_t kBlockShift = 12;  // a block: a /20
+constexpr uint32_t kQuarters = 4;     // of a page
+constexpr uint32_t kQuarterBlocks = 64;
+constexpr uint32_t kBlockEntries = 16;
 
 // Walks runs in order of address.
 class Table4 {
@@ -23,18 +26,33 @@ class Table4 {
       : runs_(runs), writer_(writer) {}
 
   void Write(fw_addresses* out) {
-    std::vector<fw_page> pages;
-    for (uint64_t start = 0; start < uint64_t{1} << 32; start += 1u << kPageShift) {
-      pages.push_back(Page(static_cast<uint32_t>(start)));
+    for (uint32_t page = 0; page < FW_PAGE_COUNT; ++page) {
+      const fw_page made = Page(page << kPageShift);
+      writer_->At<fw_page>(size_t{out->pages} * 8)[page] = made;
     }
-    CHECK(pages.size() == FW_PAGE_COUNT);
-    // Aligned, so that nothing crosses a slab.
-    out->pages = writer_->Append(pages, sizeof(fw_page) * 2);
     out->blocks = writer_->Append(blocks_);
+    out->ordinals = writer_->Append(ordinals_);
+    out->details = writer_->Append(details_);
+    std::vector<fw_image_place> places;
+    for (const std::string* tail : tails_) {
+      places.push_back(writer_->AppendWithinSlab(
+          std::span(reinterpret_cast<const uint8_t*>(tail->data()), tail->size())));
+    }
+    for (uint32_t& entry : entries_) {
+      if ((entry & FW_ENTRY_TAIL) != 0) entry = FW_ENTRY_TAIL | places[entry & ~FW_ENTRY_TAIL];
+    }
     out->entries = writer_->Append(entries_);
   }
 
  private:
+  // What a /20 names.
+  struct Block {
+    uint32_t only = 0;  // the vector of all its /24s that have any; 0: several, or a tail
+    fw_block present = 0;
+    // Per /24: a vector, or FW_ENTRY_TAIL and a number in tails_. Empty: all `only`.
+    std::vector<uint32_t> entries;
+  };
+
   // The run of `address`; addresses only rise.
   const Run<uint32_t>& RunAt(uint32_t address) {
     while (next_ < runs_.size() && runs_[next_].start <= address) ++next_;
@@ -47,44 +65,111 @@ class Table4 {
   }
 
   fw_page Page(uint32_t start) {
+    if (!Whole(start, kPageShift)) return MakePage(start);
+    const uint32_t vector = RunAt(start).vector;
+    if (vector == 0) return {};
+    const auto [found, added] = whole_pages_.try_emplace(vector);
+    if (added) found->second = MakePage(start);
+    return found->second;
+  }
+
+  fw_page MakePage(uint32_t start) {
     fw_page page{};
-    if (Whole(start, kPageShift) && RunAt(start).vector == 0) return page;
-    for (uint32_t half = 0; half < 2; ++half) {
-      std::vector<fw_block> blocks;
-      for (uint32_t i = 0; i < 64; ++i) {
-        const fw_block block = Block(start + ((half * 64 + i) << kBlockShift));
-        if (block.present == 0 && block.base == 0) continue;
-        page.occupied[half] |= uint64_t{1} << i;
-        blocks.push_back(block);
+    std::vector<fw_block> blocks;
+    std::vector<uint8_t> ordinals;
+    std::vector<fw_detail> details;
+    for (uint32_t quarter = 0; quarter < kQuarters; ++quarter) {
+      const std::vector<Block> used =
+          Quarter(start + ((quarter * kQuarterBlocks) << kBlockShift), &page.occupied[quarter]);
+      const uint32_t vector = MostFrequent(used);
+      page.vector[quarter] = vector;
+      page.before[quarter] = static_cast<uint8_t>(blocks.size());
+      for (const Block& block : used) {
+        const bool plain = vector != 0 && block.only == vector;
+        blocks.push_back(plain ? block.present : fw_block{0});
+        // A page has 256 blocks, and so at most as many details.
+        ordinals.push_back(plain ? uint8_t{0} : static_cast<uint8_t>(details.size()));
+        if (!plain) details.push_back(Detail(block));
       }
-      // Equal halves share their blocks: a /8 of one rule is sixteen equal pages.
-      const std::string key(reinterpret_cast<const char*>(blocks.data()),
-                            blocks.size() * sizeof(fw_block));
-      const auto [found, added] =
-          block_places_.try_emplace(key, static_cast<uint32_t>(blocks_.size()));
-      if (added) blocks_.insert(blocks_.end(), blocks.begin(), blocks.end());
-      page.base[half] = found->second;
     }
+    // Equal pages share their blocks: a /8 of one rule is sixteen equal pages.
+    std::string key = Bytes(blocks);
+    key += Bytes(ordinals);
+    key += Bytes(details);
+    const auto [found, added] =
+        page_places_.try_emplace(std::move(key), static_cast<uint32_t>(blocks_.size()),
+                                 static_cast<uint32_t>(details_.size()));
+    if (added) {
+      blocks_.insert(blocks_.end(), blocks.begin(), blocks.end());
+      ordinals_.insert(ordinals_.end(), ordinals.begin(), ordinals.end());
+      details_.insert(details_.end(), details.begin(), details.end());
+    }
+    page.blocks = found->second.first;
+    page.details = found->second.second;
     return page;
   }
 
-  fw_block Block(uint32_t start) {
-    if (Whole(start, kBlockShift)) return {0, RunAt(start).vector};
-    fw_block block{};
-    std::vector<uint32_t> entries;
+  // The blocks of a quarter in which rules name anything.
+  std::vector<Block> Quarter(uint32_t start, uint64_t* occupied) {
+    std::vector<Block> used;
+    for (uint32_t i = 0; i < kQuarterBlocks;) {
+      const uint32_t address = start + (i << kBlockShift);
+      const uint32_t vector = RunAt(address).vector;
+      // As many as the run goes on for.
+      const uint32_t left = kQuarterBlocks - i;
+      const uint32_t same = next_ == runs_.size()
+                                ? left
+                                : std::min(left, (runs_[next_].start - address) >> kBlockShift);
+      if (same > 0 && vector == 0) {
+        i += same;
+        continue;
+      }
+      *occupied |= uint64_t{1} << i++;
+      used.push_back(same > 0 ? Block{vector, UINT16_MAX, {}} : MixedBlock(address));
+    }
+    return used;
+  }
+
+  Block MixedBlock(uint32_t start) {
+    Block block;
+    bool is_plain = true;
     for (uint32_t i = 0; i < kBlockEntries; ++i) {
       const uint32_t address = start + (i << 8);
       const uint32_t entry = Whole(address, 8) ? RunAt(address).vector : Tail(address);
       if (entry == 0) continue;
-      block.present |= 1u << i;
-      entries.push_back(entry);
+      block.present = static_cast<fw_block>(block.present | 1u << i);
+      block.entries.push_back(entry);
+      is_plain = is_plain && (entry & FW_ENTRY_TAIL) == 0 && entry == block.entries[0];
     }
-    const std::string key(reinterpret_cast<const char*>(entries.data()), entries.size() * 4);
-    const auto [found, added] =
-        entry_places_.try_emplace(key, static_cast<uint32_t>(entries_.size()));
-    if (added) entries_.insert(entries_.end(), entries.begin(), entries.end());
-    block.base = found->second;
+    if (is_plain && !block.entries.empty()) block.only = block.entries[0];
     return block;
+  }
+
+  // The vector that lets most blocks do without a detail; 0 when none does.
+  static uint32_t MostFrequent(const std::vector<Block>& blocks) {
+    std::vector<std::pair<uint32_t, size_t>> counts;  // nearly always of one
+    for (const Block& block : blocks) {
+      if (block.only == 0) continue;
+      const auto found = std::find_if(counts.begin(), counts.end(),
+                                      [&](const auto& count) { return count.first == block.only; });
+      if (found != counts.end()) {
+        ++found->second;
+      } else {
+        counts.emplace_back(block.only, 1);
+      }
+    }
+    const auto best =
+        std::max_element(counts.begin(), counts.end(),
+                         [](const auto& a, const auto& b) { return a.second < b.second; });
+    return best == counts.end() ? 0 : best->first;
+  }
+
+  fw_detail Detail(const Block& block) {
+    if (block.entries.empty()) return {0, block.only};
+    const auto [found, added] =
+        entry_places_.try_emplace(Bytes(block.entries), static_cast<uint32_t>(entries_.size()));
+    if (added) entries_.insert(entries_.end(), block.entries.begin(), block.entries.end());
+    return {block.present, found->second};
   }
 
   uint32_t Tail(uint32_t address) {
@@ -95,27 +180,36 @@ class Table4 {
       starts.push_back(static_cast<uint8_t>(runs_[next_].start));
       vectors.push_back(runs_[next_].vector);
     }
-    std::vector<uint8_t> bytes;
-    bytes.push_back(static_cast<uint8_t>(starts.size()));
-    bytes.push_back(static_cast<uint8_t>(starts.size() >> 8));
-    bytes.insert(bytes.end(), starts.begin(), starts.end());
+    std::string bytes;
+    bytes.push_back(static_cast<char>(starts.size()));
+    bytes.push_back(static_cast<char>(starts.size() >> 8));
+    bytes += Bytes(starts);
     bytes.resize((bytes.size() + 3) / 4 * 4);
-    const size_t at = bytes.size();
-    bytes.resize(at + vectors.size() * 4);
-    std::memcpy(bytes.data() + at, vectors.data(), vectors.size() * 4);
+    bytes += Bytes(vectors);
     // Equal tails are common: every /24 with one host of one list at .1.
-    const std::string key(bytes.begin(), bytes.end());
-    const auto [found, added] = tail_places_.try_emplace(key, 0);
-    if (added) found->second = writer_->AppendWithinSlab(bytes);
+    const auto [found, added] =
+        tail_numbers_.try_emplace(std::move(bytes), static_cast<uint32_t>(tails_.size()));
+    if (added) tails_.push_back(&found->first);
     return FW_ENTRY_TAIL | found->second;
+  }
+
+  template <typename T>
+  static std::string Bytes(const std::vector<T>& values) {
+    return {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T)};
   }
 
   const std::vector<Run<uint32_t>>& runs_;
   ImageWriter* writer_;
   size_t next_ = 0;
   std::vector<fw_block> blocks_;
+  std::vector<uint8_t> ordinals_;
+  std::vector<fw_detail> details_;
   std::vector<uint32_t> entries_;
-  base::StringMap<uint32_t> block_places_, entry_places_, tail_places_;
+  std::map<std::string, std::pair<uint32_t, uint32_t>> page_places_;  // first block, first detail
+  std::map<uint32_t, fw_page> whole_pages_;                           // by vector
+  base::StringMap<uint32_t> entry_places_;
+  std::map<std::string, uint32_t> tail_numbers_;  // a map: its keys stay where they are
+  std::vector<const std::string*> tails_;
 };
 
 // The levels above sorted keys: each node's keys are the first keys of its second to ninth child.

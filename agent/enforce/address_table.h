@@ -11,7 +11,8 @@
 
 namespace firewatch::agent {
 
-// Fills pages, blocks and entries of `out`. Runs start at 0.
+// Fills the pages, for which there is room at out->pages, and blocks, details and entries of `out`.
+// Runs start at 0.
 void WriteTable4(const std::vector<Run<uint32_t>>& runs, ImageWriter* writer, fw_addresses* out);
 // Fills the tree and the tails of `out`.
 void WriteTable6(const std::vector<Run<Address6>>& runs, ImageWriter* writer, fw_addresses* out);

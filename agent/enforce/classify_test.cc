@@ -30,6 +30,7 @@ TEST(ClassifyTest, RandomRulesAndPacketsAgreeWithTheSlowTwin) {
   uint64_t drops = 0;
   uint64_t decided = 0;
   uint64_t reached = 0;
+  uint64_t by_address = 0;
   uint64_t pairs = 0;
   for (uint64_t seed = 1; pairs < Pairs(); ++seed) {
     RandomRules random(seed);
@@ -48,6 +49,7 @@ TEST(ClassifyTest, RandomRulesAndPacketsAgreeWithTheSlowTwin) {
       drops += want.drop;
       decided += want.decided_by.has_value();
       reached += want.reached.size();
+      by_address += got.by_address;
     }
   }
   // Both sides of every question are asked.
@@ -55,7 +57,58 @@ TEST(ClassifyTest, RandomRulesAndPacketsAgreeWithTheSlowTwin) {
   EXPECT_GT(decided, pairs / 4);
   EXPECT_LT(decided, pairs * 39 / 40);
   EXPECT_GT(reached, decided);
+  EXPECT_GT(by_address, pairs / 200);
   RecordProperty("pairs", std::to_string(pairs));
+}
+
+// Dense lists: blocks with the vector of their quarter and with others, whole /20s and /12s, tails.
+// In every other set a rule that asks for ports comes first, so that addresses alone decide
+// nothing.
+TEST(ClassifyTest, DenseListsOfAllLengthsAgreeWithTheSlowTwin) {
+  uint64_t drops = 0, by_address = 0, pairs = 0;
+  for (uint64_t seed = 1; seed <= 6; ++seed) {
+    RandomRules random(seed);
+    RuleSet rules;
+    std::vector<uint32_t> edges;
+    for (int r = 0; r < 4; ++r) {
+      Rule rule;
+      rule.name = fmt::format("rule{}", r);
+      rule.action = r % 2 == 0 ? FW_ACTION_DROP : FW_ACTION_PASS;
+      if (r == 0 && seed % 2 == 0) rule.match.destination_ports = {{53, 53}};
+      auto set = std::make_shared<PrefixSet>();
+      for (int i = 0; i < 3'000; ++i) {
+        const auto length = static_cast<uint8_t>(random.OneIn(500) ? 10 + random.Below(6)
+                                                 : random.OneIn(3) ? 16 + random.Below(8)
+                                                                   : 24 + random.Below(9));
+        const uint32_t mask = LastAddress(Prefix4{0, length});
+        const uint32_t address = Ip4(10, 0, 0, 0) + static_cast<uint32_t>(random.Below(1u << 26));
+        const Prefix4 prefix{address & ~mask, length};
+        set->Add(prefix);
+        if (random.OneIn(4)) edges.insert(edges.end(), {prefix.address, LastAddress(prefix)});
+      }
+      set->Close();
+      (r == 3 ? rule.match.destination : rule.match.source) = {set};
+      rules.rules.push_back(std::move(rule));
+    }
+    const auto image = BuildImage(rules, PlainOptions(rules));
+    ASSERT_TRUE(image.ok()) << image.status();
+    const auto address = [&] {
+      return edges[random.Below(edges.size())] + static_cast<uint32_t>(random.Below(3)) - 1;
+    };
+    for (int i = 0; i < 4'000; ++i, ++pairs) {
+      const auto port = static_cast<uint16_t>(random.OneIn(2) ? 53 : 80);
+      const auto frame = FrameBuilder().Ipv4(address(), address(), 17).Udp(1, port).Bytes();
+      const ReferenceVerdict want = Judge(rules, frame);
+      const HostVerdict got = JudgeOnHost(*image, frame);
+      ASSERT_EQ(got.reached, want.reached) << "seed " << seed << " " << Hex(frame);
+      ASSERT_EQ(got.drop, want.drop) << "seed " << seed << " " << Hex(frame);
+      drops += want.drop;
+      by_address += got.by_address;
+    }
+  }
+  EXPECT_GT(drops, pairs / 4);
+  EXPECT_LT(drops, pairs * 3 / 4);
+  EXPECT_GT(by_address, pairs / 4);
 }
 
 // Packs of hosts around one address: tails with many runs, tails with all 256.

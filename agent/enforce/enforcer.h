@@ -55,6 +55,9 @@ struct DropEvent {
 // Any thread. One thread of its own waits for events and deadlines; it sleeps while there are none.
 class Enforcer {
  public:
+  static constexpr size_t kMaxEvents = 1'000;  // that are kept
+  static constexpr uint64_t kMaxConfirmMs = 3'600'000;
+
   // Takes over what is pinned for the network namespace of this thread, to which interfaces belong
   // from then on. `clock` must outlive it.
   static absl::StatusOr<std::unique_ptr<Enforcer>> Start(EnforcerOptions options,

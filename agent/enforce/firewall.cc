@@ -91,10 +91,10 @@ absl::StatusOr<std::unique_ptr<Firewall>> Firewall::TakeOver(const std::string& 
     return base::NotFound("{}: what was in force is not attached any more", interface);
   }
   ASSIGN_OR_RETURN(out->program_, FirewallProgram::Load(directory));
-  auto current = ImageMap::Find(out->program_->generations_fd(), 0);
+  auto current = out->program_->Find(0);
   if (!current.ok()) return current.status();
   out->current_ = *std::move(current);
-  if (auto previous = ImageMap::Find(out->program_->generations_fd(), 1); previous.ok()) {
+  if (auto previous = out->program_->Find(1); previous.ok()) {
     out->previous_ = *std::move(previous);
   }
   RETURN_IF_ERROR(out->ReadRules());
@@ -179,7 +179,6 @@ absl::Status Firewall::Load(const RuleSet& rules, const LoadOptions& options) {
     }
   }
   std::vector<LoadedRule> loaded;
-  uint16_t next = 0;
   for (const Rule& rule : rules.rules) {
     LoadedRule one{.name = rule.name,
                    .comment = rule.comment,
@@ -191,16 +190,10 @@ absl::Status Firewall::Load(const RuleSet& rules, const LoadOptions& options) {
       one.slot = found->second->slot;
       one.bucket_key = found->second->bucket_key;
     } else {
-      while (next < FW_RULE_SLOTS && taken.test(next)) ++next;
-      if (next == FW_RULE_SLOTS) {
-        return base::ResourceExhausted(
-            "no counters are left: confirm the rules in force before loading others");
-      }
-      one.slot = next;
-      taken.set(next);
+      ASSIGN_OR_RETURN(one.slot, FreeSlot(taken));
+      taken.set(one.slot);
       // Another rule's buckets of the same slot have another key.
-      one.bucket_key = static_cast<uint32_t>(image_options.generation << 9 | next) | 1u << 31;
-      RETURN_IF_ERROR(program_->ClearRuleCounts(next));
+      one.bucket_key = static_cast<uint32_t>(image_options.generation << 9 | one.slot) | 1u << 31;
     }
     image_options.slots.push_back(one.slot);
     image_options.bucket_keys.push_back(one.bucket_key);
@@ -214,16 +207,39 @@ absl::Status Firewall::Load(const RuleSet& rules, const LoadOptions& options) {
     // What comes back must be there before the deadline can pass. A generation that itself was
     // never confirmed does not come back: the one before it does.
     const bool confirmed = current_ && current_->header().confirm_deadline_ns == 0;
-    if (confirmed) RETURN_IF_ERROR(program_->Put(1, *current_));
-    RETURN_IF_ERROR(program_->Put(0, map));
+    if (confirmed) RETURN_IF_ERROR(program_->Put(1, &*current_));
+    RETURN_IF_ERROR(program_->Put(0, &map));
     if (confirmed) previous_ = std::move(current_);
   } else {
-    RETURN_IF_ERROR(program_->Put(0, map));
+    ASSIGN_OR_RETURN(const uint64_t swap, program_->PutSoon(&map));
     RETURN_IF_ERROR(program_->Remove(1));
     previous_.reset();
+    for (const LoadedRule& rule : rules_) freed_by_[rule.slot] = swap;
+    for (const LoadedRule& rule : before) freed_by_[rule.slot] = swap;
   }
   current_ = std::move(map);
   return ReadRules();
+}
+
+absl::StatusOr<uint16_t> Firewall::FreeSlot(const std::bitset<FW_RULE_SLOTS>& taken) {
+  const auto find = [&]() -> std::optional<uint16_t> {
+    const uint64_t done = program_->SwapsDone();
+    for (uint16_t slot = 0; slot < FW_RULE_SLOTS; ++slot) {
+      if (!taken.test(slot) && freed_by_[slot] <= done) return slot;
+    }
+    return std::nullopt;
+  };
+  std::optional<uint16_t> slot = find();
+  if (!slot && !taken.all()) {
+    program_->WaitForSwaps();
+    slot = find();
+  }
+  if (!slot) {
+    return base::ResourceExhausted(
+        "no counters are left: confirm the rules in force before loading others");
+  }
+  RETURN_IF_ERROR(program_->ClearRuleCounts(*slot));
+  return *slot;
 }
 
 absl::Status Firewall::ReadRules() {
@@ -275,7 +291,7 @@ bool Firewall::Tick() {
   spdlog::warn("{}: the rules were not confirmed in time: generation {} is back", interface_,
                previous_->header().generation);
   // The program judges by it already; this makes it the one in force.
-  absl::Status status = program_->Put(0, *previous_);
+  absl::Status status = program_->Put(0, &*previous_);
   if (status.ok()) status = program_->Remove(1);
   if (!status.ok()) {
     spdlog::error("{}: {}", interface_, base::Message(status));

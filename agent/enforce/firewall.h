@@ -6,6 +6,8 @@
 // (fw_image.confirm_deadline_ns); Tick only tidies up behind it.
 #pragma once
 
+#include <array>
+#include <bitset>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -57,7 +59,7 @@ struct FirewallState {
   FirewallCounts counts{};
 };
 
-// One thread at a time; calls take milliseconds (the kernel waits for packets in flight).
+// One thread at a time; calls may take milliseconds (the kernel waits for packets in flight).
 class Firewall {
  public:
   // `directory` is the interface's own below the pin directory. With pins in it, takes over what is
@@ -78,7 +80,8 @@ class Firewall {
   Firewall(const Firewall&) = delete;
   Firewall& operator=(const Firewall&) = delete;
 
-  // A new generation in the place of the one in force. On an error the old stays whole.
+  // A new generation in the place of the one in force, for packets that come after this has
+  // returned. On an error the old stays whole.
   absl::Status Load(const RuleSet& rules, const LoadOptions& options);
   // FailedPrecondition when nothing waits for it, or when it comes too late.
   absl::Status Confirm();
@@ -107,6 +110,8 @@ class Firewall {
       : interface_(std::move(interface)), directory_(std::move(directory)), clock_(clock) {}
   absl::Status CheckLoad(const LoadOptions& options) const;
   absl::Status ReadRules();
+  // A slot for the counters of a new rule, cleared: not `taken`, nor used by a packet under way.
+  absl::StatusOr<uint16_t> FreeSlot(const std::bitset<FW_RULE_SLOTS>& taken);
 
   const std::string interface_;
   const std::string directory_;
@@ -120,6 +125,8 @@ class Firewall {
   std::optional<ImageMap> previous_;  // while current_ waits for its confirmation
   std::vector<LoadedRule> rules_;
   std::string source_;
+  // Per slot: the swap that took its last rule out of force.
+  std::array<uint64_t, FW_RULE_SLOTS> freed_by_{};
 };
 
 }  // namespace firewatch::agent

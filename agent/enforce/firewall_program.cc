@@ -2,6 +2,7 @@
 #include "agent/enforce/firewall_program.h"
 
 #include <bpf/bpf.h>
+#include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <fmt/format.h>
 #include <linux/magic.h>
@@ -21,6 +22,7 @@
 
 #include "agent/core/bpf_handles.h"
 #include "agent/core/bpf_info.h"
+#include "agent/enforce/swap_queue.h"
 #include "base/status.h"
 #include "bpf/enforce_xdp.skel.h"
 
@@ -35,28 +37,54 @@ class LoadedProgram final : public FirewallProgram {
  public:
   LoadedProgram(BpfSkeleton<enforce_xdp_bpf> skeleton,
                 std::vector<std::pair<std::string, uint32_t>> verified)
-      : skeleton_(std::move(skeleton)), verified_(std::move(verified)) {
+      : skeleton_(std::move(skeleton)), verified_(std::move(verified)), swaps_(generations_fd()) {
     cpu_count_ = static_cast<size_t>(std::max(::libbpf_num_possible_cpus(), 1));
   }
 
-  int xdp_fd() const override { return ::bpf_program__fd(skeleton_->progs.on_xdp); }
+  int xdp_fd() const override {
+    const int fd = ::bpf_program__fd(skeleton_->progs.on_xdp_buff);
+    return fd >= 0 ? fd : ::bpf_program__fd(skeleton_->progs.on_xdp);
+  }
   int tc_fd() const override { return ::bpf_program__fd(skeleton_->progs.on_tc); }
   int bench_judge_fd() const override { return ::bpf_program__fd(skeleton_->progs.bench_judge); }
   int bench_parse_fd() const override { return ::bpf_program__fd(skeleton_->progs.bench_parse); }
   int bench_sources_fd() const override { return ::bpf_map__fd(skeleton_->maps.bench_sources); }
   int events_fd() const override { return ::bpf_map__fd(skeleton_->maps.drop_events); }
+
   int generations_fd() const override { return ::bpf_map__fd(skeleton_->maps.generations); }
 
-  absl::Status Put(uint32_t key, const ImageMap& image) override {
-    const int fd = image.fd();
-    if (::bpf_map_update_elem(generations_fd(), &key, &fd, BPF_ANY) == 0) return absl::OkStatus();
-    return base::ErrnoStatus(errno, "put the rules in force");
+  absl::Status Put(uint32_t key, ImageMap* image) override {
+    if (image->rest_fd() >= 0 && image->header().rest == 0) RETURN_IF_ERROR(PutRest(image));
+    const int fd = image->fd();
+    if (::bpf_map_update_elem(generations_fd(), &key, &fd, BPF_ANY) != 0) {
+      return base::ErrnoStatus(errno, "put the rules in force");
+    }
+    return RemoveUnusedRests();
   }
+  absl::StatusOr<uint64_t> PutSoon(ImageMap* image) override {
+    bool has_rests = image->rest_fd() >= 0;
+    for (uint32_t place = 0; place < FW_IMAGE_RESTS; ++place) has_rests |= HasRest(place);
+    if (!has_rests) return swaps_.Swap(0, image->fd());
+    // The slabs of the old go only once no packet reads them.
+    RETURN_IF_ERROR(Put(0, image));
+    swaps_.WaitForAll();
+    return swaps_.DoneThrough();
+  }
+  uint64_t SwapsDone() const override { return swaps_.DoneThrough(); }
+  void WaitForSwaps() override { swaps_.WaitForAll(); }
   absl::Status Remove(uint32_t key) override {
-    if (::bpf_map_delete_elem(generations_fd(), &key) == 0 || errno == ENOENT) {
+    // Kernels wait for packets also when there was nothing.
+    uint32_t id = 0;
+    if (::bpf_map_lookup_elem(generations_fd(), &key, &id) != 0 && errno == ENOENT) {
       return absl::OkStatus();
     }
-    return base::ErrnoStatus(errno, "remove a generation of rules");
+    if (::bpf_map_delete_elem(generations_fd(), &key) != 0 && errno != ENOENT) {
+      return base::ErrnoStatus(errno, "remove a generation of rules");
+    }
+    return RemoveUnusedRests();
+  }
+  absl::StatusOr<ImageMap> Find(uint32_t key) const override {
+    return ImageMap::Find(generations_fd(), rests_fd(), key);
   }
 
   fw_rule_counts RuleCounts(uint32_t slot) const override {
@@ -107,14 +135,53 @@ class LoadedProgram final : public FirewallProgram {
   }
 
  private:
+  int rests_fd() const { return ::bpf_map__fd(skeleton_->maps.image_rests); }
+  bool HasRest(uint32_t place) const {
+    uint32_t id = 0;
+    return ::bpf_map_lookup_elem(rests_fd(), &place, &id) == 0;
+  }
+  absl::Status PutRest(ImageMap* image) {
+    uint32_t place = 0;
+    while (place < FW_IMAGE_RESTS && HasRest(place)) ++place;
+    if (place == FW_IMAGE_RESTS) return base::Internal("no place for the slabs of the rules");
+    const int fd = image->rest_fd();
+    if (::bpf_map_update_elem(rests_fd(), &place, &fd, BPF_ANY) != 0) {
+      return base::ErrnoStatus(errno, "put the slabs of the rules");
+    }
+    image->SetRest(place + 1);
+    return absl::OkStatus();
+  }
+  // Those of images that are in force no more, also by an agent that died before it came to this.
+  absl::Status RemoveUnusedRests() {
+    std::optional<std::array<bool, FW_IMAGE_RESTS>> used;
+    for (uint32_t place = 0; place < FW_IMAGE_RESTS; ++place) {
+      if (!HasRest(place)) continue;  // nearly always all: each wait for the kernel counts
+      if (!used) {
+        used.emplace();
+        for (const uint32_t key : {0u, 1u}) {
+          const auto image = Find(key);
+          if (!image.ok() && !absl::IsNotFound(image.status())) return image.status();
+          const uint32_t rest = image.ok() ? image->header().rest : 0;
+          if (rest > 0 && rest <= FW_IMAGE_RESTS) (*used)[rest - 1] = true;
+        }
+      }
+      if (!(*used)[place] && ::bpf_map_delete_elem(rests_fd(), &place) != 0) {
+        return base::ErrnoStatus(errno, "remove the slabs of rules before");
+      }
+    }
+    return absl::OkStatus();
+  }
+
   const BpfSkeleton<enforce_xdp_bpf> skeleton_;
   const std::vector<std::pair<std::string, uint32_t>> verified_;
   size_t cpu_count_ = 1;
+  SwapQueue swaps_;
 };
 
 std::vector<bpf_map*> PinnedMaps(enforce_xdp_bpf* skeleton) {
-  return {skeleton->maps.generations,  skeleton->maps.rule_counts,    skeleton->maps.cpus,
-          skeleton->maps.rule_buckets, skeleton->maps.source_buckets, skeleton->maps.drop_events};
+  return {skeleton->maps.generations, skeleton->maps.image_rests,  skeleton->maps.rule_counts,
+          skeleton->maps.cpus,        skeleton->maps.rule_buckets, skeleton->maps.source_buckets,
+          skeleton->maps.drop_events};
 }
 
 // What the verifier says of each program: why it refuses one, and what it has counted (which
@@ -158,6 +225,14 @@ class VerifierLogs {
   std::deque<std::pair<std::string, std::vector<char>>> logs_;
 };
 
+// Whether programs may read the kernel's own struct of a frame.
+bool KernelCastsContexts() {
+  const std::unique_ptr<btf, decltype(&::btf__free)> kernel(::btf__load_vmlinux_btf(),
+                                                            &::btf__free);
+  return kernel != nullptr &&
+         ::btf__find_by_name_kind(kernel.get(), "bpf_cast_to_kern_ctx", BTF_KIND_FUNC) > 0;
+}
+
 }  // namespace
 
 absl::Status MakePinDirectory(const std::string& directory) {
@@ -181,11 +256,15 @@ absl::Status MakePinDirectory(const std::string& directory) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::unique_ptr<FirewallProgram>> FirewallProgram::Load(const std::string& directory,
-                                                                       bool benchmarks) {
+namespace {
+
+absl::StatusOr<std::unique_ptr<FirewallProgram>> LoadPrograms(const std::string& directory,
+                                                              bool benchmarks, bool casts) {
   LibbpfLog log;
   BpfSkeleton<enforce_xdp_bpf> skeleton(enforce_xdp_bpf::open());
   if (skeleton == nullptr) return base::ErrnoStatus(errno, "open the firewall's BPF object");
+  ::bpf_program__set_autoload(skeleton->progs.on_xdp, !casts);
+  ::bpf_program__set_autoload(skeleton->progs.on_xdp_buff, casts);
   ::bpf_program__set_autoload(skeleton->progs.bench_judge, benchmarks);
   ::bpf_program__set_autoload(skeleton->progs.bench_parse, benchmarks);
   ::bpf_map__set_autocreate(skeleton->maps.bench_sources, benchmarks);
@@ -193,7 +272,9 @@ absl::StatusOr<std::unique_ptr<FirewallProgram>> FirewallProgram::Load(const std
   // helper that tells their length.
   if (::libbpf_probe_bpf_helper(BPF_PROG_TYPE_XDP, BPF_FUNC_xdp_get_buff_len, nullptr) == 1) {
     skeleton->rodata->kernel_has_frags = 1;
-    ::bpf_program__set_flags(skeleton->progs.on_xdp, BPF_F_XDP_HAS_FRAGS);
+    for (bpf_program* program : {skeleton->progs.on_xdp, skeleton->progs.on_xdp_buff}) {
+      ::bpf_program__set_flags(program, BPF_F_XDP_HAS_FRAGS);
+    }
   }
   if (!directory.empty()) {
     for (bpf_map* map : PinnedMaps(skeleton.get())) {
@@ -211,6 +292,20 @@ absl::StatusOr<std::unique_ptr<FirewallProgram>> FirewallProgram::Load(const std
         verifier.Last().empty() ? log.warnings().substr(0, 2000) : verifier.Last().substr(0, 2000));
   }
   return std::make_unique<LoadedProgram>(std::move(skeleton), verifier.Counts());
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<FirewallProgram>> FirewallProgram::Load(const std::string& directory,
+                                                                       bool benchmarks) {
+  if (KernelCastsContexts()) {
+    auto program = LoadPrograms(directory, benchmarks, /*casts=*/true);
+    if (program.ok() || absl::IsFailedPrecondition(program.status())) return program;
+    spdlog::debug("{}; once more, with a call for the length of frames",
+                  base::Message(program.status()));
+  }
+  if (benchmarks) return base::FailedPrecondition("benchmarks need Linux 6.2");
+  return LoadPrograms(directory, benchmarks, /*casts=*/false);
 }
 
 }  // namespace firewatch::agent

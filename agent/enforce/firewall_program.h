@@ -24,7 +24,7 @@ class FirewallProgram {
  public:
   // Loads the programs; maps that are pinned in `directory` are used again, others are made and
   // pinned. "": nothing is pinned (tests, benchmarks). FailedPrecondition when what is pinned is of
-  // another version. `benchmarks`: loads those programs, too.
+  // another version. `benchmarks`: loads those programs, too, which need Linux 6.2.
   static absl::StatusOr<std::unique_ptr<FirewallProgram>> Load(const std::string& directory,
                                                                bool benchmarks = false);
   virtual ~FirewallProgram() = default;
@@ -38,8 +38,16 @@ class FirewallProgram {
   virtual int generations_fd() const = 0;
 
   // Generation 0 judges, 1 is the one before. Returns when no packet uses the old any more.
-  virtual absl::Status Put(uint32_t key, const ImageMap& image) = 0;
+  virtual absl::Status Put(uint32_t key, ImageMap* image) = 0;
+  // The same for generation 0, but returns as soon as packets that come from now on meet the new:
+  // those under way may use the old until the swap of the number that is returned is done
+  // (swap_queue.h).
+  virtual absl::StatusOr<uint64_t> PutSoon(ImageMap* image) = 0;
+  virtual uint64_t SwapsDone() const = 0;
+  virtual void WaitForSwaps() = 0;
   virtual absl::Status Remove(uint32_t key) = 0;
+  // As ImageMap::Find.
+  virtual absl::StatusOr<ImageMap> Find(uint32_t key) const = 0;
 
   virtual fw_rule_counts RuleCounts(uint32_t slot) const = 0;  // summed over CPUs
   virtual absl::Status ClearRuleCounts(uint32_t slot) = 0;

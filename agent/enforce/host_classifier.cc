@@ -7,9 +7,9 @@
 #include "bpf/classify.h"
 #include "bpf/packet.h"
 
-// Declared static by classify.h; `image` is a firewatch::agent::Image.
-static const fw_u8* fw_slab_at(void* image, fw_u32 slab) {
-  const auto* from = static_cast<const firewatch::agent::Image*>(image);
+// Declared static by classify.h; `image` of a view is a firewatch::agent::Image.
+static const fw_u8* fw_slab_at(const fw_view* view, fw_u32 slab) {
+  const auto* from = static_cast<const firewatch::agent::Image*>(view->image);
   return slab < from->slab_count() ? from->slab(slab) : nullptr;
 }
 
@@ -34,10 +34,18 @@ HostVerdict JudgeOnHost(const Image& image, std::span<const uint8_t> frame) {
   if (parsed == FW_PARSED_MALFORMED) return out;
   fw_rules rules{};
   const fw_view view{const_cast<Image*>(&image), image.slab(0)};
-  const fw_matched matched = fw_match(&view, &out.packet, &rules);
+  const fw_u32 matched = fw_match(&view, &out.packet, &rules);
   out.broken = matched == FW_MATCHED_BROKEN;
-  if (matched != FW_MATCHED) return out;
   const auto* table = reinterpret_cast<const fw_rule*>(image.slab(0) + FW_IMAGE_RULES);
+  if (fw_is_rule(matched)) {
+    const size_t index = matched % FW_RULES_MAX;
+    out.reached.push_back(index);
+    out.decided_by = index;
+    out.drop = table[index].action == FW_ACTION_DROP;
+    out.by_address = true;
+    return out;
+  }
+  if (matched != FW_MATCHED) return out;
   for (size_t word = 0; word < FW_RULE_WORDS_MAX; ++word) {
     for (fw_u64 left = rules.word[word]; left != 0; left &= left - 1) {
       const size_t index = word * 64 + fw_lowest_bit(left);

@@ -15,6 +15,7 @@ namespace firewatch::agent {
 
 struct HostVerdict {
   bool drop = false;
+  bool by_address = false;      // an address alone has decided (FW_ENTRY_RULE)
   std::vector<size_t> reached;  // as ReferenceVerdict's
   std::optional<size_t> decided_by;
   bool broken = false;

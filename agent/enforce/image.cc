@@ -2,6 +2,7 @@
 #include "agent/enforce/image.h"
 
 #include <algorithm>
+#include <bit>
 #include <functional>
 #include <map>
 #include <utility>
@@ -53,6 +54,8 @@ class Builder {
     return base::ResourceExhausted("the rules need more than {} MiB of kernel memory",
                                    options_.max_bytes >> 20);
   }
+  // Room for the pages of IPv4: they are in slab 0, whatever comes before a table.
+  void ReservePages(const Sets RuleMatch::* direction, fw_addresses* out);
   absl::Status WriteAddresses(const Sets RuleMatch::* direction, uint32_t field, uint32_t decides,
                               fw_addresses* out);
   void WriteRules();
@@ -60,6 +63,10 @@ class Builder {
   void WritePorts(const std::vector<PortRange> RuleMatch::* direction, uint32_t field,
                   fw_ports* out);
   void WriteVectors();
+  // The entry for a vector of a direction: its number, or the rule that decides at once.
+  uint32_t EntryOf(uint32_t vector, const Sets RuleMatch::* direction) const;
+  template <typename Address>
+  void MakeEntries(const Sets RuleMatch::* direction, std::vector<Run<Address>>* runs) const;
   // The vector of the rules for which `allows` is true.
   uint32_t VectorOf(const std::function<bool(const RuleMatch&)>& allows);
   bool AnyRule(const std::function<bool(const RuleMatch&)>& asks) const {
@@ -82,11 +89,49 @@ uint32_t Builder::VectorOf(const std::function<bool(const RuleMatch&)>& allows) 
   return vectors_.Intern(mask);
 }
 
+// Whether `match` asks for nothing but an address of `direction`, or for nothing.
+bool AsksOnlyFor(const RuleMatch& match, const Sets RuleMatch::* direction) {
+  const Sets& other = direction == &RuleMatch::source ? match.destination : match.source;
+  return other.empty() && match.protocols.empty() && match.source_ports.empty() &&
+         match.destination_ports.empty() && match.flags_set == 0 && match.flags_clear == 0 &&
+         match.icmp_types.empty() && match.fragments == 0 && !match.family;
+}
+
+uint32_t Builder::EntryOf(uint32_t vector, const Sets RuleMatch::* direction) const {
+  const RuleMask& mask = vectors_.mask(vector);
+  for (size_t word = 0; word < mask.size(); ++word) {
+    if (mask[word] == 0) continue;
+    const size_t first = word * 64 + static_cast<size_t>(std::countr_zero(mask[word]));
+    const Rule& rule = rules_.rules[first];
+    if (rule.action < FW_ACTION_COUNT && rule.ttl_ms == 0 && AsksOnlyFor(rule.match, direction)) {
+      return FW_ENTRY_RULE | static_cast<uint32_t>(first);
+    }
+    break;
+  }
+  return vector;
+}
+
+template <typename Address>
+void Builder::MakeEntries(const Sets RuleMatch::* direction,
+                          std::vector<Run<Address>>* runs) const {
+  for (Run<Address>& run : *runs) run.vector = EntryOf(run.vector, direction);
+  // Different sets may have one rule that decides.
+  runs->erase(std::unique(runs->begin(), runs->end(),
+                          [](const auto& a, const auto& b) { return a.vector == b.vector; }),
+              runs->end());
+}
+
+void Builder::ReservePages(const Sets RuleMatch::* direction, fw_addresses* out) {
+  if (!AnyRule([&](const RuleMatch& match) { return !(match.*direction).empty(); })) return;
+  out->pages = writer_.Append(std::vector<fw_page>(FW_PAGE_COUNT), sizeof(fw_page));
+  CHECK(writer_.bytes() <= FW_IMAGE_SLAB_BYTES);
+}
+
 absl::Status Builder::WriteAddresses(const Sets RuleMatch::* direction, uint32_t field,
                                      uint32_t decides, fw_addresses* out) {
   const SetUsers users = CollectSets(rules_, direction);
   if (users.none == RuleMask{}) header_.flags |= decides;
-  out->none = vectors_.Intern(users.none);
+  out->none = EntryOf(vectors_.Intern(users.none), direction);
   if (users.sets.empty()) return absl::OkStatus();  // nobody looks
   header_.fields |= field;
   std::vector<OwnedPrefix<Prefix4>> prefixes4;
@@ -95,11 +140,13 @@ absl::Status Builder::WriteAddresses(const Sets RuleMatch::* direction, uint32_t
     for (const Prefix4& prefix : users.sets[i]->prefixes4()) prefixes4.push_back({prefix, i});
     for (const Prefix6& prefix : users.sets[i]->prefixes6()) prefixes6.push_back({prefix, i});
   }
-  WriteTable4(MakeRuns<uint32_t>(std::move(prefixes4), users.masks, users.none, &vectors_),
-              &writer_, out);
+  auto runs4 = MakeRuns<uint32_t>(std::move(prefixes4), users.masks, users.none, &vectors_);
+  MakeEntries(direction, &runs4);
+  WriteTable4(runs4, &writer_, out);
   RETURN_IF_ERROR(CheckSize());
-  WriteTable6(MakeRuns<Address6>(std::move(prefixes6), users.masks, users.none, &vectors_),
-              &writer_, out);
+  auto runs6 = MakeRuns<Address6>(std::move(prefixes6), users.masks, users.none, &vectors_);
+  MakeEntries(direction, &runs6);
+  WriteTable6(runs6, &writer_, out);
   return CheckSize();
 }
 
@@ -249,6 +296,8 @@ absl::StatusOr<Image> Builder::Build() {
 
   WriteRules();
   WriteSmallFields();
+  ReservePages(&RuleMatch::source, &header_.source);
+  ReservePages(&RuleMatch::destination, &header_.destination);
   RETURN_IF_ERROR(WriteAddresses(&RuleMatch::source, FW_FIELD_SOURCE, FW_IMAGE_SOURCE_DECIDES,
                                  &header_.source));
   RETURN_IF_ERROR(WriteAddresses(&RuleMatch::destination, FW_FIELD_DESTINATION,
@@ -264,6 +313,7 @@ absl::StatusOr<Image> Builder::Build() {
   const size_t slabs = (writer_.bytes() + FW_IMAGE_SLAB_BYTES - 1) / FW_IMAGE_SLAB_BYTES;
   header_.slab_count = static_cast<uint32_t>(slabs);
   *writer_.At<fw_image>(0) = header_;
+  image.used_bytes = writer_.bytes();
   image.words = writer_.Take();
   return image;
 }

@@ -35,6 +35,7 @@ struct Image {
   std::vector<uint64_t> words;
   size_t slab_count() const { return words.size() * 8 / FW_IMAGE_SLAB_BYTES; }
   size_t bytes() const { return words.size() * 8; }
+  size_t used_bytes = 0;  // zeros behind them
   const uint8_t* slab(size_t number) const {
     return reinterpret_cast<const uint8_t*>(words.data()) + number * FW_IMAGE_SLAB_BYTES;
   }

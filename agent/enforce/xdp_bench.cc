@@ -119,8 +119,8 @@ absl::Status Main(uint32_t repeat, const std::vector<size_t>& counts, const std:
     const uint64_t start_ns = clock.MonotonicNs();
     ASSIGN_OR_RETURN(const Image image, BuildImage(rules, PlainOptions(rules)));
     const uint64_t built_ns = clock.MonotonicNs();
-    ASSIGN_OR_RETURN(const ImageMap map, ImageMap::Create(image));
-    RETURN_IF_ERROR(program->Put(0, map));
+    ASSIGN_OR_RETURN(ImageMap map, ImageMap::Create(image));
+    RETURN_IF_ERROR(program->Put(0, &map));
     const uint64_t put_ns = clock.MonotonicNs();
 
     std::vector<Prefix4> shorter, longer;
@@ -186,8 +186,8 @@ absl::Status Attach(const std::string& interface, const std::string& list) {
   rule.match.source = {std::make_shared<const PrefixSet>(std::move(set))};
   rules.rules.push_back(rule);
   ASSIGN_OR_RETURN(const Image image, BuildImage(rules, PlainOptions(rules)));
-  ASSIGN_OR_RETURN(const ImageMap map, ImageMap::Create(image));
-  RETURN_IF_ERROR(program->Put(0, map));
+  ASSIGN_OR_RETURN(ImageMap map, ImageMap::Create(image));
+  RETURN_IF_ERROR(program->Put(0, &map));
   LIBBPF_OPTS(bpf_link_create_opts, options, .flags = XDP_FLAGS_DRV_MODE);
   const base::UniqueFd link(::bpf_link_create(
       program->xdp_fd(), static_cast<int>(::if_nametoindex(interface.c_str())), BPF_XDP, &options));

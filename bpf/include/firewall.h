@@ -3,19 +3,19 @@
  * by the agent, which writes it (agent/enforce/image.h). Compiles as BPF C, C and C++.
  * Explained in docs/firewall.md.
  *
- * A whole generation of rules is one image: one array map whose values are slabs of
- * FW_IMAGE_SLAB_BYTES. The program finds it by one look-up in a map of maps, so a packet sees one
- * generation from its first byte to its verdict.
+ * A whole generation of rules is one image, in slabs of FW_IMAGE_SLAB_BYTES. The program finds the
+ * first by one look-up in a map of maps, and all others from there, so a packet sees one generation
+ * from its first byte to its verdict.
  *
  * Classification is by bit vectors: each field of a packet (source, destination, protocol, ports,
  * flags, fragment) has a vector of 256 bits, one per rule in order of priority, which says which
  * rules that field allows; the AND of them are the rules that match, the lowest bit is the first.
  * What costs is the address. IPv4:
  *
- *   top 12 bits --> page --(7 bits)--> block of 32 /24s {present, base}
- *                     |                 |      bit clear: nothing there
- *                     |                 `--> entry per present /24: vector, or a tail
- *                     `--> bit clear: nothing there, and nothing but 128 KiB was touched
+ *   top 12 bits --> page --(8 bits)--> block: a bit for each of 16 /24s
+ *                     |                 |  bit clear: nothing there; set: the page's vector
+ *                     |                 `--> block 0: a detail, with an entry per /24: vector, tail
+ *                     `--> bit clear: nothing there, and one cache line was touched
  *   tail: the runs inside one /24 (prefixes longer than /24), binary search by the last byte
  *
  * IPv6: the starts of runs of equal vectors, of the upper 64 bits, in a tree of 8 keys per cache
@@ -26,10 +26,10 @@
 
 #include "bpf/include/frame.h"
 
-#define FW_IMAGE_LAYOUT 1
-/* Large: nearly all sets of rules are one slab, which a packet looks up once. Calls of helpers are
- * what a look-up in the cache costs (3 to 5 ns each where returns are guarded against speculation).
- */
+#define FW_IMAGE_LAYOUT 2
+/* Large: nearly all sets of rules are one slab, which a packet looks up once and without a call.
+ * Calls of helpers are what a look-up in the cache costs (3 to 5 ns each where returns are guarded
+ * against speculation). */
 #define FW_IMAGE_SLAB_SHIFT 20
 #define FW_IMAGE_SLAB_BYTES (1u << FW_IMAGE_SLAB_SHIFT)
 #define FW_RULES_MAX 256
@@ -109,28 +109,40 @@ struct fw_rule {
   fw_u64 bits_per_s, bit_depth, bit_fill_ns;          /* fill: after so long the bucket is full */
 };
 
-/* A /12: 128 blocks. Blocks in which no rule names anything are not stored: bit clear, vector 0.
- * The n-th block whose bit is set is number base[…] + n, counted for each half by itself. All 4,096
- * of them are 128 KiB and stay in a CPU's second-level cache: with 100,000 scattered prefixes, five
- * of six misses end here. */
+/* A /12, in four quarters of 64 blocks; one cache line. Blocks in which no rule names anything are
+ * not stored: bit clear, vector 0. The n-th block of a quarter whose bit is set is number blocks +
+ * before[quarter] + n. All 4,096 pages are 256 KiB; with 100,000 scattered prefixes, nine of ten
+ * misses end here, and pages and blocks together (440 KiB) stay in a CPU's second-level cache. */
 struct fw_page {
-  fw_u64 occupied[2]; /* bit (address >> 13) % 64 of word (address >> 19) % 2 */
-  fw_u32 base[2];
-  fw_u64 unused; /* two to a cache line */
+  fw_u64 occupied[4]; /* bit (address >> 12) % 64 of word (address >> 18) % 4 */
+  fw_u32 blocks;
+  fw_u32 details;
+  fw_u8 before[4];
+  fw_u32 unused;
+  fw_u32 vector[4]; /* what most blocks of the quarter name */
 };
 #define FW_PAGE_COUNT 4096 /* by the upper 12 bits of an address */
 
-/* 32 /24s (a /19). present == 0: all have the vector `base`. Otherwise /24s whose bit is clear have
- * vector 0, and that of the others is entry `base` + set bits below. */
-struct fw_block {
+/* 16 /24s (a /20): those whose bit is set have the vector of the quarter, others vector 0. A block
+ * that says anything else is 0, and detail number fw_page.details + ordinals[block] says it. */
+typedef fw_u16 fw_block;
+/* present == 0: all 16 /24s have the vector `base`. Otherwise /24s whose bit is clear have vector
+ * 0, and that of the others is entry `base` + set bits below. */
+struct fw_detail {
   fw_u32 present;
   fw_u32 base;
 };
 #define FW_ENTRY_TAIL (1u << 31) /* not a vector: the place of a tail */
+/* Not a vector: the rule that decides, in the lower bits. For sets whose first rule decides at once
+ * and asks for nothing but the address that was looked up: no other field can change it. */
+#define FW_ENTRY_RULE (1u << 30)
 
 /* A tail: fw_u16 count (1..256); fw_u8 starts[count], the first is 0; padding to 4 bytes;
  * fw_u32 vectors[count]. Never crosses a slab. */
 #define FW_TAIL_MAX 256
+
+/* Images in use, being made, and left by an agent that died between. */
+#define FW_IMAGE_RESTS 4
 
 #define FW_TREE_LEVELS_MAX 8
 #define FW_TREE_KEYS 8
@@ -139,9 +151,11 @@ struct fw_block {
  * rules that take any address) stands. */
 struct fw_addresses {
   fw_u32 none;
-  fw_image_place pages;   /* struct fw_page [FW_PAGE_COUNT] */
-  fw_image_place blocks;  /* struct fw_block */
-  fw_image_place entries; /* fw_u32 */
+  fw_image_place pages;    /* struct fw_page [FW_PAGE_COUNT], in slab 0 */
+  fw_image_place blocks;   /* fw_block */
+  fw_image_place ordinals; /* fw_u8, beside blocks */
+  fw_image_place details;  /* struct fw_detail */
+  fw_image_place entries;  /* fw_u32 */
   /* IPv6: level 0 is the root; each node is 8 keys; node n's children are 9 n … 9 n + 8 of the next
    * level. Keys are where runs of the upper 64 bits start; the last level holds all of them. */
   fw_u32 levels; /* 0: every address has vector 0 */
@@ -189,8 +203,8 @@ enum fw_image_fields {
 /* The start of slab 0. All counts and places are written by the agent, which is trusted; the kernel
  * side is safe, not right, with any others. */
 struct fw_image {
-  fw_u32 layout; /* FW_IMAGE_LAYOUT */
-  fw_u32 slab_count;
+  fw_u32 layout;     /* FW_IMAGE_LAYOUT */
+  fw_u32 slab_count; /* one: `rest` is not used */
   fw_u64 generation;
   /* While it is not 0: from this CLOCK_MONOTONIC time on the previous generation judges instead.
    * Set to 0 by a confirmation; the agent need not live for the return. */
@@ -205,6 +219,8 @@ struct fw_image {
   fw_u32 vector_count;
   fw_image_place metadata; /* JSON: names and texts of the rules, for whoever takes over */
   fw_u32 metadata_bytes;
+  fw_u32 rest; /* where slabs 1, 2, … are in the map image_rests, plus one; 0: nowhere yet */
+  fw_u32 unused;
   struct fw_addresses source;
   struct fw_addresses destination;
   struct fw_ports source_ports;
@@ -304,9 +320,9 @@ struct fw_drop_event {
 #endif
 FW_FIREWALL_ASSERT(sizeof(struct fw_packet) == 56, "padding");
 FW_FIREWALL_ASSERT(sizeof(struct fw_rule) == 64, "padding");
-FW_FIREWALL_ASSERT(sizeof(struct fw_block) == 8, "padding");
-FW_FIREWALL_ASSERT(sizeof(struct fw_page) == 32, "padding");
-FW_FIREWALL_ASSERT(sizeof(struct fw_addresses) == 104, "padding");
+FW_FIREWALL_ASSERT(sizeof(struct fw_detail) == 8, "padding");
+FW_FIREWALL_ASSERT(sizeof(struct fw_page) == 64, "a cache line");
+FW_FIREWALL_ASSERT(sizeof(struct fw_addresses) == 112, "padding");
 FW_FIREWALL_ASSERT(sizeof(struct fw_image) <= FW_IMAGE_RULES, "slab 0");
 FW_FIREWALL_ASSERT(FW_IMAGE_FREE < 65536, "slab 0");
 FW_FIREWALL_ASSERT(sizeof(struct fw_rule_counts) == 64, "a cache line");

@@ -5,6 +5,7 @@ import ctypes
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import struct
@@ -90,12 +91,12 @@ class XdpTest(FirewatchTest):
                                f"--net=/run/netns/{self.names[0]}", *command],
                               capture_output=True, text=True, **arguments)
 
-    def agent(self, *flags):
+    def agent(self, *flags, modules="enforce"):
         path = os.path.join(self.folder, f"agent{len(self.agents)}.log")
         with open(path, "wb") as log:
             process = subprocess.Popen(
                 ["nsenter", "-t", str(self.holder.pid), "-m", f"--net=/run/netns/{self.names[0]}",
-                 binary("firewatch-agent"), "--modules", "enforce", "--server", "127.0.0.1:1",
+                 binary("firewatch-agent"), "--modules", modules, "--server", "127.0.0.1:1",
                  "--http", f"127.0.0.1:{self.http}", "--spool", os.path.join(self.folder, f"spool{self.http}"),
                  "--cache", os.path.join(self.folder, "cache"), *flags], stdout=log, stderr=log,
                 # What the heap holds is what is measured, not AddressSanitizer's quarantine.
@@ -411,9 +412,12 @@ class XdpTest(FirewatchTest):
 
     def test_a_storm_of_reloads_is_whole_and_within_memory(self):
         """Each of two generations drops one of two sources and passes the other, each by a rule: a
-        packet that met neither rule, or a wrong count, would be of a mixed set."""
+        packet that met neither rule, or a wrong count, would be of a mixed set. Beside it the profiler
+        samples a busy program, and misses nothing of it."""
         self.setup_routes()
-        agent = self.agent()
+        hz, seconds, per_second = 99, short_or_full(3, 10), 100
+        steady = self.start("workload_shares", "--seconds", seconds + 60, priority=-5)
+        agent = self.agent("--hz", str(hz), "--pid", str(steady.pid), modules="cpu,enforce")
         sets = [json.dumps({"name": "storm", "rules": "rules:\n" + "".join(
             f"- {{name: r{which}.{other}.{i}, priority: {i}, action: {action}, match: {{src: 10.98.{other}.{i}}}}}\n"
             for i in range(1, 11) for other, action in ((which, "drop"), (1 - which, "pass")))}).encode()
@@ -422,7 +426,6 @@ class XdpTest(FirewatchTest):
             token = file.read().strip()
         receiver, sender = self.receiver(), self.sender()
         frames = [self.frame(f"10.98.{which}.7", b"%d" % which) for which in (0, 1)]
-        seconds, per_second = short_or_full(3, 10), 100
 
         def post(connection, body):
             connection.request("POST", "/api/v1/xdp/load?interface=s0", body,
@@ -437,9 +440,23 @@ class XdpTest(FirewatchTest):
             connection.connect()
             return connection
 
+        def samples():
+            connection.request("GET", "/metrics")
+            text = connection.getresponse().read().decode()
+            return int(re.search(r"^firewatch_sampler_samples_total (\d+)", text, re.M)[1])
+
+        def sampled():
+            """As of the moment when samples have been taken over: that is once in a second or two."""
+            first = samples()
+            wait_until(lambda: samples() != first, 10, "samples are taken over")
+            return (samples(), time.clock_gettime((~steady.pid << 3) | 2),
+                    time.clock_gettime((~agent.pid << 3) | 2), time.monotonic())
+
         connection = in_namespace(self.names[0], connect)
         self.addCleanup(connection.close)
         post(connection, sets[0])
+        time.sleep(1)
+        before = sampled()
         start, loads, resident = time.monotonic(), 1, []
         stop, sent = threading.Event(), [0]
 
@@ -465,6 +482,7 @@ class XdpTest(FirewatchTest):
             thread.join()
         elapsed = time.monotonic() - start
         time.sleep(0.3)
+        seen, used_s, agent_s, all_s = (after - early for after, early in zip(sampled(), before))
         payloads = self.drain(receiver)
         dropped = self.state()["counts"]["dropped"]
         self.assertEqual(len(payloads) + dropped, 2 * sent[0])
@@ -474,7 +492,12 @@ class XdpTest(FirewatchTest):
         # Each met a whole set: one rule or the other. (no_match: what the kernels say to each other.)
         self.assertEqual(self.state()["counts"]["passed"], len(payloads))
         self.note(f"{loads} loads of 20 rules in {elapsed:.1f} s ({loads / elapsed:.0f}/s), {sent[0]} pairs of "
-                  f"packets, resident {resident[0] >> 20} MiB then {resident[-1] >> 20} MiB")
+                  f"packets, resident {resident[0] >> 20} MiB then {resident[-1] >> 20} MiB, agent "
+                  f"{100 * agent_s / all_s:.0f} % of a CPU, {seen} samples of {used_s * hz:.0f}")
+        self.assertGreater(seen / (used_s * hz), 0.9)
+        # 100/s on a machine with time for it: how many they are is in the note, for a busy one has
+        # fewer. That a load does not wait for the kernel is asked in agent_enforce_bpf_test.
+        self.assertGreater(loads / elapsed, 5)
         self.assertLess(resident[-1], resident[0] + (64 << 20))
         self.assertLess(self.state()["map_bytes"], 8 << 20)
 
