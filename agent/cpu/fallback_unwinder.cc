@@ -276,7 +276,7 @@ StackUnwinder::~StackUnwinder() = default;
 fw_stack_end StackUnwinder::Unwind(const Process& process, const ThreadState& thread,
                                    std::vector<fw_u64>& frames) {
   const size_t first = frames.size();
-  frames.push_back(thread.registers[ThreadState::kRip]);
+  frames.push_back(thread.registers[ThreadState::kRip] & FW_FRAME_PAYLOAD_MASK);
   impl_->KeepBounds();
   Walk& walk = impl_->walk;
   walk = {.owner = this, .space = &impl_->SpaceOf(process), .thread = &thread, .process = &process};
@@ -297,6 +297,8 @@ fw_stack_end StackUnwinder::Unwind(const Process& process, const ThreadState& th
     if (result == 0 || ip == 0) {
       return guessed ? FW_STACK_END_FRAME_POINTER : FW_STACK_END_ROOT;
     }
+    // Above is what says the kind of a frame: garbage from a broken stack must not look like one.
+    if (ip > FW_FRAME_PAYLOAD_MASK) return FW_STACK_END_NO_MAPPING;
     if (guessed && process.mappings->Find(ip) == nullptr) return walk.no_rule;
     // Only the way out of a signal handler may lead to another stack.
     if (!signal_frame && next_sp <= sp) return FW_STACK_END_NOT_ADVANCING;

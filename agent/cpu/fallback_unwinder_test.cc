@@ -131,6 +131,19 @@ TEST_F(StackUnwinderTest, CodeInNoMappingSaysSo) {
   EXPECT_EQ(frames.size(), 1u);
 }
 
+// As the stacks of fuzzers and of code without tables have it.
+TEST_F(StackUnwinderTest, AReturnAddressThatIsNoneEndsTheStack) {
+  Outer(Above(), &copy_);
+  const uint64_t garbage = FW_FRAME_FILE << FW_FRAME_KIND_SHIFT | 0x7777'0000'1234;
+  std::vector<std::byte> stack(copy_.state.stack.begin(), copy_.state.stack.end());
+  std::memcpy(stack.data() + PlaceOf(copy_.callers_caller), &garbage, 8);
+  copy_.state.stack = stack;
+  std::vector<fw_u64> frames;
+  EXPECT_EQ(unwinder_->Unwind(Self(), copy_.state, frames), FW_STACK_END_NO_MAPPING);
+  ASSERT_EQ(frames.size(), 2u);
+  EXPECT_EQ(frames[1], copy_.caller - 1);
+}
+
 // libunwind keeps what it allocates for an address; it must not do so for every walk.
 TEST_F(StackUnwinderTest, ManyWalksTakeNoMoreMemory) {
   Outer(Above(), &copy_);

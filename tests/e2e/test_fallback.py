@@ -244,6 +244,7 @@ class FallbackTest(FirewatchTest):
                       agent.get("/metrics").decode())
         self.assertIn(f"fallback sampler {kind}", agent.get("/healthz").decode())
         self.assertIn(f"fallback sampler {kind}", agent.log())
+        wait_until(lambda: server.status()["nodes"], 10, "no node")
         node = server.status()["nodes"][0]
         self.assertEqual(node["sampler"], kind)
         self.assertIn("ebpf: ", node["sampler_note"])
