@@ -565,7 +565,9 @@ static __always_inline long fw_walk_step(struct fw_walk* walk, fw_u64* frames,
   if (next >= walk->limit || next >= FW_WALK_FRAMES) return fw_end(walk, FW_STACK_END_TRUNCATED);
   walk->next = next + 1;
   if (mapping->state != FW_MAPPING_FILE) {
-    frames[next] = address;
+    /* What was interrupted is what a register or a signal frame says: anything. The top bits are
+     * the kind of a frame. */
+    frames[next] = address & FW_FRAME_PAYLOAD_MASK;
     fw_no_rule(walk, mapping->state == FW_MAPPING_NEW_FILE ? FW_STACK_END_NO_TABLE
                                                            : FW_STACK_END_NO_MAPPING);
     return FW_RARE_STEP(walk);

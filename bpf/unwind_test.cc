@@ -312,6 +312,13 @@ TEST_F(UnwindTest, CallThroughANullPointerKeepsItsLeaf) {
   EXPECT_EQ(end(), FW_STACK_END_NO_MAPPING);
 }
 
+// The registers that a signal frame holds are the process's own affair.
+TEST_F(UnwindTest, AnInterruptedAddressThatIsNoneLooksLikeNoFile) {
+  const fw_u64 garbage = FW_FRAME_FILE << FW_FRAME_KIND_SHIFT | 0x77'0000'1234;
+  EXPECT_THAT(Walk(garbage), ElementsAre(0x77'0000'1234u));
+  EXPECT_EQ(end(), FW_STACK_END_NO_MAPPING);
+}
+
 // ---- without a rule ----
 
 TEST_F(UnwindTest, SaysWhyThereIsNoRule) {
