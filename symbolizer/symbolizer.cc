@@ -62,6 +62,7 @@ class SymbolizerImpl final : public Symbolizer {
   NameReason LookupJit(uint64_t incarnation, uint64_t address,
                        std::vector<SymbolFrame>* frames) override;
   void RequestKernel() override { kernel_.Request(); }
+  bool IsKernelPending() const override { return kernel_.is_pending(); }
   void WaitForKernel() override;
   KernelSymbol LookupKernel(uint64_t address) override;
   std::string_view KernelReason() override { return kernel_.Reason(); }
@@ -300,12 +301,10 @@ size_t SymbolizerImpl::Poll(int timeout_ms) {
     for (HelperResult& result : results) OnResult(std::move(result));
     if (results.empty() || queue_.outstanding() == 0) break;
   }
-  const uint64_t now = clock_.MonotonicNs();
-  const bool kernel_pending =
-      kernel_.IsPending(now < deadline ? static_cast<int>((deadline - now) / 1'000'000) : 0);
+  kernel_.Poll(0);
   PollLines(0);
   UpdateGauges();
-  return queue_.outstanding() + (kernel_pending ? 1 : 0);
+  return queue_.outstanding();
 }
 
 void SymbolizerImpl::OnResult(HelperResult result) {
@@ -613,8 +612,8 @@ NameReason SymbolizerImpl::LookupJit(uint64_t incarnation, uint64_t address,
 }
 
 void SymbolizerImpl::WaitForKernel() {
-  while (kernel_.IsPending(1'000)) {
-  }
+  kernel_.Request();
+  while (kernel_.is_pending()) kernel_.Poll(1'000);
 }
 
 KernelSymbol SymbolizerImpl::LookupKernel(uint64_t address) {

@@ -218,9 +218,11 @@ class Symbolizer {
   virtual NameReason LookupJit(uint64_t incarnation, uint64_t address,
                                std::vector<SymbolFrame>* frames) = 0;
 
-  // Asks for the kernel's symbols, once; cheap. Poll counts them while they are outstanding.
+  // Asks for the kernel's symbols, once; cheap.
   virtual void RequestKernel() {}
-  // Waits until they have been read: a minute at most.
+  // They are being read; Poll takes them.
+  virtual bool IsKernelPending() const { return false; }
+  // Asks for them, and waits until they have been read: a minute at most.
   virtual void WaitForKernel() {}
   // Kernel text and modules from kallsyms, BPF programs from their own list; read again when
   // something has changed or an address is not known. Never waits.

@@ -59,7 +59,6 @@ const Process& Collector::OnSample(const SampleRecord& sample) {
   const Process& process = table_.ForSample(sample.pid, sample.time_ns, sample.comm,
                                             sample.cgroup_id, sample.kernel_thread);
   samples_->Add();
-  symbolizer_.RequestKernel();
   const auto add = [this](const SampleRecord& walked, const Process& of, size_t window) {
     AddToWindow(walked, of, window);
   };
@@ -82,7 +81,8 @@ void Collector::AddToWindow(const SampleRecord& sample, const Process& process, 
 }
 
 void Collector::CollectNames() {
-  symbolizer_.Poll(0);
+  // The helper goes first: stacks wait for its tables.
+  if (symbolizer_.Poll(0) == 0 && last_sample_ns_ != 0) symbolizer_.RequestKernel();
   deferred_.Advance([this](const SampleRecord& walked, const Process& process, size_t window) {
     AddToWindow(walked, process, window);
   });
@@ -133,7 +133,8 @@ bool Collector::FinishClosed(bool force, int wait_ms) {
     deferred_.Advance(add);
     outstanding = symbolizer_.Poll(wait_ms);
   }
-  if (outstanding != 0 && !force) return false;
+  symbolizer_.RequestKernel();
+  if ((outstanding != 0 || symbolizer_.IsKernelPending()) && !force) return false;
   if (deferred_.waiting(closing) != 0) {
     deferred_.Finish(closing, add);
     outstanding = symbolizer_.Poll(wait_ms);

@@ -78,15 +78,14 @@ void KernelSymbols::Request() {
   if (!tried_) Read(kFirstInterval);
 }
 
-bool KernelSymbols::IsPending(int timeout_ms) {
-  if (job_ == nullptr || !job_->IsDone(timeout_ms)) return job_ != nullptr;
+void KernelSymbols::Poll(int timeout_ms) {
+  if (job_ == nullptr || !job_->IsDone(timeout_ms)) return;
   child_cpu_ns_ += job_->cpu_ns();
   absl::Status status = job_->result();
   job_.reset();
   if (status.ok()) status = Adopt();
   scratch_.Reset();
   reason_ = base::Message(status);
-  return false;
 }
 
 KernelSymbol KernelSymbols::Lookup(uint64_t address) {

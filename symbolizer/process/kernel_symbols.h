@@ -31,8 +31,9 @@ class KernelSymbols {
 
   // Has the list read, once; cheap. Until that is done names are pending.
   void Request();
-  // Waits up to `timeout_ms` for a reading that is under way; true while it goes on.
-  bool IsPending(int timeout_ms);
+  // Waits up to `timeout_ms` for a reading that is under way, and takes what it has found.
+  void Poll(int timeout_ms);
+  bool is_pending() const { return job_ != nullptr; }
 
   // Never waits; the first call is a Request, too. BPF programs come and go: their own list is
   // looked at for addresses of programs and for those that are not known, once a second at most.

@@ -59,7 +59,8 @@ class KernelSymbolsTest : public testing::Test {
 
 void Wait(KernelSymbols& symbols) {
   symbols.Request();
-  ASSERT_FALSE(symbols.IsPending(60'000));
+  symbols.Poll(60'000);
+  ASSERT_FALSE(symbols.is_pending());
 }
 
 TEST_F(KernelSymbolsTest, NamesArePendingWhileTheListIsRead) {
