@@ -178,18 +178,17 @@ void KnownFiles::EndWindow(uint64_t now_s) {
 
 // --- forgetting ----------------------------------------------------------------------------------
 
+uint64_t KnownFiles::LastUsed(const Key& entry) const {
+  const File& file = files_.at(entry.file);
+  if (file.table == FW_NO_TABLE) return entry.noted_s;
+  return std::max<uint64_t>(entry.noted_s, store_.EntryOf(file.table).last_used_s);
+}
+
 // A file in use that is forgotten comes back with its next sample.
 void KnownFiles::ForgetLeastUsed() {
   std::vector<std::pair<uint64_t, fw_file_key>> by_use;
   by_use.reserve(keys_.size());
-  for (const auto& [key, entry] : keys_) {
-    const File& file = files_.at(entry.file);
-    uint64_t used_s = entry.noted_s;
-    if (file.table != FW_NO_TABLE) {
-      used_s = std::max<uint64_t>(used_s, store_.EntryOf(file.table).last_used_s);
-    }
-    by_use.emplace_back(used_s, key);
-  }
+  for (const auto& [key, entry] : keys_) by_use.emplace_back(LastUsed(entry), key);
   const size_t count = std::max<size_t>(by_use.size() / kForgetShare, 1);
   std::nth_element(by_use.begin(), by_use.begin() + static_cast<ptrdiff_t>(count - 1), by_use.end(),
                    [](const auto& a, const auto& b) { return a.first < b.first; });
@@ -201,7 +200,8 @@ void KnownFiles::ForgetLeastUsed() {
 void KnownFiles::ForgetUnused(symbolizer::FileSet* kept) {
   std::vector<fw_file_key> unused;
   for (const auto& [key, entry] : keys_) {
-    if (!kept->contains(entry.file) && now_s_ >= entry.noted_s + kUnusedS) unused.push_back(key);
+    // A program that runs for a moment every few seconds is mapped by nobody now, perhaps.
+    if (!kept->contains(entry.file) && now_s_ >= LastUsed(entry) + kUnusedS) unused.push_back(key);
   }
   for (const fw_file_key& key : unused) ForgetKey(key);
   for (const auto& [id, file] : files_) kept->Add(id);

@@ -89,6 +89,8 @@ class KnownFiles {
     symbolizer::FileId file{};
     uint64_t noted_s = 0;
   };
+  // Seconds of CLOCK_MONOTONIC; by a note, or by a walk that used its table.
+  uint64_t LastUsed(const Key& entry) const;
   enum class State : uint8_t { kBuilding, kTable, kNone };
   struct File {
     State state = State::kBuilding;

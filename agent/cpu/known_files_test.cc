@@ -107,7 +107,13 @@ TEST_F(KnownFilesTest, AFileThatNobodyMapsIsGivenUpAfterAMinute) {
   files_.ForgetUnused(&kept);
   EXPECT_TRUE(memory_.known_files.contains(5)) << "too early";
   EXPECT_TRUE(kept.contains(symbolizer::FileId{0}));
-  files_.Advance(160);
+  memory_.tables()[index].last_used_s = 130;  // by a process that ended
+  files_.Advance(189);
+  kept = {};
+  kept.Add(symbolizer::FileId{1});
+  files_.ForgetUnused(&kept);
+  EXPECT_TRUE(memory_.known_files.contains(5)) << "its table was used a moment ago";
+  files_.Advance(190);
   kept = {};
   kept.Add(symbolizer::FileId{1});
   files_.ForgetUnused(&kept);
