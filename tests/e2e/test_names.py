@@ -5,7 +5,7 @@ import shutil
 import time
 
 from harness import (FirewatchTest, Program, binary, require_root, require_sampling, require_tool,
-                     selector_of)
+                     selector_of, wait_until)
 from pprof import Profile
 
 HZ = 499
@@ -58,9 +58,18 @@ class NamesTest(FirewatchTest):
         """The first windows know symbols alone; those of a later one name them all."""
         require_sampling()
         server = self.start_server()
-        workload = self.start("workload_inlined", "--seconds", 120)
+        # A window waits for the kernel's names, which take longer than lines. So the process makes
+        # system calls first, until those are known.
+        go = os.path.join(self.folder, "go")
+        workload = self.own(Program(self.folder, "workload_inlined", [
+            "sh", "-c", f'while [ ! -e {go} ]; do :; done; exec "$0" --seconds 120',
+            binary("workload_inlined")]))
         agent = self.start_agent(server, hz=HZ, window="200ms",
                                  arguments=("--pid", str(workload.pid)))
+        wait_until(lambda: any("syscall_64" in name for name in server.profile().lines), 90,
+                   "the kernel's names do not come")
+        with open(go, "w", encoding="ascii"):
+            pass
         selector = selector_of("workload_inlined")
         before = profile = None
         end = time.monotonic() + 90
