@@ -108,8 +108,7 @@ absl::StatusOr<LineTable> LineTable::Parse(std::span<const std::byte> section,
   return table;
 }
 
-// Area, page, cell, row. False when nothing is known there, or what is said makes no sense.
-bool LineTable::FindChain(uint64_t vaddr, LineBlock* block, uint32_t* chain) const {
+std::optional<uint64_t> LineTable::PageOf(uint64_t vaddr) const {
   // The last area that starts at or before the address. There are few.
   uint32_t low = 0;
   uint32_t high = footer_.area_count;
@@ -121,17 +120,30 @@ bool LineTable::FindChain(uint64_t vaddr, LineBlock* block, uint32_t* chain) con
       high = middle;
     }
   }
-  if (low == 0) return false;
+  if (low == 0) return std::nullopt;
   const auto area = LoadAt<LineArea>(data_ + footer_.areas, low - 1);
   const uint64_t page_in_area = (vaddr - area.start) >> kLinePageShift;
-  if (page_in_area >= area.page_count) return false;
-  const uint64_t page = area.first_page + page_in_area;
+  if (page_in_area >= area.page_count) return std::nullopt;
+  return area.first_page + page_in_area;
+}
+
+void LineTable::Prefetch(uint64_t vaddr) const {
+  const auto page = PageOf(vaddr);
+  if (!page) return;
+  const uint64_t at = LoadAt<uint32_t>(data_ + footer_.pages, *page);
+  if (at < footer_.cell_data_bytes) __builtin_prefetch(data_ + footer_.cell_data + at);
+}
+
+// Page, cell, row. False when nothing is known there, or what is said makes no sense.
+bool LineTable::FindChain(uint64_t vaddr, LineBlock* block, uint32_t* chain) const {
+  const auto page = PageOf(vaddr);
+  if (!page) return false;
   const std::byte* const pages = data_ + footer_.pages;
-  const auto offset = static_cast<uint8_t>((vaddr - area.start) & (kLinePageBytes - 1));
+  const auto offset = static_cast<uint8_t>(vaddr & (kLinePageBytes - 1));
 
   // The last cell of the page that starts at or before the address. There are one or two.
-  uint64_t at = LoadAt<uint32_t>(pages, page);
-  const uint64_t end = LoadAt<uint32_t>(pages, page + 1);
+  uint64_t at = LoadAt<uint32_t>(pages, *page);
+  const uint64_t end = LoadAt<uint32_t>(pages, *page + 1);
   if (end > footer_.cell_data_bytes) return false;
   const std::byte* const data = data_ + footer_.cell_data;
   LineCell cell;
@@ -188,12 +200,17 @@ size_t LineTable::Find(uint64_t vaddr, std::span<LineFrame> out) const {
     out[0] = {kNoFunction, FileName(block, file), line, false};
     return 1;
   }
+  const std::byte* const functions = data_ + footer_.functions;
+  const unsigned function_bits = unsigned{footer_.function_name_bits} + footer_.function_file_bits +
+                                 footer_.function_line_bits;
   const unsigned node_bits = NodeBits(block);
   size_t count = 0;
   for (size_t calls = 0; calls < kMaxCalls; ++calls) {
     bit = uint64_t{node} * node_bits;
     const uint32_t function = LoadBits(nodes, bit, block.node_function_bits);
     bit += block.node_function_bits;
+    // Functions lie anywhere, and who asks for frames asks for them next.
+    __builtin_prefetch(functions + (uint64_t{function} * function_bits >> 3));
     const uint32_t parent = LoadBits(nodes, bit, block.node_parent_bits);
     bit += block.node_parent_bits;
     const bool inlined = parent != 0 && parent < node;

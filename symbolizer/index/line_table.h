@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 
 #include "absl/status/statusor.h"
@@ -47,6 +48,10 @@ class LineTable {
   // last place, the physical function.
   size_t Find(uint64_t vaddr, std::span<LineFrame> out) const;
 
+  // Asks for the first memory that Find(vaddr) reads, so that it comes while something else is
+  // looked up.
+  void Prefetch(uint64_t vaddr) const;
+
   uint32_t function_count() const { return footer_.function_count; }
   // All zero for an id that Find did not give.
   Function FunctionAt(uint32_t id) const;
@@ -56,6 +61,8 @@ class LineTable {
   uint32_t block_count() const { return footer_.block_count; }
 
  private:
+  // The page of `vaddr`, or nothing.
+  std::optional<uint64_t> PageOf(uint64_t vaddr) const;
   bool FindChain(uint64_t vaddr, LineBlock* block, uint32_t* chain) const;
   uint32_t FileName(const LineBlock& block, uint32_t file) const;
 

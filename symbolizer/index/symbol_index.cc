@@ -374,6 +374,7 @@ std::optional<uint64_t> SymbolIndex::VaddrOf(uint64_t file_offset) const {
 // the symbol table gives it, where there is one.
 size_t SymbolIndex::FindAddress(uint64_t vaddr, std::span<IndexFrame> out) const {
   if (out.empty()) return 0;
+  if (has_lines()) lines_.Prefetch(vaddr);
   const uint32_t range = RangeOf(vaddr);
   const bool has_symbol = range != range_count_;
   IndexFrame physical;
