@@ -85,6 +85,105 @@ struct {
   __type(value, struct allowance);
 } allowances SEC(".maps");
 
+/* What is left of a rate of connections: some to follow, some to sum up whole at their end. */
+struct attention {
+  fw_u64 jiffies; /* when it was last asked: a clock that costs nothing */
+  fw_u64 since_ns;
+  fw_u64 begins;
+  fw_u64 ends;
+};
+
+/* Key 0: of this CPU. */
+struct {
+  __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+  __uint(max_entries, 1);
+  __type(key, fw_u32);
+  __type(value, struct attention);
+} attentions SEC(".maps");
+
+/* ---- how much is looked at --------------------------------------------------------------------
+ */
+
+#define REFILL_NS 10000000
+#define FOLLOW_BURST_SECONDS 20
+
+/* A connection costs some 3 us from its SYN to its sums, of both ends. So many per second are
+ * followed, with a burst of 20 s' worth; more are counted when they end, which costs a quarter of
+ * it. (The hooks of one CPU may interrupt each other: a count may be lost, no harm done.) */
+static __always_inline struct attention* pay_attention(void) {
+  fw_u32 zero = 0;
+  struct attention* left = bpf_map_lookup_elem(&attentions, &zero);
+  if (!left) return NULL;
+  const fw_u64 jiffies = bpf_jiffies64();
+  if (jiffies == left->jiffies) return left;
+  left->jiffies = jiffies;
+  const fw_u64 now_ns = bpf_ktime_get_ns();
+  const fw_u64 elapsed_ns = now_ns - left->since_ns;
+  if (elapsed_ns < REFILL_NS) return left;
+  left->since_ns = now_ns;
+  const fw_u64 rate = follow_per_second;
+  const fw_u64 most = rate * FOLLOW_BURST_SECONDS;
+  /* The first time, elapsed_ns is the age of the machine. */
+  const fw_u64 more = elapsed_ns >= 1000000000ull * FOLLOW_BURST_SECONDS
+                          ? most
+                          : elapsed_ns / 1000 * rate / 1000000;
+  left->begins = left->begins + more < most ? left->begins + more : most;
+  left->ends = left->ends + more < most ? left->ends + more : most;
+  return left;
+}
+
+static __always_inline bool may_follow(void) {
+  struct attention* left = pay_attention();
+  if (left && left->begins > 0) {
+    left->begins--;
+    return true;
+  }
+  count_net_loss(FW_NET_LOSS_NOT_FOLLOWED);
+  return false;
+}
+
+static __always_inline bool may_sum_up_whole(void) {
+  struct attention* left = pay_attention();
+  if (!left || left->ends == 0) return false;
+  left->ends--;
+  return true;
+}
+
+/* ---- who is followed ------------------------------------------------------------------------- */
+
+/* How many of the sockets that are followed fall upon each slot: most of a storm's are not
+ * followed, and this says so in a tenth of the time of a search. Counted up before a socket is
+ * added and down after it is gone, so that 0 is certain. */
+#define SLOT_BITS 14
+__u32 followed[1 << SLOT_BITS];
+
+static __always_inline __u32* slot_of(fw_u64 id) {
+  /* To the verifier it is still a pointer, and only half of one makes a number. */
+  fw_u32 low;
+  asm volatile("%0 = %1" : "=w"(low) : "w"((fw_u32)id));
+  return &followed[(low >> 6) * 0x9e3779b9u >> (32 - SLOT_BITS)];
+}
+
+static __always_inline struct fw_net_socket* find_socket(fw_u64 id) {
+  if (*(volatile __u32*)slot_of(id) == 0) return NULL;
+  return bpf_map_lookup_elem(&sockets, &id);
+}
+
+static __always_inline void forget(fw_u64 id) {
+  if (bpf_map_delete_elem(&sockets, &id) == 0) __sync_fetch_and_add(slot_of(id), -1);
+}
+
+#define E2BIG 7
+
+/* Unless it is there. */
+static __always_inline void keep(fw_u64 id, const struct fw_net_socket* socket) {
+  __sync_fetch_and_add(slot_of(id), 1);
+  const long error = bpf_map_update_elem(&sockets, &id, socket, BPF_NOEXIST);
+  if (error == 0) return;
+  __sync_fetch_and_add(slot_of(id), -1);
+  if (error == -E2BIG) count_net_loss(FW_NET_LOSS_SOCKETS_FULL);
+}
+
 /* ---- records --------------------------------------------------------------------------------- */
 
 #define ALLOWANCE_NS 100000000
@@ -243,43 +342,38 @@ static __always_inline void begin(const struct sock* sk, const struct tcp_sock* 
   read_addresses(true, sk, tp, out);
 }
 
-#define E2BIG 7
-
-static __always_inline void keep(fw_u64 id, const struct fw_net_socket* socket, fw_u64 flags) {
-  if (bpf_map_update_elem(&sockets, &id, socket, flags) == -E2BIG) {
-    count_net_loss(FW_NET_LOSS_SOCKETS_FULL);
-  }
-}
-
 static __always_inline void on_syn_sent(const struct sock* sk, const struct tcp_sock* tp,
                                         fw_u32 netns) {
   const fw_u64 id = (fw_u64)(unsigned long)sk;
   /* A socket may try again after a failure. */
-  struct fw_net_socket* before = bpf_map_lookup_elem(&sockets, &id);
+  struct fw_net_socket* before = find_socket(id);
   if (before && (before->flags & FW_NET_ENDED) && !(before->flags & FW_NET_REPORTED)) {
     finish(id, before);
   }
+  if (before) forget(id);
+  if (!may_follow()) return;
   struct fw_net_socket socket = {};
   begin(sk, tp, netns, FW_NET_CONNECT, TCP_SYN_SENT, &socket);
   take_owner(&socket, FW_NET_OWNER_CALL);
-  keep(id, &socket, BPF_ANY);
+  keep(id, &socket);
 }
 
 static __always_inline void on_listen(const struct sock* sk, const struct tcp_sock* tp,
                                       fw_u32 netns) {
   const fw_u64 id = (fw_u64)(unsigned long)sk;
   struct fw_net_socket socket = {};
+  if (find_socket(id)) forget(id);
   begin(sk, tp, netns, FW_NET_LISTEN, TCP_LISTEN, &socket);
   socket.backlog_limit = sk->sk_max_ack_backlog;
   take_owner(&socket, FW_NET_OWNER_CALL);
-  keep(id, &socket, BPF_ANY);
+  keep(id, &socket);
   remember_listener(id, &socket);
 }
 
 static __always_inline void on_established(const struct sock* sk, const struct tcp_sock* tp,
                                            fw_u32 netns, int old_state) {
   const fw_u64 id = (fw_u64)(unsigned long)sk;
-  struct fw_net_socket* socket = bpf_map_lookup_elem(&sockets, &id);
+  struct fw_net_socket* socket = find_socket(id);
   if (socket) {
     if (socket->established_ns != 0) return;
     read_addresses(true, sk, tp, socket);
@@ -289,17 +383,14 @@ static __always_inline void on_established(const struct sock* sk, const struct t
     if (may_send()) send_record(id, FW_NET_RECORD_ESTABLISHED, 0, socket);
     return;
   }
+  /* One that connects began before the probe, and is found among what lives, or is not followed. */
+  if (old_state != TCP_SYN_RECV || !may_follow()) return;
   struct fw_net_socket fresh = {};
-  const bool accepted = old_state == TCP_SYN_RECV;
-  begin(sk, tp, netns, accepted ? FW_NET_ACCEPT : FW_NET_CONNECT, TCP_ESTABLISHED, &fresh);
+  begin(sk, tp, netns, FW_NET_ACCEPT, TCP_ESTABLISHED, &fresh);
   fresh.established_ns = fresh.opened_ns;
   fresh.counts.handshake_retransmits = tp->total_retrans;
-  if (accepted) {
-    inherit_owner(&fresh);
-  } else if (sk->sk_lock.owned) {
-    take_owner(&fresh, FW_NET_OWNER_CALL);
-  }
-  keep(id, &fresh, BPF_NOEXIST);
+  inherit_owner(&fresh);
+  keep(id, &fresh);
   if (may_send()) send_record(id, FW_NET_RECORD_ESTABLISHED, 0, &fresh);
 }
 
@@ -308,23 +399,58 @@ static __always_inline void on_established(const struct sock* sk, const struct t
   (1 << TCP_ESTABLISHED | 1 << TCP_FIN_WAIT1 | 1 << TCP_FIN_WAIT2 | 1 << TCP_CLOSE_WAIT | \
    1 << TCP_LAST_ACK | 1 << TCP_CLOSING)
 
-/* The map was full, or the probe has just started: summed, and that is all. */
+/* An accepted socket is a copy of its listener, backlog and all; others have none. Wrong for those
+ * of a listen() with a backlog of 0, and good enough for sums. */
+static __always_inline fw_u8 likely_role(const struct sock* sk) {
+  return sk->sk_max_ack_backlog != 0 ? FW_NET_ACCEPT : FW_NET_CONNECT;
+}
+
+/* Into the sums of its role, without process and peer. */
+static __always_inline void count_end(const struct sock* sk, const struct tcp_sock* tp) {
+  fw_u32 role = likely_role(sk);
+  struct fw_net_edge_counts* to = bpf_map_lookup_elem(&edge_overflow, &role);
+  if (!to) return;
+  count_net_loss(FW_NET_LOSS_ENDS_MERGED);
+  struct fw_net_socket socket = {};
+  read_counts(true, sk, tp, &socket);
+  __sync_fetch_and_add(&to->bytes_sent, socket.counts.bytes_sent);
+  __sync_fetch_and_add(&to->bytes_received, socket.counts.bytes_received);
+  __sync_fetch_and_add(&to->segments_sent, socket.counts.segments_sent);
+  __sync_fetch_and_add(&to->segments_received, socket.counts.segments_received);
+  __sync_fetch_and_add(&to->connections, 1);
+  if (socket.counts.retransmits) {
+    __sync_fetch_and_add(&to->retransmits, socket.counts.retransmits);
+  }
+}
+
+/* Not followed, the map was full, or the probe has just started: summed, and that is all. A
+ * connect that failed is worth more than one that did not: with process and error, always. */
 static __always_inline void sum_up_unknown(const struct sock* sk, const struct tcp_sock* tp,
                                            fw_u32 netns, int old_state, bool owned) {
-  if (!(1 << (old_state & 15) & CONNECTED_STATES)) return;
+  const bool failed = old_state == TCP_SYN_SENT;
+  if (!failed && !(1 << (old_state & 15) & CONNECTED_STATES)) return;
+  if (!may_sum_up_whole() && !failed) {
+    count_end(sk, tp);
+    return;
+  }
   struct fw_net_socket socket = {};
-  begin(sk, tp, netns, FW_NET_OLD, TCP_CLOSE, &socket);
-  socket.established_ns = socket.opened_ns;
-  if (find_listener(&socket)) socket.role = FW_NET_ACCEPT;
+  begin(sk, tp, netns, likely_role(sk), TCP_CLOSE, &socket);
+  if (!failed) socket.established_ns = socket.opened_ns;
+  if (socket.role == FW_NET_ACCEPT) {
+    inherit_owner(&socket);
+  } else if (owned) {
+    take_owner(&socket, FW_NET_OWNER_CALL);
+  }
   freeze(sk, tp, old_state, owned, &socket);
   add_connection(&socket);
+  wake_when_edges_fill(&socket);
 }
 
 static __always_inline void on_close(const struct sock* sk, const struct tcp_sock* tp, fw_u32 netns,
                                      int old_state) {
   const fw_u64 id = (fw_u64)(unsigned long)sk;
   const bool owned = sk->sk_lock.owned != 0;
-  struct fw_net_socket* socket = bpf_map_lookup_elem(&sockets, &id);
+  struct fw_net_socket* socket = find_socket(id);
   if (!socket) {
     sum_up_unknown(sk, tp, netns, old_state, owned);
     return;
@@ -340,16 +466,20 @@ static __always_inline void on_close(const struct sock* sk, const struct tcp_soc
 /* What a process does to a connection that it was given: shut it down, close it. */
 static __always_inline void on_other_state(const struct sock* sk, int state) {
   const fw_u64 id = (fw_u64)(unsigned long)sk;
-  const bool owned = sk->sk_lock.owned != 0;
-  if (!owned) return;
-  struct fw_net_socket* socket = bpf_map_lookup_elem(&sockets, &id);
+  struct fw_net_socket* socket = find_socket(id);
   if (!socket) return;
   socket->state = (fw_u8)state;
   if (socket->owner_source < FW_NET_OWNER_CALL) take_owner(socket, FW_NET_OWNER_CALL);
 }
 
+/* Changes to these are looked at whoever makes them, to others when a process does. */
+#define STATES_OF_THE_KERNEL \
+  (1 << TCP_SYN_SENT | 1 << TCP_LISTEN | 1 << TCP_ESTABLISHED | 1 << TCP_CLOSE)
+
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(on_state, struct sock* sk, int old_state, int new_state) {
+  /* Half of all changes: what comes from the other side, while no process looks. */
+  if (!(1 << (new_state & 15) & STATES_OF_THE_KERNEL) && !sk->sk_lock.owned) return 0;
   const fw_u32 netns = netns_of(true, sk);
   if (!netns_is_wanted(netns)) return 0;
   const struct tcp_sock* tp = bpf_skc_to_tcp_sock(sk);
@@ -367,8 +497,6 @@ int BPF_PROG(on_state, struct sock* sk, int old_state, int new_state) {
     case TCP_CLOSE:
       on_close(sk, tp, netns, old_state);
       break;
-    case TCP_SYN_RECV:
-      break;
     default:
       on_other_state(sk, new_state);
   }
@@ -378,7 +506,7 @@ int BPF_PROG(on_state, struct sock* sk, int old_state, int new_state) {
 SEC("tp_btf/tcp_destroy_sock")
 int BPF_PROG(on_destroy, struct sock* sk) {
   const fw_u64 id = (fw_u64)(unsigned long)sk;
-  struct fw_net_socket* socket = bpf_map_lookup_elem(&sockets, &id);
+  struct fw_net_socket* socket = find_socket(id);
   if (!socket) return 0;
   if (socket->role == FW_NET_LISTEN) {
     read_listener(true, sk, socket);
@@ -394,7 +522,7 @@ int BPF_PROG(on_destroy, struct sock* sk) {
     }
     finish(id, socket);
   }
-  bpf_map_delete_elem(&sockets, &id);
+  forget(id);
   return 0;
 }
 
@@ -403,7 +531,7 @@ int BPF_PROG(on_destroy, struct sock* sk) {
 SEC("tp_btf/tcp_retransmit_skb")
 int BPF_PROG(on_retransmit, struct sock* sk) {
   const fw_u64 id = (fw_u64)(unsigned long)sk;
-  struct fw_net_socket* socket = bpf_map_lookup_elem(&sockets, &id);
+  struct fw_net_socket* socket = find_socket(id);
   if (!socket) return 0;
   const struct tcp_sock* tp = bpf_skc_to_tcp_sock(sk);
   if (!tp) return 0;
@@ -416,7 +544,7 @@ int BPF_PROG(on_retransmit, struct sock* sk) {
 SEC("tp_btf/tcp_retransmit_synack")
 int BPF_PROG(on_retransmit_synack, struct sock* sk) {
   const fw_u64 id = (fw_u64)(unsigned long)sk;
-  struct fw_net_socket* socket = bpf_map_lookup_elem(&sockets, &id);
+  struct fw_net_socket* socket = find_socket(id);
   if (socket) __sync_fetch_and_add(&socket->synack_retransmits, 1);
   return 0;
 }
@@ -424,7 +552,7 @@ int BPF_PROG(on_retransmit_synack, struct sock* sk) {
 SEC("tp_btf/tcp_receive_reset")
 int BPF_PROG(on_receive_reset, struct sock* sk) {
   const fw_u64 id = (fw_u64)(unsigned long)sk;
-  struct fw_net_socket* socket = bpf_map_lookup_elem(&sockets, &id);
+  struct fw_net_socket* socket = find_socket(id);
   if (socket) socket->flags |= FW_NET_RESET_RECEIVED;
   return 0;
 }
@@ -689,14 +817,14 @@ static __always_inline void adopt(struct sock* sk, const struct fw_net_owner* ow
   }
   if (listens) {
     socket.role = FW_NET_LISTEN;
-    keep(id, &socket, BPF_NOEXIST);
+    keep(id, &socket);
     remember_listener(id, &socket);
     return;
   }
   const struct listener* listener = find_listener(&socket);
   socket.role = listener ? FW_NET_ACCEPT : FW_NET_CONNECT;
   if (socket.owner_source == FW_NET_OWNER_NONE && listener) inherit_owner(&socket);
-  keep(id, &socket, BPF_NOEXIST);
+  keep(id, &socket);
 }
 
 static __always_inline struct sock* socket_of_file(const struct file* file) {
@@ -769,8 +897,8 @@ int report_sockets(struct bpf_iter__bpf_map_elem* ctx) {
     record.socket.state = BPF_CORE_READ(sk, __sk_common.skc_state);
     if (record.socket.local_port == 0) read_addresses(false, sk, (void*)sk, &record.socket);
     read_counts(false, sk, (void*)sk, &record.socket);
-    /* The number of a listener's SYN-ACKs or of SYNs is known since ESTABLISHED, which may have come
-     * since the entry was copied. */
+    /* The number of a listener's SYN-ACKs or of SYNs is known since ESTABLISHED, which may have
+     * come since the entry was copied. */
     if (record.socket.role == FW_NET_CONNECT && record.socket.established_ns == 0) {
       record.socket.counts.handshake_retransmits = record.socket.counts.retransmits;
     }

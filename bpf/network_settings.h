@@ -20,6 +20,9 @@ const volatile __u32 reason_queue_purge = ~0u;
 
 /* Changed while it runs. Records of single connections per second and CPU; more are only summed. */
 __u32 events_per_second = 1000;
+/* Connections that begin, per second and CPU, which are followed; of more only their ends are
+ * counted. */
+__u32 follow_per_second = 1000;
 /* A reader is woken when so much waits in the ring. */
 __u32 wake_backlog_bytes = 64 * 1024;
 /* While less than this waits, records that are only shown are sent, too; the rest of the ring is

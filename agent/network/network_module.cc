@@ -80,6 +80,7 @@ absl::StatusOr<NetworkConfig> ParseNetworkConfig(const ConfigSection& section) {
   reader.Duration("window", 1'000, 1'800'000, &monitor.window_ms);
   reader.Integer("max-connections", 1'024u, 4'194'304u, &monitor.probe.max_sockets);
   reader.Integer("events-per-second", 0u, 1'000'000u, &monitor.probe.events_per_second);
+  reader.Integer("follow-per-second", 0u, 1'000'000u, &monitor.probe.follow_per_second);
   reader.Bool("drops", &monitor.drops);
   static constexpr std::string_view kHooks[] = {"tracepoint", "kprobe"};
   std::string hook(kHooks[0]);

@@ -29,6 +29,7 @@ struct NetworkConfig {
 //                                    (1s .. 30m)
 //   max-connections: 131072          followed at once
 //   events-per-second: 1000          single events per CPU; more are only summed
+//   follow-per-second: 1000          new connections per CPU that are followed; of more, only ends
 //   retransmits-by: tracepoint       or kprobe: as they happen; sums are the kernel's own
 //   drops: on                        dropped packets with the kernel's reason
 //   network-namespaces: [4026531840] inode numbers; absent: all

@@ -8,6 +8,7 @@
 #include <sys/eventfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <algorithm>
 
 #include <cerrno>
 #include <set>
@@ -21,6 +22,7 @@ namespace {
 
 constexpr size_t kMaxNamespaces = 256;
 constexpr uint64_t kOwnersEveryNs = 2'000'000'000;
+constexpr uint64_t kUnfollowedEveryNs = 30'000'000'000;
 constexpr int kRareReports = 6;
 // A ring that fills again at once, as in a storm, does not wake more often.
 constexpr int kShortestPauseMs = 50;
@@ -171,6 +173,17 @@ bool NetworkMonitor::Step(int ring, uint64_t* next_ns) {
   return false;
 }
 
+// What began in a storm and lives on is worth more than what has passed with it.
+absl::Status NetworkMonitor::FindUnfollowed(uint64_t now_ns) {
+  const uint64_t count = probe_->Losses()[FW_NET_LOSS_NOT_FOLLOWED];
+  if (count == not_followed_ || now_ns - unfollowed_searched_ns_ < kUnfollowedEveryNs) {
+    return absl::OkStatus();
+  }
+  not_followed_ = count;
+  unfollowed_searched_ns_ = now_ns;
+  return probe_->FindOlder(OtherNamespaces());
+}
+
 absl::Status NetworkMonitor::ReportOnce(OnLiving on_living) {
   const uint64_t now_ns = clock_.MonotonicNs();
   if (table_.uncertain_owners() != 0 && applied_detail_ < 2 &&
@@ -178,6 +191,7 @@ absl::Status NetworkMonitor::ReportOnce(OnLiving on_living) {
     owners_searched_ns_ = now_ns;
     RETURN_IF_ERROR(probe_->FindOwners());
   }
+  if (applied_detail_ < 2) RETURN_IF_ERROR(FindUnfollowed(now_ns));
   table_.BeginReport();
   RETURN_IF_ERROR(probe_->ReportLiving(
       [&](const fw_net_record& record)
@@ -211,11 +225,11 @@ std::string NetworkMonitor::DetailText(int level) {
     case 0:
       return "everything";
     case 1:
-      return "sums only, no single events";
+      return "sums only, no single events, fewer new connections followed";
     case 2:
-      return "sums only, living connections every half minute";
+      return "sums only, living connections every half minute, few new ones followed";
     default:
-      return "sums only, no dropped packets";
+      return "sums only, no dropped packets, almost no new connections followed";
   }
 }
 
@@ -230,6 +244,9 @@ void NetworkMonitor::ApplyDetail() {
   if (level == applied_detail_) return;
   applied_detail_ = level;
   probe_->SetEventsPerSecond(level == 0 ? options_.probe.events_per_second : 0);
+  static constexpr uint32_t kFollowOneIn[kDetailLevels] = {1, 4, 16, 100};
+  probe_->SetFollowPerSecond(options_.probe.follow_per_second /
+                             kFollowOneIn[std::clamp(level, 0, kDetailLevels - 1)]);
   const absl::Status status = probe_->SetDrops(options_.drops && level < 3);
   if (!status.ok()) spdlog::error("{}", base::Message(status));
 }

@@ -62,8 +62,8 @@ class NetworkMonitor {
   void TakeRecent(const TakeEdge& take) ABSL_LOCKS_EXCLUDED(mutex_);
   void Report() ABSL_LOCKS_EXCLUDED(mutex_);  // now
 
-  // 0: everything; 1: no single events; 2: reports six times rarer, no search for owners; 3: no
-  // drops.
+  // 0: everything; 1: no single events, a quarter of the new connections followed; 2: a sixteenth,
+  // reports six times rarer, no search for owners; 3: a hundredth, no drops.
   static constexpr int kDetailLevels = 4;
   static std::string DetailText(int level);
   void SetDetail(int level);
@@ -87,6 +87,7 @@ class NetworkMonitor {
   bool Step(int ring, uint64_t* next_ns) ABSL_LOCKS_EXCLUDED(mutex_);
   using OnLiving = absl::FunctionRef<void(const fw_net_record&, size_t process)>;
   void ReportLocked(OnLiving on_living) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status FindUnfollowed(uint64_t now_ns) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status ReportOnce(OnLiving on_living) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ApplyDetail() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
@@ -104,6 +105,8 @@ class NetworkMonitor {
   ConnectionTable table_ ABSL_GUARDED_BY(mutex_);
   int applied_detail_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t owners_searched_ns_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t unfollowed_searched_ns_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t not_followed_ ABSL_GUARDED_BY(mutex_) = 0;  // when they were last searched for
   absl::Status health_ ABSL_GUARDED_BY(mutex_);
   std::thread thread_;
 };

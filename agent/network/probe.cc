@@ -247,6 +247,7 @@ absl::Status Probe::Impl::Load(const ProbeOptions& options) {
         kPreallocatedEntries));
   }
   skeleton->data->events_per_second = options.events_per_second;
+  skeleton->data->follow_per_second = options.follow_per_second;
   skeleton->data->wake_backlog_bytes = options.ring_bytes / 4;
   skeleton->data->detail_backlog_bytes = options.ring_bytes / 2;
   skeleton->data->edges_wake_at = bpf_map__max_entries(skeleton->maps.edges_0) / 2;
@@ -484,6 +485,10 @@ const KernelNames& Probe::names() const { return *impl_->names; }
 
 void Probe::SetEventsPerSecond(uint32_t events) {
   std::atomic_ref<uint32_t>(impl_->skeleton->data->events_per_second).store(events);
+}
+
+void Probe::SetFollowPerSecond(uint32_t connections) {
+  std::atomic_ref<uint32_t>(impl_->skeleton->data->follow_per_second).store(connections);
 }
 
 absl::Status Probe::SetDrops(bool on) {

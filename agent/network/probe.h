@@ -28,6 +28,9 @@ struct ProbeOptions {
   uint32_t max_edges = 16'384;         // (process, peer, port) between two readings
   uint32_t ring_bytes = 512 * 1024;    // a power of two, a page or more
   uint32_t events_per_second = 1'000;  // per CPU; more are only summed
+  // Connections that begin, per CPU, which are followed, in bursts of up to 20 s' worth; of more
+  // only the ends are counted, with process and peer for as many again.
+  uint32_t follow_per_second = 1'000;
   // Retransmits as they happen by a kprobe, where the kernel allows one, though it has the
   // tracepoint. Without the tracepoint that is done anyway.
   bool retransmits_by_kprobe = false;
@@ -53,9 +56,9 @@ class Probe {
   // second.
   int WaitFd() const;
 
-  // Sockets that were open before the probe, with their processes: those with a descriptor in all
-  // network namespaces, the rest in that of the calling thread and in those of `namespace_files`
-  // (paths such as /proc/PID/ns/net; one that is gone is no error).
+  // Sockets that were open before the probe, or were not followed, with their processes: those with
+  // a descriptor in all network namespaces, the rest in that of the calling thread and in those of
+  // `namespace_files` (paths such as /proc/PID/ns/net; one that is gone is no error).
   absl::Status FindOlder(const std::vector<std::string>& namespace_files);
   // Asks all descriptors of all processes for sockets whose process is not certain.
   absl::Status FindOwners();
@@ -86,6 +89,7 @@ class Probe {
 
   // For the governor; any thread.
   void SetEventsPerSecond(uint32_t events);
+  void SetFollowPerSecond(uint32_t connections);
   // Home thread. Off: the hook on dropped packets is taken away.
   absl::Status SetDrops(bool on);
 

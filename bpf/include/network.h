@@ -7,6 +7,7 @@
 
 /* Everything that the TCP probe cannot keep, by name. Append, never reorder.
  * X(constant, metric label, what a user reads) */
+/* clang-format off */
 #define FW_NET_LOSSES(X)                                                                         \
   X(SOCKETS_FULL, "sockets_full", "sockets not followed: the map was full")                      \
   X(EDGES_FULL, "edges_full", "connections counted without process and peer: the map was full")  \
@@ -14,7 +15,10 @@
   X(RING_FULL, "ring_full", "records dropped: the ring to user space was full")                  \
   X(PROCESSES_FULL, "processes_full", "processes without a name: the map was full")              \
   X(LISTENERS_FULL, "listeners_full", "listeners whose connections start without a process")     \
-  X(OWNER_UNKNOWN, "owner_unknown", "connections of which no process was ever seen")
+  X(OWNER_UNKNOWN, "owner_unknown", "connections of which no process was ever seen")                \
+  X(NOT_FOLLOWED, "not_followed", "connections of which only the end is counted: more began than the allowed rate") \
+  X(ENDS_MERGED, "ends_merged", "connections counted without process and peer: more ended than the allowed rate")
+/* clang-format on */
 
 enum fw_net_loss {
 #define FW_NET_LOSS_ENUM(constant, name, text) FW_NET_LOSS_##constant,
@@ -64,7 +68,7 @@ enum fw_net_role {
   FW_NET_CONNECT = 1, /* this side sent the SYN */
   FW_NET_ACCEPT = 2,
   FW_NET_LISTEN = 3,
-  FW_NET_OLD = 4,         /* from before the probe, direction not known */
+  FW_NET_OLD = 4,         /* not used any more */
   FW_NET_DROP = 5,        /* edges only: a packet that the kernel dropped */
   FW_NET_STRAY_RESET = 6, /* edges only: a reset without a connection */
   FW_NET_ROLES = 7
