@@ -97,7 +97,9 @@ class ConnectionStormTest(FirewatchTest):
         if done / seconds > 10_000:
             self.assertGreater(answer["lost"]["not_followed"], 0, "a storm, and all are followed")
         if seconds >= 20 and done / seconds > 5_000:
-            self.assertGreater(module["level"], 0, "a storm above the budget, and no step down")
+            # Bounded in the kernel; what is above the budget all the same is the governor's.
+            self.assertTrue(module["level"] > 0 or budget["used_percent"] < 1.5,
+                            f"{budget['used_percent']} % of the machine, and no step down")
 
     def agent_cpu(self):
         return time.clock_gettime((~self.agent.pid << 3) | 2)
