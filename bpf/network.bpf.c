@@ -444,6 +444,11 @@ static __always_inline void sum_up_unknown(const struct sock* sk, const struct t
   freeze(sk, tp, old_state, owned, &socket);
   add_connection(&socket);
   wake_when_edges_fill(&socket);
+  if (!failed) return;
+  /* Where returns of connect() are looked at, they must find that this one has been counted. */
+  socket.flags |= FW_NET_REPORTED;
+  socket.closing = 1;
+  keep((fw_u64)(unsigned long)sk, &socket);
 }
 
 static __always_inline void on_close(const struct sock* sk, const struct tcp_sock* tp, fw_u32 netns,

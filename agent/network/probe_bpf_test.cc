@@ -464,5 +464,35 @@ TEST_F(ProbeTest, AStormIsCountedButNotFollowed) {
   EXPECT_EQ(connections(), ptrdiff_t{2 * kLiving});
 }
 
+// A storm of connects that fail: each once, with its errno, followed or not, also of a socket that
+// tries again.
+TEST_F(ProbeTest, FailuresOfAStormAreCountedOnceWithTheirErrno) {
+  const auto probe = Open({.follow_per_second = 1});
+  ASSERT_NE(probe, nullptr);
+  Seen seen(*probe);
+  constexpr size_t kSockets = 100;
+  b_.Enter([&] {
+    const sockaddr_in nobody = Ipv4("127.0.0.1", 105);
+    for (size_t i = 0; i < kSockets; ++i) {
+      const UniqueFd socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+      for (int attempt = 0; attempt < 2; ++attempt) {
+        EXPECT_NE(
+            ::connect(socket.get(), reinterpret_cast<const sockaddr*>(&nobody), sizeof(nobody)), 0);
+        EXPECT_EQ(errno, ECONNREFUSED);
+      }
+    }
+  });
+  for (int i = 0; i < 50 && (i < 2 || seen.table.outgoing().failed < 2 * kSockets); ++i) {
+    ::usleep(100'000);
+    seen.Report();
+  }
+  seen.Report();
+  EXPECT_EQ(seen.table.outgoing().failed, 2 * kSockets);
+  const std::map<uint32_t, uint64_t> refused{{ECONNREFUSED, 2 * kSockets}};
+  EXPECT_EQ(seen.table.failures_by_errno(), refused);
+  EXPECT_EQ(seen.table.tracked(), 0u);
+  EXPECT_GE(probe->Losses()[FW_NET_LOSS_NOT_FOLLOWED], kSockets);
+}
+
 }  // namespace
 }  // namespace firewatch::agent
