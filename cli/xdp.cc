@@ -5,12 +5,14 @@
 
 #include <fmt/format.h>
 
+#include <chrono>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <sstream>
+#include <thread>
 
 #include "agent/core/config_node.h"
 #include "agent/core/write_token.h"
@@ -37,6 +39,11 @@ std::string Url(const XdpOptions& options, std::string_view path) {
   const bool has_scheme = options.agent.find("://") != std::string::npos;
   return fmt::format("{}{}/api/v1/xdp{}", has_scheme ? "" : "http://", options.agent, path);
 }
+
+// When a burst of loads has come before, the agent takes the next one in a moment.
+constexpr int kTooMany = 429;
+constexpr int kTries = 20;
+constexpr std::chrono::milliseconds kBetweenTries(500);
 
 // The agent's answer, or its words as an error.
 absl::StatusOr<Json> Parsed(const absl::StatusOr<transport::HttpResponse>& response) {
@@ -72,7 +79,12 @@ absl::StatusOr<Json> PostTo(const XdpOptions& options, std::string_view path,
   ASSIGN_OR_RETURN(const std::string token, agent::ReadWriteToken(token_path));
   transport::HttpClientOptions client;
   client.headers.emplace_back("Authorization", "Bearer " + token);
-  return Parsed(transport::HttpPost(Url(options, path), body, "application/json", client));
+  auto response = transport::HttpPost(Url(options, path), body, "application/json", client);
+  for (int i = 0; i < kTries && response.ok() && response->status == kTooMany; ++i) {
+    std::this_thread::sleep_for(kBetweenTries);
+    response = transport::HttpPost(Url(options, path), body, "application/json", client);
+  }
+  return Parsed(response);
 }
 
 absl::StatusOr<Json> Get(const XdpOptions& options, std::string_view path) {

@@ -38,6 +38,7 @@ struct InterfaceConfig {
 };
 struct EnforceConfig {
   std::string pin_directory = EnforcerOptions().pin_directory;
+  uint32_t loads_per_second = EnforcerOptions().loads_per_second;
   std::vector<InterfaceConfig> interfaces;
 };
 
@@ -84,6 +85,7 @@ absl::StatusOr<EnforceConfig> ReadConfig(const ConfigSection& section) {
   EnforceConfig out;
   ConfigReader reader(section, "enforce");
   reader.Text("pin_directory", &out.pin_directory);
+  reader.Integer("loads_per_second", 0u, 10'000u, &out.loads_per_second);
   reader.Node("interfaces", [&out](const ConfigNode& node) -> absl::Status {
     if (node.kind() != ConfigNode::Kind::kList) {
       return base::InvalidArgument("enforce.interfaces is a list");
@@ -182,6 +184,7 @@ absl::Status EnforceModule::Start(const ConfigSection& section, ModuleContext& c
   ASSIGN_OR_RETURN(const EnforceConfig config, ReadConfig(section));
   EnforcerOptions options;
   options.pin_directory = config.pin_directory;
+  options.loads_per_second = config.loads_per_second;
   if (context.memory_limit_bytes > 0) {
     // Two generations are there while one takes the other's place.
     options.max_image_bytes = std::max(context.memory_limit_bytes / 2, uint64_t{4} << 20);
@@ -208,12 +211,24 @@ absl::Status EnforceModule::Start(const ConfigSection& section, ModuleContext& c
   context.metrics.AddSeries("firewatch_enforce_packets_total",
                             "Packets on interfaces with a firewall, by what became of them",
                             "counter", [shared = shared_] { return OutcomeSeries(shared->Get()); });
+  context.metrics.AddSeries(
+      "firewatch_enforce_refused_loads_total", "Sets of rules that came faster than they may",
+      "counter", [shared = shared_] {
+        const auto enforcer = shared->Get();
+        Series out;
+        if (enforcer != nullptr) {
+          out.emplace_back(base::MetricLabels{}, static_cast<double>(enforcer->refused_loads()));
+        }
+        return out;
+      });
   return absl::OkStatus();
 }
 
 absl::Status EnforceModule::Reconfigure(const ConfigSection& section) {
   ASSIGN_OR_RETURN(const EnforceConfig config, ReadConfig(section));
-  return LoadAll(config, *Running());
+  const auto enforcer = Running();
+  enforcer->SetLoadsPerSecond(config.loads_per_second);
+  return LoadAll(config, *enforcer);
 }
 
 void EnforceModule::Stop() {

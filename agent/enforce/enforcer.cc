@@ -45,7 +45,19 @@ Enforcer::Enforcer(EnforcerOptions options, const base::Clock& clock)
       directory_(fmt::format("{}/netns-{}", options_.pin_directory, NamespaceKey())),
       clock_(clock),
       wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
-      links_(OpenLinkMonitor()) {}
+      links_(OpenLinkMonitor()) {
+  SetLoadsPerSecond(options_.loads_per_second);
+}
+
+void Enforcer::SetLoadsPerSecond(uint32_t loads) {
+  const base::MutexLock lock(mutex_);
+  allowance_.SetRate(loads);
+}
+
+uint64_t Enforcer::refused_loads() const {
+  const base::MutexLock lock(mutex_);
+  return refused_loads_;
+}
 
 std::string Enforcer::DirectoryOf(const std::string& interface) const {
   return fmt::format("{}/{}", directory_, interface);

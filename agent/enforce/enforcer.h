@@ -12,7 +12,7 @@
 //   POST /api/v1/xdp/unload?interface=IF
 //
 // Errors: {"error": "..."}: 400 rules or parameters, 404 no such interface or nothing loaded, 409
-// refused as things are, 413 too large.
+// refused as things are, 413 too large, 429 too many loads (Retry-After says when).
 #pragma once
 
 #include <cstdint>
@@ -28,6 +28,7 @@
 
 #include "absl/status/statusor.h"
 #include "agent/enforce/firewall.h"
+#include "agent/enforce/load_allowance.h"
 #include "agent/enforce/socket_owner.h"
 #include "base/clock.h"
 #include "base/metrics.h"
@@ -42,7 +43,8 @@ struct EnforcerOptions {
   // may have interfaces of one name.
   std::string pin_directory = "/sys/fs/bpf/firewatch";
   size_t max_image_bytes = size_t{48} << 20;
-  // Runs around the body of the thread: measures it.
+  uint32_t loads_per_second = 5;  // by HTTP; 0: as many as come
+  // Runs around the body of the thread, and around each load: measures it.
   std::function<void(const std::function<void()>&)> run_thread = [](const auto& body) { body(); };
 };
 
@@ -80,6 +82,9 @@ class Enforcer {
   // What is pinned and could not be taken over, or waits for its interface: "eth0: why".
   std::vector<std::string> Problems() const ABSL_LOCKS_EXCLUDED(mutex_);
   std::optional<transport::HttpResponse> Handle(const transport::HttpRequest& request);
+  // Loads that came by HTTP faster than they may.
+  uint64_t refused_loads() const ABSL_LOCKS_EXCLUDED(mutex_);
+  void SetLoadsPerSecond(uint32_t loads) ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
   struct Watched;
@@ -88,7 +93,10 @@ class Enforcer {
     LoadOptions options;
   };
   Enforcer(EnforcerOptions options, const base::Clock& clock);
-  transport::HttpResponse HandleLoad(const transport::HttpRequest& request);
+  transport::HttpResponse HandleLoad(const transport::HttpRequest& request)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  transport::HttpResponse LoadFrom(const transport::HttpRequest& request)
+      ABSL_LOCKS_EXCLUDED(mutex_);
   std::string DirectoryOf(const std::string& interface) const;
   absl::Status LoadLocked(const std::string& interface, const RuleSet& rules,
                           const LoadOptions& options) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -111,6 +119,8 @@ class Enforcer {
   std::map<std::string, Waiting> waiting_ ABSL_GUARDED_BY(mutex_);
   std::deque<DropEvent> events_ ABSL_GUARDED_BY(mutex_);
   SocketOwners owners_ ABSL_GUARDED_BY(mutex_);
+  LoadAllowance allowance_ ABSL_GUARDED_BY(mutex_);
+  uint64_t refused_loads_ ABSL_GUARDED_BY(mutex_) = 0;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::thread thread_;
 };

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <nlohmann/json.hpp>
+#include <string>
 #include <string_view>
 
 #include "agent/enforce/enforcer.h"
@@ -139,6 +140,25 @@ absl::StatusOr<uint64_t> NumberOf(const HttpRequest& request, std::string_view n
 }  // namespace
 
 HttpResponse Enforcer::HandleLoad(const HttpRequest& request) {
+  uint64_t wait_ns = 0;
+  {
+    const base::MutexLock lock(mutex_);
+    wait_ns = allowance_.Take(clock_.MonotonicNs());
+    if (wait_ns != 0) ++refused_loads_;
+  }
+  if (wait_ns != 0) {
+    HttpResponse refused =
+        transport::ErrorResponse(429, "too many loads: the rules in force stay (loads_per_second)");
+    refused.headers.emplace_back("Retry-After",
+                                 std::to_string((wait_ns + 999'999'999) / 1'000'000'000));
+    return refused;
+  }
+  HttpResponse out;
+  options_.run_thread([&] { out = LoadFrom(request); });
+  return out;
+}
+
+HttpResponse Enforcer::LoadFrom(const HttpRequest& request) {
   if (request.body.size() > kMaxBody)
     return transport::ErrorResponse(413, "the rules are too large");
   LoadOptions options;

@@ -410,6 +410,46 @@ class XdpTest(FirewatchTest):
         time.sleep(0.5)
         self.assertEqual(self.rule("block")["action"], "drop")
 
+    def test_loads_faster_than_they_may_be_are_refused_and_said(self):
+        """A burst of 50, then five a second; the rules in force stay, and the command waits its turn."""
+        agent, per_second = self.agent(), 100
+        with open(f"/run/firewatch/agent-{self.http}.token", encoding="ascii") as file:
+            token = file.read().strip()
+
+        def connect():
+            connection = http.client.HTTPConnection("127.0.0.1", self.http, timeout=10)
+            connection.connect()
+            return connection
+        connection = in_namespace(self.names[0], connect)
+        self.addCleanup(connection.close)
+        cpu = time.clock_gettime((~agent.pid << 3) | 2)
+        taken, refused, start = 0, 0, time.monotonic()
+        while refused < 30 or time.monotonic() - start < short_or_full(0, 20):
+            connection.request("POST", "/api/v1/xdp/load?interface=s0", self.BLOCK.encode(),
+                               {"Authorization": f"Bearer {token}"})
+            answer = connection.getresponse()
+            text = answer.read()
+            if answer.status == 429:
+                refused += 1
+                self.assertEqual(answer.getheader("Retry-After"), "1")
+                self.assertIn(b"too many loads", text)
+            else:
+                self.assertEqual(answer.status, 200, text)
+                taken += 1
+            self.assertLess(time.monotonic() - start, 60, "no end of loads")
+            time.sleep(max(0.0, start + (taken + refused) / per_second - time.monotonic()))
+        cpu = time.clock_gettime((~agent.pid << 3) | 2) - cpu
+        seconds = time.monotonic() - start
+        self.assertGreaterEqual(taken, 50)
+        self.assertLessEqual(taken, 51 + 5 * seconds)
+        self.assertEqual(self.state()["generation"], taken)
+        connection.request("GET", "/metrics")
+        metrics = connection.getresponse().read().decode()
+        self.assertRegex(metrics, rf"(?m)^firewatch_enforce_refused_loads_total {refused}$")
+        self.load(self.BLOCK)
+        self.assertEqual(self.state()["generation"], taken + 1)
+        self.note(f"{taken} loads in {seconds:.1f} s, {refused} refused, agent {100 * cpu / seconds:.1f} % of a CPU")
+
     def test_a_storm_of_reloads_is_whole_and_within_memory(self):
         """Each of two generations drops one of two sources and passes the other, each by a rule: a
         packet that met neither rule, or a wrong count, would be of a mixed set. Beside it the profiler
@@ -417,7 +457,10 @@ class XdpTest(FirewatchTest):
         self.setup_routes()
         hz, seconds, per_second = 99, short_or_full(3, 10), 100
         steady = self.start("workload_shares", "--seconds", seconds + 60, priority=-5)
-        agent = self.agent("--hz", str(hz), "--pid", str(steady.pid), modules="cpu,enforce")
+        config = os.path.join(self.folder, "agent.yaml")
+        with open(config, "w", encoding="utf-8") as file:
+            file.write("enforce: {loads_per_second: 0}\n")
+        agent = self.agent("--hz", str(hz), "--pid", str(steady.pid), "--config", config, modules="cpu,enforce")
         sets = [json.dumps({"name": "storm", "rules": "rules:\n" + "".join(
             f"- {{name: r{which}.{other}.{i}, priority: {i}, action: {action}, match: {{src: 10.98.{other}.{i}}}}}\n"
             for i in range(1, 11) for other, action in ((which, "drop"), (1 - which, "pass")))}).encode()
