@@ -17,6 +17,7 @@
  * Connecting, closing and exiting do. An accepted connection is born in a softirq, in the name of
  * whoever was interrupted: it gets the owner of its listener until its own process is seen.
  */
+#include "bpf/network_attention.h"
 #include "bpf/network_counters.h"
 #include "bpf/network_edges.h"
 #include "bpf/network_kernel.h"
@@ -84,70 +85,6 @@ struct {
   __type(key, fw_u32);
   __type(value, struct allowance);
 } allowances SEC(".maps");
-
-/* What is left of a rate of connections: some to follow, some to sum up whole at their end. */
-struct attention {
-  fw_u64 jiffies; /* when it was last asked: a clock that costs nothing */
-  fw_u64 since_ns;
-  fw_u64 begins;
-  fw_u64 ends;
-};
-
-/* Key 0: of this CPU. */
-struct {
-  __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-  __uint(max_entries, 1);
-  __type(key, fw_u32);
-  __type(value, struct attention);
-} attentions SEC(".maps");
-
-/* ---- how much is looked at --------------------------------------------------------------------
- */
-
-#define REFILL_NS 10000000
-#define FOLLOW_BURST_SECONDS 20
-
-/* A connection costs some 3 us from its SYN to its sums, of both ends. So many per second are
- * followed, with a burst of 20 s' worth; more are counted when they end, which costs a quarter of
- * it. (The hooks of one CPU may interrupt each other: a count may be lost, no harm done.) */
-static __always_inline struct attention* pay_attention(void) {
-  fw_u32 zero = 0;
-  struct attention* left = bpf_map_lookup_elem(&attentions, &zero);
-  if (!left) return NULL;
-  const fw_u64 jiffies = bpf_jiffies64();
-  if (jiffies == left->jiffies) return left;
-  left->jiffies = jiffies;
-  const fw_u64 now_ns = bpf_ktime_get_ns();
-  const fw_u64 elapsed_ns = now_ns - left->since_ns;
-  if (elapsed_ns < REFILL_NS) return left;
-  left->since_ns = now_ns;
-  const fw_u64 rate = follow_per_second;
-  const fw_u64 most = rate * FOLLOW_BURST_SECONDS;
-  /* The first time, elapsed_ns is the age of the machine. */
-  const fw_u64 more = elapsed_ns >= 1000000000ull * FOLLOW_BURST_SECONDS
-                          ? most
-                          : elapsed_ns / 1000 * rate / 1000000;
-  left->begins = left->begins + more < most ? left->begins + more : most;
-  left->ends = left->ends + more < most ? left->ends + more : most;
-  return left;
-}
-
-static __always_inline bool may_follow(void) {
-  struct attention* left = pay_attention();
-  if (left && left->begins > 0) {
-    left->begins--;
-    return true;
-  }
-  count_net_loss(FW_NET_LOSS_NOT_FOLLOWED);
-  return false;
-}
-
-static __always_inline bool may_sum_up_whole(void) {
-  struct attention* left = pay_attention();
-  if (!left || left->ends == 0) return false;
-  left->ends--;
-  return true;
-}
 
 /* ---- who is followed ------------------------------------------------------------------------- */
 
