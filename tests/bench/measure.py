@@ -40,6 +40,28 @@ def ended_children_cpu_seconds(pid):
     return (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
 
 
+class Children:
+    """CPU seconds of all children of a process from now on, those included that end meanwhile: what
+    ended is known as it was at the last look, so look often."""
+
+    def __init__(self, pid):
+        self.pid = pid
+        self.first = children_cpu_seconds(pid)
+        self.last = dict(self.first)
+
+    def look(self):
+        self.last.update(children_cpu_seconds(self.pid))
+        return growth(self.first, self.last)
+
+    def watch(self, seconds):
+        """Sleeps, with a look each half second."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            time.sleep(min(0.5, left))
+            self.look()
+        return self.look()
+
+
 def growth(before, after):
     """CPU seconds between two children_cpu_seconds(); a child that is new counts from zero."""
     return sum(spent - before.get(child, 0.0) for child, spent in after.items())
