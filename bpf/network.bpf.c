@@ -3,8 +3,9 @@
  * hook per packet: the kernel counts bytes, segments, retransmits and round-trip times itself, and
  * they are read when a connection ends, or by an iterator while it lives.
  *
- *   inet_sock_set_state    opened, established, closed; who connects, who listens
- *   tcp_destroy_sock       the end, and who closed
+ *   inet_sock_set_state    opened, established, closed; who connects, who listens. Not in a storm:
+ *                          it comes ten times per connection
+ *   tcp_destroy_sock       the end, and who closed; of what is not followed, all that is summed up
  *   tcp_retransmit_*       retransmits as they happen
  *   tcp_send_reset, tcp_receive_reset     who broke it
  *   kfree_skb              packets that the kernel dropped, with its reason
@@ -113,12 +114,13 @@ static __always_inline void forget(fw_u64 id) {
 #define E2BIG 7
 
 /* Unless it is there. */
-static __always_inline void keep(fw_u64 id, const struct fw_net_socket* socket) {
+static __always_inline bool keep(fw_u64 id, const struct fw_net_socket* socket) {
   __sync_fetch_and_add(slot_of(id), 1);
   const long error = bpf_map_update_elem(&sockets, &id, socket, BPF_NOEXIST);
-  if (error == 0) return;
+  if (error == 0) return true;
   __sync_fetch_and_add(slot_of(id), -1);
   if (error == -E2BIG) count_net_loss(FW_NET_LOSS_SOCKETS_FULL);
+  return false;
 }
 
 /* ---- records --------------------------------------------------------------------------------- */
@@ -162,11 +164,22 @@ static __always_inline long send_record(fw_u64 id, fw_u32 kind, fw_u32 in_edges,
   return 0;
 }
 
+static __always_inline void wake_reader(void) {
+  const struct fw_net_socket nothing = {};
+  send_record(0, FW_NET_RECORD_WAKE, 0, &nothing);
+}
+
 /* Once per filling of a map of edges. */
-static __always_inline void wake_when_edges_fill(const struct fw_net_socket* socket) {
+static __always_inline void wake_when_edges_fill(void) {
   if (edges_used < edges_wake_at) return;
   edges_used = 0;
-  send_record(0, FW_NET_RECORD_WAKE, 0, socket);
+  wake_reader();
+}
+
+static __always_inline bool may_follow(void) {
+  const enum attention_paid paid = follow_or_not();
+  if (paid == DO_NOT_FOLLOW_AND_WAKE) wake_reader();
+  return paid == FOLLOW;
 }
 
 /* ---- the end of a connection ----------------------------------------------------------------- */
@@ -191,7 +204,7 @@ static __always_inline void finish(fw_u64 id, struct fw_net_socket* socket) {
   }
   add_connection(socket);
   if (may_send()) send_record(id, FW_NET_RECORD_CLOSED, 1, socket);
-  wake_when_edges_fill(socket);
+  wake_when_edges_fill();
 }
 
 static __always_inline void take_owner(struct fw_net_socket* socket,
@@ -268,7 +281,33 @@ static __always_inline void inherit_owner(struct fw_net_socket* socket) {
   if (listener->shared) socket->flags |= FW_NET_SHARED_LISTENER;
 }
 
-/* ---- state changes --------------------------------------------------------------------------- */
+/* ---- connections that are not followed --------------------------------------------------------
+ */
+
+/* An accepted socket is a copy of its listener, backlog and all; others have none. Wrong for those
+ * of a listen() with a backlog of 0, and good enough for sums. */
+static __always_inline fw_u8 likely_role(const struct sock* sk) {
+  return sk->sk_max_ack_backlog != 0 ? FW_NET_ACCEPT : FW_NET_CONNECT;
+}
+
+/* Into the sums of its role, without process and peer. */
+static __always_inline void count_end(const struct sock* sk, const struct tcp_sock* tp) {
+  fw_u32 role = likely_role(sk);
+  struct fw_net_edge_counts* to = bpf_map_lookup_elem(&edge_overflow, &role);
+  if (!to) return;
+  count_net_loss(FW_NET_LOSS_ENDS_MERGED);
+  struct fw_net_socket socket = {};
+  read_counts(true, sk, tp, &socket);
+  __sync_fetch_and_add(&to->bytes_sent, socket.counts.bytes_sent);
+  __sync_fetch_and_add(&to->bytes_received, socket.counts.bytes_received);
+  __sync_fetch_and_add(&to->segments_sent, socket.counts.segments_sent);
+  __sync_fetch_and_add(&to->segments_received, socket.counts.segments_received);
+  __sync_fetch_and_add(&to->connections, 1);
+  if (tp->rcv_nxt == 0) __sync_fetch_and_add(&to->failed, 1);
+  if (socket.counts.retransmits) {
+    __sync_fetch_and_add(&to->retransmits, socket.counts.retransmits);
+  }
+}
 
 static __always_inline void begin(const struct sock* sk, const struct tcp_sock* tp, fw_u32 netns,
                                   fw_u8 role, fw_u8 state, struct fw_net_socket* out) {
@@ -279,6 +318,67 @@ static __always_inline void begin(const struct sock* sk, const struct tcp_sock* 
   read_addresses(true, sk, tp, out);
 }
 
+static __always_inline void sum_up_whole(const struct sock* sk, const struct tcp_sock* tp,
+                                         fw_u32 netns, bool failed, struct fw_net_socket* socket) {
+  const bool owned = sk->sk_lock.owned != 0;
+  begin(sk, tp, netns, likely_role(sk), TCP_CLOSE, socket);
+  if (!failed) socket->established_ns = socket->opened_ns;
+  if (socket->role == FW_NET_ACCEPT) {
+    inherit_owner(socket);
+  } else if (owned) {
+    take_owner(socket, FW_NET_OWNER_CALL);
+  }
+  freeze(sk, tp, failed ? TCP_SYN_SENT : TCP_ESTABLISHED, owned, socket);
+  add_connection(socket);
+  wake_when_edges_fill();
+}
+
+/* So that nobody counts it again: at its destruction, or where returns of connect() are looked at.
+ * False when that cannot be said: then it must be counted at its destruction. */
+static __always_inline bool mark_counted(const struct sock* sk) {
+  const struct fw_net_socket socket = {
+      .state = TCP_CLOSE, .flags = FW_NET_ENDED | FW_NET_REPORTED, .closing = 1};
+  return keep((fw_u64)(unsigned long)sk, &socket);
+}
+
+/* Summed, and that is all. */
+static __always_inline void sum_up(const struct sock* sk, const struct tcp_sock* tp, fw_u32 netns) {
+  if (!may_sum_up_whole()) {
+    count_end(sk, tp);
+    return;
+  }
+  struct fw_net_socket socket = {};
+  sum_up_whole(sk, tp, netns, false, &socket);
+}
+
+/* A connect that failed is worth more than one that did not: with process and error, always. */
+static __always_inline void sum_up_failed(const struct sock* sk, const struct tcp_sock* tp,
+                                          fw_u32 netns) {
+  struct fw_net_socket socket = {};
+  sum_up_whole(sk, tp, netns, true, &socket);
+  mark_counted(sk);
+}
+
+/* Not followed, the map was full, or the probe has just started. */
+static __always_inline void on_unknown_destroyed(const struct sock* sk) {
+  const fw_u32 netns = netns_of(true, sk);
+  if (!netns_is_wanted(netns)) return;
+  const struct tcp_sock* tp = bpf_skc_to_tcp_sock((void*)sk);
+  if (!tp) return;
+  const bool failed = tp->rcv_nxt == 0;
+  /* Never connected. What failed to is marked, if anybody saw it fail. (The kernel has taken its
+   * other counts back.) */
+  if (failed && (states_are_watched || tp->write_seq == 0)) return;
+  if (!states_are_watched) count_net_loss(FW_NET_LOSS_NOT_WATCHED);
+  if (failed) {
+    count_end(sk, tp);
+  } else {
+    sum_up(sk, tp, netns);
+  }
+}
+
+/* ---- state changes --------------------------------------------------------------------------- */
+
 static __always_inline void on_syn_sent(const struct sock* sk, const struct tcp_sock* tp,
                                         fw_u32 netns) {
   const fw_u64 id = (fw_u64)(unsigned long)sk;
@@ -288,6 +388,8 @@ static __always_inline void on_syn_sent(const struct sock* sk, const struct tcp_
     finish(id, before);
   }
   if (before) forget(id);
+  /* Or after a connection that it was taken off (AF_UNSPEC) while nobody watched. */
+  if (!before && tp->rcv_nxt != 0) count_end(sk, tp);
   if (!may_follow()) return;
   struct fw_net_socket socket = {};
   begin(sk, tp, netns, FW_NET_CONNECT, TCP_SYN_SENT, &socket);
@@ -336,72 +438,26 @@ static __always_inline void on_established(const struct sock* sk, const struct t
   (1 << TCP_ESTABLISHED | 1 << TCP_FIN_WAIT1 | 1 << TCP_FIN_WAIT2 | 1 << TCP_CLOSE_WAIT | \
    1 << TCP_LAST_ACK | 1 << TCP_CLOSING)
 
-/* An accepted socket is a copy of its listener, backlog and all; others have none. Wrong for those
- * of a listen() with a backlog of 0, and good enough for sums. */
-static __always_inline fw_u8 likely_role(const struct sock* sk) {
-  return sk->sk_max_ack_backlog != 0 ? FW_NET_ACCEPT : FW_NET_CONNECT;
-}
-
-/* Into the sums of its role, without process and peer. */
-static __always_inline void count_end(const struct sock* sk, const struct tcp_sock* tp) {
-  fw_u32 role = likely_role(sk);
-  struct fw_net_edge_counts* to = bpf_map_lookup_elem(&edge_overflow, &role);
-  if (!to) return;
-  count_net_loss(FW_NET_LOSS_ENDS_MERGED);
-  struct fw_net_socket socket = {};
-  read_counts(true, sk, tp, &socket);
-  __sync_fetch_and_add(&to->bytes_sent, socket.counts.bytes_sent);
-  __sync_fetch_and_add(&to->bytes_received, socket.counts.bytes_received);
-  __sync_fetch_and_add(&to->segments_sent, socket.counts.segments_sent);
-  __sync_fetch_and_add(&to->segments_received, socket.counts.segments_received);
-  __sync_fetch_and_add(&to->connections, 1);
-  if (socket.counts.retransmits) {
-    __sync_fetch_and_add(&to->retransmits, socket.counts.retransmits);
-  }
-}
-
-/* Not followed, the map was full, or the probe has just started: summed, and that is all. A
- * connect that failed is worth more than one that did not: with process and error, always. */
-static __always_inline void sum_up_unknown(const struct sock* sk, const struct tcp_sock* tp,
-                                           fw_u32 netns, int old_state, bool owned) {
-  const bool failed = old_state == TCP_SYN_SENT;
-  if (!failed && !(1 << (old_state & 15) & CONNECTED_STATES)) return;
-  if (!may_sum_up_whole() && !failed) {
-    count_end(sk, tp);
-    return;
-  }
-  struct fw_net_socket socket = {};
-  begin(sk, tp, netns, likely_role(sk), TCP_CLOSE, &socket);
-  if (!failed) socket.established_ns = socket.opened_ns;
-  if (socket.role == FW_NET_ACCEPT) {
-    inherit_owner(&socket);
-  } else if (owned) {
-    take_owner(&socket, FW_NET_OWNER_CALL);
-  }
-  freeze(sk, tp, old_state, owned, &socket);
-  add_connection(&socket);
-  wake_when_edges_fill(&socket);
-  if (!failed) return;
-  /* Where returns of connect() are looked at, they must find that this one has been counted. */
-  socket.flags |= FW_NET_REPORTED;
-  socket.closing = 1;
-  keep((fw_u64)(unsigned long)sk, &socket);
-}
-
 static __always_inline void on_close(const struct sock* sk, const struct tcp_sock* tp, fw_u32 netns,
                                      int old_state) {
   const fw_u64 id = (fw_u64)(unsigned long)sk;
   const bool owned = sk->sk_lock.owned != 0;
   struct fw_net_socket* socket = find_socket(id);
+  const bool dead = (sk->__sk_common.skc_flags & SOCK_DEAD) != 0;
   if (!socket) {
-    sum_up_unknown(sk, tp, netns, old_state, owned);
+    if (old_state == TCP_SYN_SENT) {
+      sum_up_failed(sk, tp, netns);
+    } else if (!dead && 1 << (old_state & 15) & CONNECTED_STATES && mark_counted(sk)) {
+      /* Not at its destruction as others: a program that breaks a connection, or takes a socket off
+       * it, has the kernel clear the counts. */
+      sum_up(sk, tp, netns);
+    }
     return;
   }
   if (socket->role == FW_NET_LISTEN || (socket->flags & FW_NET_ENDED)) return;
   freeze(sk, tp, old_state, owned, socket);
   /* With an error the last has been said. Without, a reset of our own may follow (unread data, no
    * lingering), and then its destruction does, too. */
-  const bool dead = (sk->__sk_common.skc_flags & SOCK_DEAD) != 0;
   if (socket->error != 0 || (!owned && !dead)) finish(id, socket);
 }
 
@@ -445,11 +501,26 @@ int BPF_PROG(on_state, struct sock* sk, int old_state, int new_state) {
   return 0;
 }
 
+/* Nobody saw its states change. */
+static __always_inline void freeze_at_destruction(const struct sock* sk,
+                                                  struct fw_net_socket* socket) {
+  const struct tcp_sock* tp = bpf_skc_to_tcp_sock((void*)sk);
+  if (!tp) return;
+  count_net_loss(FW_NET_LOSS_NOT_WATCHED);
+  const bool connected = tp->rcv_nxt != 0;
+  if (connected && socket->established_ns == 0) socket->established_ns = socket->opened_ns;
+  freeze(sk, tp, TCP_ESTABLISHED, sk->sk_lock.owned != 0, socket);
+  if (!connected) socket->counts.handshake_retransmits = socket->counts.retransmits;
+}
+
 SEC("tp_btf/tcp_destroy_sock")
 int BPF_PROG(on_destroy, struct sock* sk) {
   const fw_u64 id = (fw_u64)(unsigned long)sk;
   struct fw_net_socket* socket = find_socket(id);
-  if (!socket) return 0;
+  if (!socket) {
+    on_unknown_destroyed(sk);
+    return 0;
+  }
   if (socket->role == FW_NET_LISTEN) {
     read_listener(true, sk, socket);
     forget_listener(id, socket);
@@ -458,6 +529,7 @@ int BPF_PROG(on_destroy, struct sock* sk) {
       send_record(id, FW_NET_RECORD_CLOSED, 0, socket);
     }
   } else if (!(socket->flags & FW_NET_REPORTED)) {
+    if (!(socket->flags & FW_NET_ENDED)) freeze_at_destruction(sk, socket);
     if (sk->sk_lock.owned && socket->role != FW_NET_CONNECT &&
         socket->owner_source < FW_NET_OWNER_CALL) {
       take_owner(socket, FW_NET_OWNER_CALL);
@@ -721,7 +793,7 @@ static __always_inline void on_connect(const struct sock* sk, const void* to, bo
     __sync_fetch_and_add(&counts->failed, 1);
   }
   if (may_send()) send_record(id, FW_NET_RECORD_CLOSED, 1, &socket);
-  wake_when_edges_fill(&socket);
+  wake_when_edges_fill();
 }
 
 SEC("?fexit/tcp_v4_connect")

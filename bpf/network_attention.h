@@ -11,6 +11,7 @@ struct attention {
   fw_u64 since_ns;
   fw_u64 begins;
   fw_u64 ends;
+  fw_u64 not_followed; /* so far */
 };
 
 /* Key 0: of this CPU. */
@@ -23,10 +24,12 @@ struct {
 
 #define REFILL_NS 10000000
 #define FOLLOW_BURST_SECONDS 20
+#define NOT_FOLLOWED_PER_WAKE 8192 /* a power of two */
 
 /* A connection costs some 3 us from its SYN to its sums, of both ends. So many per second are
- * followed, with a burst of 20 s' worth; more are counted when they end, which costs a quarter of
- * it. (The hooks of one CPU may interrupt each other: a count may be lost, no harm done.) */
+ * followed, with a burst of 20 s' worth; more are counted when they end, which costs a third of it:
+ * most is that the kernel calls on_state ten times. User space learns of a storm and takes that
+ * away. (The hooks of one CPU may interrupt each other: a count may be lost, no harm done.) */
 static __always_inline struct attention* pay_attention(void) {
   fw_u32 zero = 0;
   struct attention* left = bpf_map_lookup_elem(&attentions, &zero);
@@ -49,14 +52,17 @@ static __always_inline struct attention* pay_attention(void) {
   return left;
 }
 
-static __always_inline bool may_follow(void) {
+enum attention_paid { FOLLOW, DO_NOT_FOLLOW, DO_NOT_FOLLOW_AND_WAKE };
+
+static __always_inline enum attention_paid follow_or_not(void) {
   struct attention* left = pay_attention();
   if (left && left->begins > 0) {
     left->begins--;
-    return true;
+    return FOLLOW;
   }
   count_net_loss(FW_NET_LOSS_NOT_FOLLOWED);
-  return false;
+  if (!left || ++left->not_followed & (NOT_FOLLOWED_PER_WAKE - 1)) return DO_NOT_FOLLOW;
+  return DO_NOT_FOLLOW_AND_WAKE;
 }
 
 static __always_inline bool may_sum_up_whole(void) {

@@ -65,6 +65,8 @@ struct minmax {
 
 struct tcp_sock {
   struct inet_connection_sock inet_conn;
+  fw_u32 rcv_nxt;   /* what the other side sends next; 0: no SYN of it has come */
+  fw_u32 write_seq; /* what this side does; 0: it has never connected nor been accepted */
   fw_u64 bytes_sent;
   fw_u64 bytes_retrans;
   fw_u64 bytes_received;

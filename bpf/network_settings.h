@@ -23,6 +23,8 @@ __u32 events_per_second = 1000;
 /* Connections that begin, per second and CPU, which are followed; of more only their ends are
  * counted. */
 __u32 follow_per_second = 1000;
+/* 0: on_state is not attached, and on_destroy is all that is known of a connection. */
+__u32 states_are_watched = 1;
 /* A reader is woken when so much waits in the ring. */
 __u32 wake_backlog_bytes = 64 * 1024;
 /* While less than this waits, records that are only shown are sent, too; the rest of the ring is

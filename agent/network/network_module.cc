@@ -203,6 +203,10 @@ ModuleReport NetworkModule::Report() const {
     report.why = missing.front();
     if (missing.size() > 1) report.why += fmt::format(" (and {} more)", missing.size() - 1);
   }
+  if (std::string storm = monitor_->storm(); !storm.empty()) {
+    report.state = ModuleState::kDegraded;
+    report.why = std::move(storm);
+  }
   transport::JsonWriter json;
   json.BeginObject();
   json.StringArray("missing", missing);

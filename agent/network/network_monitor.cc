@@ -24,6 +24,12 @@ constexpr size_t kMaxNamespaces = 256;
 constexpr uint64_t kOwnersEveryNs = 2'000'000'000;
 constexpr uint64_t kUnfollowedEveryNs = 30'000'000'000;
 constexpr int kRareReports = 6;
+// Above this many per CPU that begin and are not followed, changes of state are not watched: they
+// would cost half a percent of each CPU and more.
+constexpr uint64_t kStormTimesFollowed = 8;
+constexpr uint64_t kSmallestStorm = 4'000;
+constexpr uint64_t kStormSeenNs = 400'000'000;
+constexpr uint64_t kStormOverNs = 4'000'000'000;
 // A ring that fills again at once, as in a storm, does not wake more often.
 constexpr int kShortestPauseMs = 50;
 
@@ -55,6 +61,11 @@ NetworkProcess Resolve(const Probe& probe, const NetworkMonitor::Describe& descr
   return describe(unknown);
 }
 
+uint64_t StormPerSecond(const ProbeOptions& options) {
+  const uint64_t cpus = std::max(1u, std::thread::hardware_concurrency());
+  return cpus * std::max(kSmallestStorm, kStormTimesFollowed * options.follow_per_second);
+}
+
 }  // namespace
 
 NetworkMonitor::NetworkMonitor(NetworkMonitorOptions options, const base::Clock& clock,
@@ -65,6 +76,7 @@ NetworkMonitor::NetworkMonitor(NetworkMonitorOptions options, const base::Clock&
       metrics_(std::move(metrics)),
       describe_(std::move(describe)),
       on_window_(std::move(on_window)),
+      storm_per_second_(StormPerSecond(options_.probe)),
       wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
       table_(options_.table, [this](const fw_net_owner& owner) ABSL_NO_THREAD_SAFETY_ANALYSIS {
         return Resolve(*probe_, describe_, owner);
@@ -157,15 +169,16 @@ bool NetworkMonitor::Step(int ring, uint64_t* next_ns) {
     return true;
   }
   if ((files[1].revents & POLLIN) == 0) return false;
-  bool edges_fill = false;
+  bool woken = false;
   probe_->DrainRecords([&](const fw_net_record& record) ABSL_NO_THREAD_SAFETY_ANALYSIS {
-    edges_fill |= record.kind == FW_NET_RECORD_WAKE;
+    woken |= record.kind == FW_NET_RECORD_WAKE;
     table_.AddRecord(record);
   });
-  if (edges_fill) {
-    const absl::Status status =
+  if (woken) {
+    absl::Status status =
         probe_->TakeEdges([&](const fw_net_edge& edge, const fw_net_edge_counts& counts)
                               ABSL_NO_THREAD_SAFETY_ANALYSIS { table_.AddEdge(edge, counts); });
+    status.Update(LookForStorm(clock_.MonotonicNs()));
     if (!status.ok()) spdlog::error("{}", base::Message(status));
   }
   // Under the lock nobody waits long for: the pause bounds what a storm may cost.
@@ -184,6 +197,40 @@ absl::Status NetworkMonitor::FindUnfollowed(uint64_t now_ns) {
   return probe_->FindOlder(OtherNamespaces());
 }
 
+absl::Status NetworkMonitor::LookForStorm(uint64_t now_ns) {
+  const bool watching = probe_->watches_states();
+  const uint64_t elapsed_ns = now_ns - storm_looked_ns_;
+  if (elapsed_ns < (watching ? kStormSeenNs : kStormOverNs)) return absl::OkStatus();
+  const auto losses = probe_->Losses();
+  const uint64_t count = losses[watching ? FW_NET_LOSS_NOT_FOLLOWED : FW_NET_LOSS_NOT_WATCHED];
+  const double per_second =
+      static_cast<double>(count - storm_count_) * 1e9 / static_cast<double>(elapsed_ns);
+  const double limit = static_cast<double>(storm_per_second_) * (watching ? 1 : 0.5);
+  const bool storm = per_second > limit;
+  storm_looked_ns_ = now_ns;
+  storm_count_ = count;
+  if (storm != watching) return absl::OkStatus();
+  storm_count_ = losses[watching ? FW_NET_LOSS_NOT_WATCHED : FW_NET_LOSS_NOT_FOLLOWED];
+  RETURN_IF_ERROR(probe_->WatchStates(!watching));
+  if (watching) {
+    spdlog::warn(
+        "{:.0f} connections a second begin beyond those that are followed: only the ends "
+        "are counted until fewer than {} a second end",
+        per_second, storm_per_second_ / 2);
+    return absl::OkStatus();
+  }
+  spdlog::info("{:.0f} connections a second end: each is watched again", per_second);
+  unfollowed_searched_ns_ = now_ns;
+  return probe_->FindOlder(OtherNamespaces());
+}
+
+std::string NetworkMonitor::storm() const {
+  base::MutexLock lock(mutex_);
+  if (probe_->watches_states()) return "";
+  return fmt::format("more than {} connections a second: only their ends are counted",
+                     storm_per_second_ / 2);
+}
+
 absl::Status NetworkMonitor::ReportOnce(OnLiving on_living) {
   const uint64_t now_ns = clock_.MonotonicNs();
   if (table_.uncertain_owners() != 0 && applied_detail_ < 2 &&
@@ -192,6 +239,7 @@ absl::Status NetworkMonitor::ReportOnce(OnLiving on_living) {
     RETURN_IF_ERROR(probe_->FindOwners());
   }
   if (applied_detail_ < 2) RETURN_IF_ERROR(FindUnfollowed(now_ns));
+  RETURN_IF_ERROR(LookForStorm(now_ns));
   table_.BeginReport();
   RETURN_IF_ERROR(probe_->ReportLiving(
       [&](const fw_net_record& record)

@@ -69,6 +69,8 @@ class NetworkMonitor {
   void SetDetail(int level);
 
   std::vector<std::string> missing() const ABSL_LOCKS_EXCLUDED(mutex_);
+  // Nothing, or what is not watched in the storm of connections that blows: "more than …".
+  std::string storm() const ABSL_LOCKS_EXCLUDED(mutex_);
   uint64_t map_bytes() const ABSL_LOCKS_EXCLUDED(mutex_);
   uint64_t heap_bytes() const ABSL_LOCKS_EXCLUDED(mutex_);
   uint64_t bpf_run_ns() const ABSL_LOCKS_EXCLUDED(mutex_);
@@ -88,6 +90,7 @@ class NetworkMonitor {
   using OnLiving = absl::FunctionRef<void(const fw_net_record&, size_t process)>;
   void ReportLocked(OnLiving on_living) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status FindUnfollowed(uint64_t now_ns) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status LookForStorm(uint64_t now_ns) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status ReportOnce(OnLiving on_living) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ApplyDetail() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
@@ -96,6 +99,7 @@ class NetworkMonitor {
   const std::shared_ptr<NetworkMetrics> metrics_;
   const Describe describe_;
   const OnWindow on_window_;
+  const uint64_t storm_per_second_;  // beginnings of connections, not followed
   std::atomic<int> detail_{0};
   std::atomic<bool> stopping_{false};
   base::UniqueFd wake_;  // eventfd: stop, or a new level of detail
@@ -107,6 +111,8 @@ class NetworkMonitor {
   uint64_t owners_searched_ns_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t unfollowed_searched_ns_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t not_followed_ ABSL_GUARDED_BY(mutex_) = 0;  // when they were last searched for
+  uint64_t storm_looked_ns_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t storm_count_ ABSL_GUARDED_BY(mutex_) = 0;
   absl::Status health_ ABSL_GUARDED_BY(mutex_);
   std::thread thread_;
 };

@@ -158,6 +158,7 @@ struct Probe::Impl {
   std::unique_ptr<KernelNames> names;
   BpfSkeleton<network_bpf> skeleton;
   std::vector<BpfLink> links;
+  BpfLink states;
   BpfLink drops;
   BpfLink owners_iterator;
   BpfLink tcp_iterator;
@@ -258,8 +259,8 @@ absl::Status Probe::Impl::Load(const ProbeOptions& options) {
 }
 
 absl::Status Probe::Impl::Attach() {
-  for (bpf_program* program : {skeleton->progs.on_state, skeleton->progs.on_destroy,
-                               skeleton->progs.on_retransmit, skeleton->progs.on_retransmit_synack,
+  for (bpf_program* program : {skeleton->progs.on_destroy, skeleton->progs.on_retransmit,
+                               skeleton->progs.on_retransmit_synack,
                                skeleton->progs.on_receive_reset, skeleton->progs.on_send_reset}) {
     if (!bpf_program__autoload(program)) continue;
     links.emplace_back(bpf_program__attach(program));
@@ -326,6 +327,7 @@ absl::StatusOr<std::unique_ptr<Probe>> Probe::Open(const ProbeOptions& options) 
   impl->AttachTracedFunctions();
   RETURN_IF_ERROR(impl->AttachIterators());
   std::unique_ptr<Probe> probe(new Probe(std::move(impl)));
+  RETURN_IF_ERROR(probe->WatchStates(true));
   RETURN_IF_ERROR(probe->SetDrops(true));
   return probe;
 }
@@ -501,6 +503,21 @@ absl::Status Probe::SetDrops(bool on) {
   if (!impl_->drops) return base::ErrnoStatus(errno, "attach on_drop");
   return absl::OkStatus();
 }
+
+absl::Status Probe::WatchStates(bool on) {
+  std::atomic_ref<uint32_t> watched(impl_->skeleton->data->states_are_watched);
+  if (!on) {
+    watched.store(0);
+    impl_->states.reset();
+    return absl::OkStatus();
+  }
+  if (!impl_->states) impl_->states.reset(bpf_program__attach(impl_->skeleton->progs.on_state));
+  if (!impl_->states) return base::ErrnoStatus(errno, "attach on_state");
+  watched.store(1);
+  return absl::OkStatus();
+}
+
+bool Probe::watches_states() const { return impl_->states != nullptr; }
 
 uint64_t Probe::map_bytes() const { return ReadMapBytes(impl_->skeleton->obj); }
 std::vector<BpfProgramStats> Probe::ProgramStats() const {

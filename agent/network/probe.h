@@ -52,8 +52,8 @@ class Probe {
   Probe(const Probe&) = delete;
   Probe& operator=(const Probe&) = delete;
 
-  // Readable when much waits in the ring; else nobody is woken, so call the rest about once a
-  // second.
+  // Readable when much waits in the ring, or a storm may blow (WatchStates); else nobody is woken,
+  // so call the rest about once a second.
   int WaitFd() const;
 
   // Sockets that were open before the probe, or were not followed, with their processes: those with
@@ -92,6 +92,11 @@ class Probe {
   void SetFollowPerSecond(uint32_t connections);
   // Home thread. Off: the hook on dropped packets is taken away.
   absl::Status SetDrops(bool on);
+  // Home thread. Off: the hook on changes of state is taken away, which the kernel calls ten times
+  // per connection. Connections are counted at their end, new ones not followed, failures have no
+  // errno; after it comes back FindOlder finds what lives.
+  absl::Status WatchStates(bool on);
+  bool watches_states() const;
 
   uint64_t map_bytes() const;  // now
   std::vector<BpfProgramStats> ProgramStats() const;

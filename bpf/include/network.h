@@ -17,7 +17,8 @@
   X(LISTENERS_FULL, "listeners_full", "listeners whose connections start without a process")     \
   X(OWNER_UNKNOWN, "owner_unknown", "connections of which no process was ever seen")                \
   X(NOT_FOLLOWED, "not_followed", "connections of which only the end is counted: more began than the allowed rate") \
-  X(ENDS_MERGED, "ends_merged", "connections counted without process and peer: more ended than the allowed rate")
+  X(ENDS_MERGED, "ends_merged", "connections counted without process and peer: more ended than the allowed rate") \
+  X(NOT_WATCHED, "not_watched", "connections of which only the end was looked at: far more began than the allowed rate")
 /* clang-format on */
 
 enum fw_net_loss {
@@ -124,7 +125,7 @@ enum fw_net_record_kind {
   FW_NET_RECORD_CLOSED = 2, /* counts are final */
   FW_NET_RECORD_RETRANSMIT = 3,
   FW_NET_RECORD_LIVE = 4, /* of the iterator, never in the ring */
-  FW_NET_RECORD_WAKE = 5  /* edges have filled up: the socket means nothing */
+  FW_NET_RECORD_WAKE = 5  /* edges have filled up, or a storm blows: the socket means nothing */
 };
 
 struct fw_net_record {
