@@ -32,6 +32,7 @@ constexpr std::chrono::milliseconds kLingerTime{500};
 constexpr size_t kStreamPiece = size_t{256} << 10;
 // Beast reads ahead by up to 64 KiB.
 constexpr size_t kReadAhead = 64 * 1024;
+constexpr int kMaxHeld = 64;
 
 std::string LocalAddress(const tcp::socket& socket) {
   beast::error_code ignored;
@@ -255,7 +256,20 @@ void Connection::Respond(WireResponse response) {
   host_.metrics.CountAnswer(response.status);
   response_ = std::move(response);
   written_ = 0;
+  if (response_.hold_ms != 0 && host_.held < kMaxHeld) return Hold();
   WriteSome();
+}
+
+void Connection::Hold() {
+  ++host_.held;
+  hold_ = std::make_unique<asio::steady_timer>(stream_.get_executor(),
+                                               std::chrono::milliseconds(response_.hold_ms));
+  hold_->async_wait([this](ErrorCode error) {
+    if (error) return;  // the server ends, and this with it
+    --host_.held;
+    hold_.reset();
+    WriteSome();
+  });
 }
 
 void Connection::WriteSome() {

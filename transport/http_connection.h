@@ -4,6 +4,7 @@
 #pragma once
 
 #include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/core/tcp_stream.hpp>
 #include <boost/beast/http/buffer_body.hpp>
@@ -54,11 +55,12 @@ class ConnectionHost {
   const HostPolicy policy;
   HttpMetrics metrics;
   int streams = 0;  // open sinks, and those that are asked for
+  int held = 0;     // answers that wait
 };
 
-// Home: the I/O thread. At any time it has either one pending operation of Beast (with a deadline)
-// or one job at a worker; that is why handlers may hold a plain pointer to it: it ends only in its
-// own completion handlers, and after the workers are gone.
+// Home: the I/O thread. At any time it has either one pending operation of Beast (with a deadline),
+// an answer that is held back, or one job at a worker; that is why handlers may hold a plain
+// pointer to it: it ends only in its own completion handlers, and after the workers are gone.
 class Connection {
  public:
   Connection(boost::asio::ip::tcp::socket socket, ConnectionHost& host);
@@ -101,6 +103,7 @@ class Connection {
   HttpRequest TakeRequest();
   // Answers without a handler, then closes: what follows in the stream cannot be trusted.
   void Refuse(int status, std::string_view message);
+  void Hold();
   void WriteSome();
   void OnWritten(ErrorCode error, size_t bytes);
   void Linger();
@@ -118,8 +121,9 @@ class Connection {
   std::vector<char> piece_;
   bool is_head_ = false;
   WireResponse response_;
-  size_t written_ = 0;    // of head and body together
-  size_t discarded_ = 0;  // while lingering
+  std::unique_ptr<boost::asio::steady_timer> hold_;  // while the answer waits
+  size_t written_ = 0;                               // of head and body together
+  size_t discarded_ = 0;                             // while lingering
 };
 
 }  // namespace firewatch::transport

@@ -131,7 +131,11 @@ void CompressIfWanted(const HttpRequest& request, HttpResponse& response) {
 }
 
 WireResponse RenderResponse(HttpResponse response, bool is_head, bool keep_alive) {
-  WireResponse wire{.status = response.status, .keep_alive = keep_alive, .head = {}, .body = {}};
+  WireResponse wire{.status = response.status,
+                    .keep_alive = keep_alive,
+                    .head = {},
+                    .body = {},
+                    .hold_ms = response.hold_ms};
   wire.head = fmt::format("HTTP/1.1 {} {}\r\n", response.status, ReasonOf(response.status));
   AppendHeader("Date", HttpDate(), wire.head);
   if (!HasNoBodyByNature(response.status)) {

@@ -15,6 +15,7 @@ struct WireResponse {
   bool keep_alive = false;
   std::string head;
   std::string body;
+  uint32_t hold_ms = 0;
 };
 
 // Replaces the body by its gzip form where http_server.h says so. On a worker's thread: it costs.

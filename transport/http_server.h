@@ -44,6 +44,9 @@ struct HttpResponse {
   std::string content_type = "text/plain; charset=utf-8";
   std::string body = {};
   std::vector<std::pair<std::string, std::string>> headers = {};  // beside Content-Type and -Length
+  // Sent only after so long: who asks too often waits, and costs no worker meanwhile. At most 64
+  // answers wait at the same time; more are sent at once.
+  uint32_t hold_ms = 0;
 };
 
 // {"error":"message"} as application/json.

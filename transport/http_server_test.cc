@@ -87,6 +87,7 @@ class HttpServerTest : public ::testing::Test {
     if (request.path == "/throw") throw std::bad_alloc();
     if (request.path == "/large") return {.body = std::string(3 << 20, 'y')};
     if (request.path == "/healthz") return {.body = "ok"};
+    if (request.path == "/held") return {.status = 429, .body = "later", .hold_ms = 1'000};
     return {.body = request.method + " " + request.path + " " + request.body};
   }
 
@@ -524,6 +525,40 @@ TEST_F(HttpServerTest, StoppingLetsARunningRequestFinish) {
   opener.join();
   EXPECT_THAT(ReadAll(fd), HasSubstr("GET /slow"));
   EXPECT_TRUE(IsClosedWithin(silent, milliseconds(10'000)));
+}
+
+// An answer that is held back holds up nobody else, and is whole when it comes.
+TEST_F(HttpServerTest, HoldsAnAnswerBackWithoutAWorker) {
+  Start({.workers = 1});
+  std::vector<base::UniqueFd> held;
+  for (int i = 0; i < 80; ++i) {
+    held.push_back(Connect(server_->address()));
+    Send(held.back(), "GET /held HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+  }
+  // Of 80, 64 wait; the others have their answer at once.
+  const auto start = steady_clock::now();
+  EXPECT_THAT(Exchange("GET /echo HTTP/1.1"), StartsWith("HTTP/1.1 200"));
+  EXPECT_LT(steady_clock::now() - start, milliseconds(1'000));
+  size_t early = 0;
+  for (const base::UniqueFd& fd : held) {
+    pollfd poll{.fd = fd.get(), .events = POLLIN, .revents = 0};
+    early += ::poll(&poll, 1, 0) == 1 ? 1 : 0;
+  }
+  EXPECT_LT(early, held.size());
+  for (const base::UniqueFd& fd : held) EXPECT_THAT(ReadAll(fd), StartsWith("HTTP/1.1 429"));
+}
+
+// The peer goes away meanwhile, and the server does: nothing hangs.
+TEST_F(HttpServerTest, StopsWhileAnAnswerIsHeldBack) {
+  Start();
+  for (int i = 0; i < 4; ++i) {
+    const base::UniqueFd gone = Connect(server_->address());
+    Send(gone, "GET /held HTTP/1.1\r\nHost: localhost\r\n\r\n");
+  }
+  const base::UniqueFd stays = Connect(server_->address());
+  Send(stays, "GET /held HTTP/1.1\r\nHost: localhost\r\n\r\n");
+  EXPECT_THAT(Exchange("GET /echo HTTP/1.1"), StartsWith("HTTP/1.1 200"));
+  server_.reset();
 }
 
 TEST_F(HttpServerTest, ContinuesWhenAClientWaitsForPermission) {

@@ -4,7 +4,7 @@
 //
 //   enforce:
 //     pin_directory: /sys/fs/bpf/firewatch
-//     loads_per_second: 5    by `firewatch xdp load` and the API, in bursts of 50; 0: no limit
+//     loads_per_second: 4    by `firewatch xdp load` and the API, in bursts of 12; 0: no limit
 //     interfaces:
 //       - {name: eth0, rules: /etc/firewatch/rules.yaml, allow_default_route: true}
 #pragma once

@@ -43,7 +43,7 @@ struct EnforcerOptions {
   // may have interfaces of one name.
   std::string pin_directory = "/sys/fs/bpf/firewatch";
   size_t max_image_bytes = size_t{48} << 20;
-  uint32_t loads_per_second = 5;  // by HTTP; 0: as many as come
+  uint32_t loads_per_second = 4;  // by HTTP; 0: as many as come
   // Runs around the body of the thread, and around each load: measures it.
   std::function<void(const std::function<void()>&)> run_thread = [](const auto& body) { body(); };
 };

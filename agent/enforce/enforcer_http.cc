@@ -98,6 +98,8 @@ std::string AddressText(const fw_drop_event& event, bool source) {
                                         : FormatAddress6({high, low});
 }
 
+constexpr uint32_t kRefusedWaitsMs = 1'000;
+
 Json ToJson(const DropEvent& event, const base::Clock& clock) {
   constexpr std::string_view kKinds[] = {"dropped", "would_drop", "sampled"};
   const fw_drop_event& from = event.event;
@@ -151,6 +153,8 @@ HttpResponse Enforcer::HandleLoad(const HttpRequest& request) {
         transport::ErrorResponse(429, "too many loads: the rules in force stay (loads_per_second)");
     refused.headers.emplace_back("Retry-After",
                                  std::to_string((wait_ns + 999'999'999) / 1'000'000'000));
+    // Else who does not wait by himself costs more by being refused than by being served.
+    refused.hold_ms = kRefusedWaitsMs;
     return refused;
   }
   HttpResponse out;

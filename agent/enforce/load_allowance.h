@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// How many sets of rules may be put in force: so many a second, and a burst of ten seconds' worth
+// How many sets of rules may be put in force: so many a second, and a burst of three seconds' worth
 // before that. A set takes milliseconds of CPU to build and to put in the place of the other; who
 // sends a hundred a second would take a tenth of a CPU from the node.
 #pragma once
@@ -12,7 +12,7 @@ namespace firewatch::agent {
 // One thread at a time.
 class LoadAllowance {
  public:
-  static constexpr uint64_t kBurstSeconds = 10;
+  static constexpr uint64_t kBurstSeconds = 3;
 
   // 0: as many as come. A change begins with a full burst.
   void SetRate(uint32_t per_second) {
@@ -38,7 +38,7 @@ class LoadAllowance {
   static constexpr uint64_t kSecondNs = 1'000'000'000;
   static constexpr uint64_t kFullNs = kBurstSeconds * kSecondNs;
 
-  uint32_t per_second_ = 5;
+  uint32_t per_second_ = 4;
   uint64_t left_ns_ = kFullNs;
   uint64_t last_ns_ = 0;
 };

@@ -17,12 +17,12 @@ int TakeAll(LoadAllowance& allowance, uint64_t now_ns) {
 TEST(LoadAllowanceTest, ABurstThenTheRate) {
   LoadAllowance allowance;
   allowance.SetRate(5);
-  EXPECT_EQ(TakeAll(allowance, 100 * kSecond), 50);
+  EXPECT_EQ(TakeAll(allowance, 100 * kSecond), 15);
   EXPECT_EQ(allowance.Take(100 * kSecond), kSecond / 5);
   EXPECT_EQ(allowance.Take(100 * kSecond + kSecond / 10), kSecond / 10);
   EXPECT_EQ(TakeAll(allowance, 101 * kSecond), 5);
   // Who waits longer than the burst has no more than it.
-  EXPECT_EQ(TakeAll(allowance, 1'000 * kSecond), 50);
+  EXPECT_EQ(TakeAll(allowance, 1'000 * kSecond), 15);
   // A clock that stands or goes back gives nothing.
   EXPECT_EQ(TakeAll(allowance, 900 * kSecond), 0);
 }
@@ -32,11 +32,11 @@ TEST(LoadAllowanceTest, ZeroIsNoLimitAndTheSameRateNoNewBurst) {
   allowance.SetRate(0);
   EXPECT_EQ(TakeAll(allowance, kSecond), 1'000);
   allowance.SetRate(2);
-  EXPECT_EQ(TakeAll(allowance, kSecond), 20);
+  EXPECT_EQ(TakeAll(allowance, kSecond), 6);
   allowance.SetRate(2);
   EXPECT_EQ(TakeAll(allowance, kSecond), 0);
   allowance.SetRate(3);
-  EXPECT_EQ(TakeAll(allowance, kSecond), 30);
+  EXPECT_EQ(TakeAll(allowance, kSecond), 9);
 }
 
 }  // namespace
