@@ -49,7 +49,7 @@ class BinaryNames {
   // Frames of each file offset, innermost inlined function first, the function that is in the
   // symbol table last; none: no name. One call of `take` for each, in order; the frames are valid
   // during the call. `known`: executable segments as the agent told them, used when the names were
-  // made of a debug file alone. Many at once cost half of what they do one by one.
+  // made of a debug file alone. Many at once are faster than one by one.
   virtual void Find(
       std::span<const uint64_t> file_offsets, std::span<const symbolizer::ElfSegment> known,
       absl::FunctionRef<void(size_t number, std::span<const NameFrame> frames)> take) const = 0;

@@ -139,6 +139,14 @@ std::optional<uint64_t> LineTable::PageOf(uint64_t vaddr) const {
   return area.first_page + page_in_area;
 }
 
+bool LineTable::ReadArea(uint64_t vaddr, Search& search) const {
+  const auto page = PageOf(vaddr);
+  if (!page) return false;
+  search.offset_ = static_cast<uint8_t>(vaddr & (kLinePageBytes - 1));
+  search.page_ = *page;
+  return true;
+}
+
 bool LineTable::ReadPage(Search& search) const {
   const std::byte* const pages = data_ + footer_.pages;
   search.cells_ = LoadAt<uint32_t>(pages, search.page_);
@@ -153,6 +161,7 @@ bool LineTable::ReadPage(Search& search) const {
   return true;
 }
 
+template <bool kAhead>
 bool LineTable::ReadCells(Search& search) const {
   const uint8_t offset = search.offset_;
   // The last cell of the page that starts at or before the address. There are one or two.
@@ -183,18 +192,22 @@ bool LineTable::ReadCells(Search& search) const {
   search.block_number_ =
       cell.block[0] | uint32_t{cell.block[1]} << 8 | uint32_t{cell.block[2]} << 16;
   if (search.block_number_ >= footer_.block_count) return false;
-  __builtin_prefetch(data_ + footer_.blocks + search.block_number_ * sizeof(LineBlock));
+  if constexpr (kAhead)
+    __builtin_prefetch(data_ + footer_.blocks + search.block_number_ * sizeof(LineBlock));
   return true;
 }
 
+template <bool kAhead>
 bool LineTable::ReadBlock(Search& search) const {
   search.block_ = LoadAt<LineBlock>(data_ + footer_.blocks, search.block_number_);
   const LineBlock& block = search.block_;
   if (search.chain_ >= block.chain_count) return false;
-  __builtin_prefetch(Chains(data_, block) + (search.chain_ * ChainBits(block) >> 3));
+  if constexpr (kAhead)
+    __builtin_prefetch(Chains(data_, block) + (search.chain_ * ChainBits(block) >> 3));
   return true;
 }
 
+template <bool kAhead>
 void LineTable::ReadChain(Search& search) const {
   const LineBlock& block = search.block_;
   const std::byte* const chains = Chains(data_, block);
@@ -204,6 +217,7 @@ void LineTable::ReadChain(Search& search) const {
   search.file_ = LoadBits(chains, bit, block.chain_file_bits);
   bit += block.chain_file_bits;
   search.line_ = LoadBits(chains, bit, block.chain_line_bits);
+  if constexpr (!kAhead) return;
   // Both may be numbers that are not in the block: nothing is read there then.
   __builtin_prefetch(Nodes(data_, block) + (uint64_t{search.node_} * NodeBits(block) >> 3));
   __builtin_prefetch(Files(data_, block) + (uint64_t{search.file_} * block.file_name_bits >> 3));
@@ -211,23 +225,28 @@ void LineTable::ReadChain(Search& search) const {
 
 void LineTable::FindCells(std::span<const uint64_t> vaddrs, std::span<Search> searches) const {
   for (size_t i = 0; i < vaddrs.size(); ++i) {
-    Search& search = searches[i];
-    const auto page = PageOf(vaddrs[i]);
-    search.found_ = page.has_value();
-    if (!page) continue;
-    search.offset_ = static_cast<uint8_t>(vaddrs[i] & (kLinePageBytes - 1));
-    search.page_ = *page;
-    __builtin_prefetch(data_ + footer_.pages + *page * sizeof(uint32_t));
+    searches[i].found_ = ReadArea(vaddrs[i], searches[i]);
+    if (!searches[i].found_) continue;
+    __builtin_prefetch(data_ + footer_.pages + searches[i].page_ * sizeof(uint32_t));
   }
   for (Search& search : searches) search.found_ = search.found_ && ReadPage(search);
 }
 
 void LineTable::FindChains(std::span<Search> searches) const {
-  for (Search& search : searches) search.found_ = search.found_ && ReadCells(search);
-  for (Search& search : searches) search.found_ = search.found_ && ReadBlock(search);
+  for (Search& search : searches) search.found_ = search.found_ && ReadCells<true>(search);
+  for (Search& search : searches) search.found_ = search.found_ && ReadBlock<true>(search);
   for (Search& search : searches) {
-    if (search.found_) ReadChain(search);
+    if (search.found_) ReadChain<true>(search);
   }
+}
+
+void LineTable::FindCells(uint64_t vaddr, Search* search) const {
+  search->found_ = ReadArea(vaddr, *search) && ReadPage(*search);
+}
+
+void LineTable::FindChain(Search* search) const {
+  search->found_ = search->found_ && ReadCells<false>(*search) && ReadBlock<false>(*search);
+  if (search->found_) ReadChain<false>(*search);
 }
 
 uint32_t LineTable::FileName(const LineBlock& block, uint32_t file) const {
@@ -239,8 +258,8 @@ uint32_t LineTable::FileName(const LineBlock& block, uint32_t file) const {
 
 size_t LineTable::Find(uint64_t vaddr, std::span<LineFrame> out) const {
   Search search;
-  FindCells(std::span(&vaddr, 1), std::span(&search, 1));
-  FindChains(std::span(&search, 1));
+  FindCells(vaddr, &search);
+  FindChain(&search);
   return Frames(search, out);
 }
 

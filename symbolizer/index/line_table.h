@@ -65,6 +65,10 @@ class LineTable {
   };
   void FindCells(std::span<const uint64_t> vaddrs, std::span<Search> searches) const;
   void FindChains(std::span<Search> searches) const;
+  // The same of one address: asks for the memory of its cells alone, as nothing else is done
+  // between the other reads.
+  void FindCells(uint64_t vaddr, Search* search) const;
+  void FindChain(Search* search) const;
   // As Find; asks for the memory of FunctionAt of each frame.
   size_t Frames(const Search& search, std::span<LineFrame> out) const;
 
@@ -79,10 +83,15 @@ class LineTable {
  private:
   // The page of `vaddr`, or nothing.
   std::optional<uint64_t> PageOf(uint64_t vaddr) const;
-  // The rest of the steps. False: nothing is known there, or what is said makes no sense.
+  // The steps. False: nothing is known there, or what is said makes no sense. kAhead: ask for the
+  // memory of the next one.
+  bool ReadArea(uint64_t vaddr, Search& search) const;
   bool ReadPage(Search& search) const;
+  template <bool kAhead>
   bool ReadCells(Search& search) const;
+  template <bool kAhead>
   bool ReadBlock(Search& search) const;
+  template <bool kAhead>
   void ReadChain(Search& search) const;
   uint32_t FileName(const LineBlock& block, uint32_t file) const;
 

@@ -447,9 +447,9 @@ size_t SymbolIndex::FindAddress(uint64_t vaddr, std::span<IndexFrame> out) const
   if (out.empty()) return 0;
   if (!has_lines()) return Join(RangeOf(vaddr), {}, out);
   LineTable::Search search;
-  lines_.FindCells(std::span(&vaddr, 1), std::span(&search, 1));
+  lines_.FindCells(vaddr, &search);
   const uint32_t range = RangeOf(vaddr);
-  lines_.FindChains(std::span(&search, 1));
+  lines_.FindChain(&search);
   LineFrame lines[kMaxIndexFrames];
   const size_t depth =
       lines_.Frames(search, std::span(lines).first(std::min(out.size(), std::size(lines))));

@@ -77,9 +77,9 @@ class SymbolIndex {
   // before it.
   size_t FindAddress(uint64_t vaddr, std::span<IndexFrame> out) const;
   // The same for many addresses: take(number of the address, its frames), in order, with an empty
-  // span where FindAddress says 0. The frames are valid during the call. Two to three times the
-  // speed of one by one where the index is larger than the processor's caches: the memory of
-  // several addresses is waited for at once.
+  // span where FindAddress says 0. The frames are valid during the call. About twice the speed
+  // of one by one where the index is larger than the processor's caches: the memory of several
+  // addresses is waited for at once. No allocation.
   void FindAddresses(
       std::span<const uint64_t> vaddrs,
       absl::FunctionRef<void(size_t number, std::span<const IndexFrame> frames)> take) const;
