@@ -27,6 +27,7 @@ constexpr size_t kParts = 64;
 constexpr size_t kMaxEntriesPerPart = 2048;
 constexpr size_t kStates = 8;
 constexpr int kPollMs = 200;
+constexpr size_t kOffsetsAtOnce = 64;
 
 constexpr std::string_view kStateNames[kStates] = {
     "unknown", "building", "ready", "no_symbols", "mismatch", "refused", "over_budget", "failed"};
@@ -35,14 +36,36 @@ class Served final : public ServedIndex {
  public:
   explicit Served(MappedIndex mapped) : mapped_(std::move(mapped)) {}
   const SymbolIndex& index() const override { return mapped_.index; }
-  size_t FindOffset(uint64_t file_offset, std::span<const ElfSegment> known,
-                    std::span<IndexFrame> out) const override {
-    if (mapped_.index.has_segments()) return mapped_.index.FindOffset(file_offset, out);
-    const auto vaddr = VaddrBySegments(known, file_offset);
-    return vaddr ? mapped_.index.FindAddress(*vaddr, out) : 0;
+  void FindOffsets(std::span<const uint64_t> file_offsets, std::span<const ElfSegment> known,
+                   absl::FunctionRef<void(size_t number, std::span<const IndexFrame> frames)> take)
+      const override {
+    // Those that have an address, some at a time.
+    std::array<uint64_t, kOffsetsAtOnce> vaddrs;
+    std::array<size_t, kOffsetsAtOnce> numbers;
+    size_t taken = 0;
+    for (size_t next = 0; next < file_offsets.size();) {
+      size_t count = 0;
+      for (; next < file_offsets.size() && count < vaddrs.size(); ++next) {
+        const auto vaddr = VaddrOf(file_offsets[next], known);
+        if (!vaddr) continue;
+        vaddrs[count] = *vaddr;
+        numbers[count++] = next;
+      }
+      mapped_.index.FindAddresses(std::span(vaddrs).first(count),
+                                  [&](size_t i, std::span<const IndexFrame> frames) {
+                                    while (taken < numbers[i]) take(taken++, {});
+                                    take(taken++, frames);
+                                  });
+    }
+    while (taken < file_offsets.size()) take(taken++, {});
   }
 
  private:
+  std::optional<uint64_t> VaddrOf(uint64_t file_offset, std::span<const ElfSegment> known) const {
+    return mapped_.index.has_segments() ? mapped_.index.VaddrOf(file_offset)
+                                        : VaddrBySegments(known, file_offset);
+  }
+
   const MappedIndex mapped_;
 };
 

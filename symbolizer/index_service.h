@@ -5,7 +5,7 @@
 // size and are mapped when asked for.
 //
 //   Offer(id, files) -> queue -> helper builds -> check, publish       (own thread)
-//   Find(id) -> handle -> handle.FindOffset(...) ...                   (any thread)
+//   Find(id) -> handle -> handle.FindOffsets(...) ...                  (any thread)
 //
 // A handle is a snapshot: it stays valid and unchanged while a better index of the id is published.
 #pragma once
@@ -19,6 +19,7 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/metrics.h"
@@ -66,11 +67,12 @@ class ServedIndex {
  public:
   virtual ~ServedIndex() = default;
   virtual const SymbolIndex& index() const = 0;
-  // Frames of a file offset, innermost first, as SymbolIndex::FindAddress; 0: no name. By the
-  // index's own segments; an index of a debug file alone has none, then by `known`: the executable
-  // segments of the file that runs, as the agent told them.
-  virtual size_t FindOffset(uint64_t file_offset, std::span<const ElfSegment> known,
-                            std::span<IndexFrame> out) const = 0;
+  // Frames of file offsets, as SymbolIndex::FindAddresses: one call of `take` for each, in order;
+  // none: no name. By the index's own segments; an index of a debug file alone has none, then by
+  // `known`: the executable segments of the file that runs, as the agent told them.
+  virtual void FindOffsets(
+      std::span<const uint64_t> file_offsets, std::span<const ElfSegment> known,
+      absl::FunctionRef<void(size_t number, std::span<const IndexFrame> frames)> take) const = 0;
 };
 
 // Thread-safe. `metrics` must outlive it. The destructor ends the helper and the thread.

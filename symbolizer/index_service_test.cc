@@ -64,9 +64,18 @@ class IndexServiceTest : public testing::Test {
     return state;
   }
   std::string NameAt(uint64_t file_offset, std::span<const ElfSegment> known = {}) {
-    std::array<IndexFrame, kMaxIndexFrames> frames;
-    const size_t count = handle_->FindOffset(file_offset, known, frames);
-    return count == 0 ? "" : handle_->index().DisplayName(frames[count - 1].name);
+    return NamesAt({&file_offset, 1}, known)[0];
+  }
+  std::vector<std::string> NamesAt(std::span<const uint64_t> file_offsets,
+                                   std::span<const ElfSegment> known = {}) {
+    std::vector<std::string> names;
+    handle_->FindOffsets(
+        file_offsets, known, [&](size_t number, std::span<const IndexFrame> frames) {
+          EXPECT_EQ(number, names.size());
+          names.push_back(frames.empty() ? "" : handle_->index().DisplayName(frames.back().name));
+        });
+    EXPECT_EQ(names.size(), file_offsets.size());
+    return names;
   }
   // Value of a line of /metrics.
   std::string Metric(const std::string& name) {
@@ -96,6 +105,24 @@ TEST_F(IndexServiceTest, UnknownUntilOfferedThenReady) {
   EXPECT_EQ(NameAt(0x240), "");
   EXPECT_EQ(handle_->index().lines_state(), LinesState::kNoDebugInfo);
   EXPECT_EQ(Metric("firewatch_index_builds_total{result=\"ready\"}"), "1");
+}
+
+TEST_F(IndexServiceTest, ManyOffsetsAreAnsweredInOrderAlsoThoseOutsideOfTheFile) {
+  WriteElf("elf", "\xab\xcd");
+  ASSERT_TRUE(Offer("abcd", "elf").ok());
+  ASSERT_TRUE(service_->WaitIdle(kWaitMs));
+  ASSERT_EQ(StateOf("abcd"), IndexState::kReady);
+  EXPECT_TRUE(NamesAt({}).empty());
+  std::vector<uint64_t> offsets;
+  std::vector<std::string> expected;
+  for (uint64_t i = 0; i < 500; ++i) {
+    // Named, named by nobody, in no segment; the last ones in none.
+    const uint64_t kind = i < 400 ? i * i % 7 % 3 : 2;
+    offsets.push_back((kind == 0 ? 0x200 : kind == 1 ? 0x240 : 0x5000) + i % 64);
+    expected.push_back(kind == 0 ? "named" : "");
+  }
+  EXPECT_EQ(NamesAt(offsets), expected);
+  EXPECT_EQ(NamesAt(std::span(offsets).last(100)), std::vector<std::string>(100));
 }
 
 TEST_F(IndexServiceTest, IndexOutlivesTheServiceInItsDirectory) {
@@ -192,6 +219,9 @@ TEST_F(IndexServiceTest, DebugFileAloneNeedsTheSegmentsOfTheProgram) {
     ASSERT_TRUE(offset.has_value());
     EXPECT_EQ(NameAt(*offset), "") << "nobody knows where the file lies in memory";
     EXPECT_EQ(NameAt(*offset, elf->segments()), "Function");
+    const uint64_t around[] = {UINT64_MAX, *offset, uint64_t{1} << 40, *offset, 1 << 30};
+    EXPECT_THAT(NamesAt(around, elf->segments()),
+                testing::ElementsAre("", "Function", "", "Function", ""));
   }
 }
 
@@ -257,8 +287,14 @@ TEST_F(IndexServiceTest, ManyThreadsAskWhileIndexesAreReplaced) {
       const BuildId id = BuildId::FromHex("abcd");
       while (!stop) {
         const auto handle = service_->Find(id, nullptr, nullptr);
-        std::array<IndexFrame, 8> frames;
-        if (handle == nullptr || handle->FindOffset(0x210, {}, frames) != 1) ++wrong;
+        const uint64_t offsets[] = {0x210, 0x9999, 0x211};
+        std::string depths;
+        if (handle != nullptr) {
+          handle->FindOffsets(offsets, {}, [&](size_t, std::span<const IndexFrame> frames) {
+            depths += std::to_string(frames.size());
+          });
+        }
+        if (depths != "101") ++wrong;
       }
     });
   }

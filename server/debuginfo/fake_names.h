@@ -41,23 +41,13 @@ class FakeBinaryNames final : public BinaryNames {
   }
   bool by_vaddr = false;
   bool lines = true;
-  mutable std::atomic<int> finds{0}, texts{0};
+  mutable std::atomic<int> calls{0}, finds{0}, texts{0};
 
-  size_t Find(uint64_t file_offset, std::span<const symbolizer::ElfSegment> known,
-              std::span<NameFrame> out) const override {
-    ++finds;
-    uint64_t key = by_vaddr ? UINT64_MAX : file_offset;
-    for (const auto& segment : known) {
-      if (by_vaddr && file_offset >= segment.file_offset &&
-          file_offset - segment.file_offset < segment.file_size) {
-        key = file_offset - segment.file_offset + segment.vaddr;
-      }
-    }
-    const auto it = frames_.find(key);
-    if (it == frames_.end()) return 0;
-    const size_t count = std::min(out.size(), it->second.size());
-    std::copy_n(it->second.begin(), count, out.begin());
-    return count;
+  void Find(std::span<const uint64_t> file_offsets, std::span<const symbolizer::ElfSegment> known,
+            absl::FunctionRef<void(size_t number, std::span<const NameFrame> frames)> take)
+      const override {
+    ++calls;
+    for (size_t i = 0; i < file_offsets.size(); ++i) take(i, FramesOf(file_offsets[i], known));
   }
   void Text(uint32_t id, std::string* display, std::string* linkage) const override {
     ++texts;
@@ -67,6 +57,20 @@ class FakeBinaryNames final : public BinaryNames {
   bool has_lines() const override { return lines; }
 
  private:
+  std::span<const NameFrame> FramesOf(uint64_t file_offset,
+                                      std::span<const symbolizer::ElfSegment> known) const {
+    ++finds;
+    uint64_t key = by_vaddr ? UINT64_MAX : file_offset;
+    for (const auto& segment : known) {
+      if (by_vaddr && file_offset >= segment.file_offset &&
+          file_offset - segment.file_offset < segment.file_size) {
+        key = file_offset - segment.file_offset + segment.vaddr;
+      }
+    }
+    const auto it = frames_.find(key);
+    if (it == frames_.end()) return {};
+    return it->second;
+  }
   uint32_t Intern(const std::string& text) {
     for (uint32_t i = 0; i < texts_.size(); ++i) {
       if (texts_[i] == text) return i;

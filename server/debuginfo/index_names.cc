@@ -54,22 +54,27 @@ void NameReaders::Read(const symbolizer::NameTable& table, uint32_t id, std::str
   reader.reader.Read(table, id, linkage, display);
 }
 
+static_assert(kMaxNameFrames >= symbolizer::kMaxIndexFrames);
+
 class IndexNames::Names final : public BinaryNames {
  public:
   Names(std::shared_ptr<const symbolizer::ServedIndex> served, std::shared_ptr<NameReaders> readers)
       : served_(std::move(served)), readers_(std::move(readers)) {}
 
-  size_t Find(uint64_t file_offset, std::span<const symbolizer::ElfSegment> known,
-              std::span<NameFrame> out) const override {
-    std::array<IndexFrame, symbolizer::kMaxIndexFrames> frames;
-    const size_t count = std::min(served_->FindOffset(file_offset, known, frames), out.size());
-    for (size_t i = 0; i < count; ++i) {
-      out[i] = {.name = frames[i].name,
-                .file = frames[i].file,
-                .line = frames[i].line,
-                .start_line = frames[i].start_line};
-    }
-    return count;
+  void Find(std::span<const uint64_t> file_offsets, std::span<const symbolizer::ElfSegment> known,
+            absl::FunctionRef<void(size_t number, std::span<const NameFrame> frames)> take)
+      const override {
+    std::array<NameFrame, kMaxNameFrames> out;
+    served_->FindOffsets(file_offsets, known,
+                         [&](size_t number, std::span<const IndexFrame> frames) {
+                           for (size_t i = 0; i < frames.size(); ++i) {
+                             out[i] = {.name = frames[i].name,
+                                       .file = frames[i].file,
+                                       .line = frames[i].line,
+                                       .start_line = frames[i].start_line};
+                           }
+                           take(number, std::span(out).first(frames.size()));
+                         });
   }
   void Text(uint32_t id, std::string* display, std::string* linkage) const override {
     readers_->Read(served_->index().names(), id, linkage, display);

@@ -11,6 +11,8 @@ namespace {
 
 // What a row of a hash map costs beside its contents: about.
 constexpr size_t kRowBytes = 48;
+// Bounds what a query holds of its frames beside the cache.
+constexpr size_t kOffsetsAtOnce = 512;
 
 // Offsets of neighbours differ in their low bits, which the multiplication carries up.
 size_t ShardOf(uint64_t key, size_t shards) {
@@ -33,26 +35,62 @@ void CachedNames::Count(size_t bytes) {
   bytes_->fetch_add(bytes);
 }
 
-size_t CachedNames::Find(uint64_t file_offset, std::span<NameFrame> out) {
+bool CachedNames::Recall(uint64_t file_offset, std::vector<NameFrame>* frames) {
   Shard& shard = shards_[ShardOf(file_offset, kShards)];
-  {
-    base::MutexLock lock(shard.mutex);
-    const auto it = shard.frames.find(file_offset);
-    if (it != shard.frames.end()) {
-      const size_t count = std::min(it->second.size(), out.size());
-      std::copy_n(it->second.begin(), count, out.begin());
-      return count;
-    }
-  }
+  base::MutexLock lock(shard.mutex);
+  const auto it = shard.frames.find(file_offset);
+  if (it == shard.frames.end()) return false;
+  frames->insert(frames->end(), it->second.begin(), it->second.end());
+  return true;
+}
+
+void CachedNames::Remember(uint64_t file_offset, std::span<const NameFrame> frames) {
+  Shard& shard = shards_[ShardOf(file_offset, kShards)];
+  base::MutexLock lock(shard.mutex);
+  const bool is_new = shard.frames.try_emplace(file_offset, frames.begin(), frames.end()).second;
+  if (is_new) Count(kRowBytes + frames.size_bytes());
+}
+
+void CachedNames::Find(
+    std::span<const uint64_t> file_offsets,
+    absl::FunctionRef<void(size_t number, std::span<const NameFrame> frames)> take) {
+  struct Row {
+    size_t begin = 0, count = 0;  // in `frames`
+  };
   const auto known = record_ == nullptr
                          ? std::span<const symbolizer::ElfSegment>()
                          : std::span<const symbolizer::ElfSegment>(record_->segments);
-  const size_t count = names_->Find(file_offset, known, out);
-  base::MutexLock lock(shard.mutex);
-  const auto [it, is_new] = shard.frames.try_emplace(
-      file_offset, out.begin(), out.begin() + static_cast<std::ptrdiff_t>(count));
-  if (is_new) Count(kRowBytes + count * sizeof(NameFrame));
-  return count;
+  std::vector<NameFrame> frames;
+  std::vector<Row> rows;
+  std::vector<uint64_t> missing;
+  std::vector<size_t> missing_rows;
+  for (size_t begin = 0; begin < file_offsets.size(); begin += kOffsetsAtOnce) {
+    const auto some =
+        file_offsets.subspan(begin, std::min(kOffsetsAtOnce, file_offsets.size() - begin));
+    frames.clear();
+    missing.clear();
+    missing_rows.clear();
+    rows.assign(some.size(), {});
+    for (size_t i = 0; i < some.size(); ++i) {
+      rows[i].begin = frames.size();
+      if (Recall(some[i], &frames)) {
+        rows[i].count = frames.size() - rows[i].begin;
+      } else {
+        missing.push_back(some[i]);
+        missing_rows.push_back(i);
+      }
+    }
+    if (!missing.empty()) {
+      names_->Find(missing, known, [&](size_t number, std::span<const NameFrame> found) {
+        rows[missing_rows[number]] = {.begin = frames.size(), .count = found.size()};
+        frames.insert(frames.end(), found.begin(), found.end());
+        Remember(missing[number], found);
+      });
+    }
+    for (size_t i = 0; i < some.size(); ++i) {
+      take(begin + i, std::span(frames).subspan(rows[i].begin, rows[i].count));
+    }
+  }
 }
 
 CachedNames::Text CachedNames::TextOf(uint32_t id) {

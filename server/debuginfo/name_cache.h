@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/functional/function_ref.h"
 #include "base/mutex.h"
 #include "server/debuginfo/binary_registry.h"
 #include "server/debuginfo/name_source.h"
@@ -33,8 +34,9 @@ class CachedNames {
       : names_(std::move(names)), record_(std::move(record)), bytes_(std::move(bytes)) {}
   ~CachedNames() { bytes_->fetch_sub(own_bytes_.load()); }
 
-  // As BinaryNames::Find.
-  size_t Find(uint64_t file_offset, std::span<NameFrame> out);
+  // As BinaryNames::Find, which is asked for those together that were not looked up yet.
+  void Find(std::span<const uint64_t> file_offsets,
+            absl::FunctionRef<void(size_t number, std::span<const NameFrame> frames)> take);
   Text TextOf(uint32_t id);
 
   const BinaryNames* names() const { return names_.get(); }
@@ -47,6 +49,9 @@ class CachedNames {
     absl::flat_hash_map<uint64_t, std::vector<NameFrame>> frames ABSL_GUARDED_BY(mutex);
     absl::flat_hash_map<uint32_t, Text> texts ABSL_GUARDED_BY(mutex);
   };
+  // Appends the frames of an offset; false if it was not looked up yet.
+  bool Recall(uint64_t file_offset, std::vector<NameFrame>* frames);
+  void Remember(uint64_t file_offset, std::span<const NameFrame> frames);
   void Count(size_t bytes);
 
   const std::shared_ptr<const BinaryNames> names_;

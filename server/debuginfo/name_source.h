@@ -10,6 +10,7 @@
 #include <string>
 #include <string_view>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/unique_fd.h"
@@ -45,11 +46,13 @@ inline constexpr size_t kMaxNameFrames = 128;
 class BinaryNames {
  public:
   virtual ~BinaryNames() = default;
-  // Frames of a file offset, innermost inlined function first, the function that is in the symbol
-  // table last. 0: no name. `known`: executable segments as the agent told them, used when the
-  // names were made of a debug file alone. No allocation.
-  virtual size_t Find(uint64_t file_offset, std::span<const symbolizer::ElfSegment> known,
-                      std::span<NameFrame> out) const = 0;
+  // Frames of each file offset, innermost inlined function first, the function that is in the
+  // symbol table last; none: no name. One call of `take` for each, in order; the frames are valid
+  // during the call. `known`: executable segments as the agent told them, used when the names were
+  // made of a debug file alone. Many at once are faster than one by one.
+  virtual void Find(
+      std::span<const uint64_t> file_offsets, std::span<const symbolizer::ElfSegment> known,
+      absl::FunctionRef<void(size_t number, std::span<const NameFrame> frames)> take) const = 0;
   // `display` as people read it, `linkage` as in the file. Costs a block of decompression: keep it.
   virtual void Text(uint32_t id, std::string* display, std::string* linkage) const = 0;
   virtual bool has_lines() const = 0;

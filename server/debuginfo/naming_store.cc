@@ -3,7 +3,9 @@
 
 #include <array>
 #include <optional>
+#include <span>
 #include <utility>
+#include <vector>
 
 #include "base/hash.h"
 #include "profile/utf8.h"
@@ -81,6 +83,12 @@ Quality QualityOf(std::span<const NameFrame> frames) {
   return quality;
 }
 
+// A location that lacks something.
+struct Wanting {
+  size_t location;
+  Quality stored;
+};
+
 // One mapping of the profile, with what names it.
 class NamedMapping {
  public:
@@ -97,26 +105,38 @@ class NamedMapping {
 
   bool has_names() const { return names_ != nullptr; }
 
-  bool Improve(Location& location, const Quality& stored, Additions& additions) {
-    std::array<NameFrame, kMaxNameFrames> frames;
-    const size_t count = names_->Find(location.address, frames);
-    const std::span<const NameFrame> found(frames.data(), count);
-    if (QualityOf(found) <= stored) return false;
+  // Returns how many became better.
+  uint64_t Improve(std::span<const Wanting> locations, Additions& additions) {
+    std::vector<uint64_t> offsets;
+    offsets.reserve(locations.size());
+    for (const Wanting& wanting : locations) {
+      offsets.push_back(profile_.locations[wanting.location].address);
+    }
+    uint64_t improved = 0;
+    names_->Find(offsets, [&](size_t number, std::span<const NameFrame> found) {
+      const Wanting& wanting = locations[number];
+      if (QualityOf(found) <= wanting.stored) return;
+      Replace(profile_.locations[wanting.location], found, additions);
+      ++improved;
+    });
+    return improved;
+  }
+
+ private:
+  void Replace(Location& location, std::span<const NameFrame> found, Additions& additions) {
     location.lines.clear();
     for (const NameFrame& frame : found) {
       location.lines.push_back({.function = FunctionOf(frame, additions), .line = frame.line});
     }
     profile::Mapping& mapping = profile_.mappings[mapping_];
     mapping.has_functions = true;
-    mapping.has_inline_frames |= count > 1;
+    mapping.has_inline_frames |= found.size() > 1;
     for (const NameFrame& frame : found) {
       mapping.has_filenames |= frame.file != 0;
       mapping.has_line_numbers |= frame.line != 0;
     }
-    return true;
   }
 
- private:
   struct Names {
     StringId display, linkage;
   };
@@ -146,20 +166,22 @@ class NamedMapping {
 
 NamingStats NameProfile(Profile& profile, DebugInfo& debuginfo, NameCache& cache) {
   NamingStats stats;
-  Additions additions(profile);
-  std::vector<std::unique_ptr<NamedMapping>> mappings(profile.mappings.size());
-  for (Location& location : profile.locations) {
+  std::vector<std::vector<Wanting>> wanting(profile.mappings.size());
+  for (size_t i = 0; i < profile.locations.size(); ++i) {
+    const Location& location = profile.locations[i];
     if (location.kind != profile::LocationKind::kNative) continue;
-    const size_t index = location.mapping.index();
-    if (profile.mappings[index].build_id == StringId(0)) continue;
+    const size_t mapping = location.mapping.index();
+    if (profile.mappings[mapping].build_id == StringId(0)) continue;
     const Quality stored = QualityOf(profile, location);
     if (stored.named > 0 && stored.with_line == location.lines.size()) continue;
     ++stats.looked_up;
-    auto& mapping = mappings[index];
-    if (mapping == nullptr) {
-      mapping = std::make_unique<NamedMapping>(profile, index, debuginfo, cache);
-    }
-    if (mapping->has_names() && mapping->Improve(location, stored, additions)) ++stats.improved;
+    wanting[mapping].push_back({.location = i, .stored = stored});
+  }
+  Additions additions(profile);
+  for (size_t i = 0; i < wanting.size(); ++i) {
+    if (wanting[i].empty()) continue;
+    NamedMapping mapping(profile, i, debuginfo, cache);
+    if (mapping.has_names()) stats.improved += mapping.Improve(wanting[i], additions);
   }
   return stats;
 }

@@ -18,6 +18,7 @@ struct NamingStats {
 
 // Locations of files with a build id that have no name, or lack file and line, get the frames of
 // their offset where those are better: named beats bare, then more frames, then more lines win.
+// All offsets of one file are looked up together.
 NamingStats NameProfile(profile::Profile& profile, DebugInfo& debuginfo, NameCache& cache);
 
 // Any thread. All must outlive it.

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <numeric>
 #include <thread>
 
 #include "profile/builder.h"
@@ -156,14 +157,71 @@ TEST_F(NamingTest, AnOffsetIsLookedUpOnce) {
   EXPECT_EQ(NameProfile(profile, *debuginfo, cache_).improved, 3u);
 }
 
+// Of one file: what is known already is not asked for again, the rest in few calls, and each answer
+// goes to its location.
+TEST_F(NamingTest, AllOffsetsOfAFileAreLookedUpTogether) {
+  constexpr uint64_t kLocations = 2000;
+  const auto names = std::make_shared<FakeBinaryNames>();
+  names->by_vaddr = true;
+  for (uint64_t i = 0; i < kLocations; i += 3) {
+    const auto line = static_cast<uint32_t>(i + 1);
+    names->Add(0x400000 + i * 8, {{"Inner", "app.h", line, 1}, {"Outer", "app.cc", 2, 1}});
+  }
+  source.Set(kId, NamesState::kReady, names);
+  Tell(kHex, "/usr/bin/app", ingest::NAME_REASON_STRIPPED,
+       {{.file_offset = 0x100, .file_size = 1 << 20, .vaddr = 0x400100, .executable = true}});
+
+  const auto profile_of = [](uint64_t step) {
+    profile::ProfileBuilder builder({{"samples", "count"}});
+    const auto app = builder.AddMapping(
+        {.file = builder.AddString("/usr/bin/app"), .build_id = builder.AddString(kHex)});
+    const auto other = builder.AddMapping(
+        {.file = builder.AddString("/lib/other.so"), .build_id = builder.AddString("01020304")});
+    for (uint64_t i = 0; i < kLocations; i += step) {
+      // Between those of another file, backwards.
+      const uint64_t offset = (kLocations - 1 - i) * 8;
+      for (const auto mapping : {app, other}) {
+        const LocationId location = builder.AddLocation(
+            {.mapping = mapping, .address = offset, .kind = LocationKind::kNative, .lines = {}});
+        const int64_t values[] = {1};
+        builder.AddSample(builder.AddStack(std::vector<LocationId>{location}), {}, values);
+      }
+    }
+    return builder.Finish();
+  };
+  const auto check = [&](const Profile& profile) {
+    for (const Location& location : profile.locations) {
+      const bool is_app =
+          profile.String(profile.mappings[location.mapping.index()].build_id) == kHex;
+      const uint64_t number = location.address / 8;
+      // Offsets below the segment have no address.
+      const bool has_name = is_app && number % 3 == 0 && location.address >= 0x100;
+      ASSERT_EQ(location.lines.size(), has_name ? 2u : 0u) << location.address;
+      if (has_name) EXPECT_EQ(location.lines[0].line, static_cast<int64_t>(number + 1));
+    }
+  };
+  Profile some = profile_of(2);
+  EXPECT_EQ(NameProfile(some, *debuginfo, cache_).looked_up, 2 * kLocations / 2);
+  check(some);
+  EXPECT_EQ(names->finds, static_cast<int>(kLocations / 2));
+  Profile all = profile_of(1);
+  const NamingStats stats = NameProfile(all, *debuginfo, cache_);
+  EXPECT_EQ(stats.looked_up, 2 * kLocations);
+  EXPECT_EQ(stats.improved, (kLocations + 2) / 3 - 11) << "11 of them are below 0x100";
+  check(all);
+  EXPECT_EQ(names->finds, static_cast<int>(kLocations));
+  EXPECT_LE(names->calls, 10);
+}
+
 TEST_F(NamingTest, TheCacheKeepsToItsBound) {
   NameCache small(/*max_bytes=*/10'000);
   for (uint32_t i = 1; i < 200; ++i) {
     const BuildId id = BuildId::FromHex(fmt::format("{:08x}", i));
     const auto names = std::make_shared<FakeBinaryNames>();
-    std::array<NameFrame, kMaxNameFrames> frames;
-    const auto cached = small.Of(id, names, nullptr);
-    for (uint64_t offset = 0; offset < 50; ++offset) cached->Find(offset, frames);
+    std::vector<uint64_t> offsets(50);
+    std::iota(offsets.begin(), offsets.end(), 0);
+    small.Of(id, names, nullptr)->Find(offsets, [](size_t, std::span<const NameFrame>) {});
+    EXPECT_EQ(names->finds, 50);
   }
   // Each shard is emptied when it is asked past the bound.
   EXPECT_LT(small.bytes(), 16u * 50 * 64 * 2);

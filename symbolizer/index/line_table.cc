@@ -12,6 +12,7 @@ using base::DataLoss;
 
 // A hostile table may have a chain of as many calls as it has nodes; the writer cuts at 200.
 constexpr size_t kMaxCalls = 1024;
+constexpr size_t kCacheLine = 64;
 
 template <typename T>
 T LoadAt(const std::byte* table, uint64_t index) {
@@ -44,6 +45,17 @@ uint64_t NodesBytes(const LineBlock& block) {
 uint64_t BlockBytes(const LineBlock& block) {
   return FilesBytes(block) + NodesBytes(block) +
          BytesOfBits(uint64_t{block.chain_count} * ChainBits(block));
+}
+
+// The parts of a block in a section that is at `data`.
+const std::byte* Files(const std::byte* data, const LineBlock& block) { return data + block.data; }
+
+const std::byte* Nodes(const std::byte* data, const LineBlock& block) {
+  return Files(data, block) + FilesBytes(block);
+}
+
+const std::byte* Chains(const std::byte* data, const LineBlock& block) {
+  return Nodes(data, block) + NodesBytes(block);
 }
 
 bool WidthsAreSound(const LineBlock& block) {
@@ -127,24 +139,34 @@ std::optional<uint64_t> LineTable::PageOf(uint64_t vaddr) const {
   return area.first_page + page_in_area;
 }
 
-void LineTable::Prefetch(uint64_t vaddr) const {
-  const auto page = PageOf(vaddr);
-  if (!page) return;
-  const uint64_t at = LoadAt<uint32_t>(data_ + footer_.pages, *page);
-  if (at < footer_.cell_data_bytes) __builtin_prefetch(data_ + footer_.cell_data + at);
-}
-
-// Page, cell, row. False when nothing is known there, or what is said makes no sense.
-bool LineTable::FindChain(uint64_t vaddr, LineBlock* block, uint32_t* chain) const {
+bool LineTable::ReadArea(uint64_t vaddr, Search& search) const {
   const auto page = PageOf(vaddr);
   if (!page) return false;
-  const std::byte* const pages = data_ + footer_.pages;
-  const auto offset = static_cast<uint8_t>(vaddr & (kLinePageBytes - 1));
+  search.offset_ = static_cast<uint8_t>(vaddr & (kLinePageBytes - 1));
+  search.page_ = *page;
+  return true;
+}
 
+bool LineTable::ReadPage(Search& search) const {
+  const std::byte* const pages = data_ + footer_.pages;
+  search.cells_ = LoadAt<uint32_t>(pages, search.page_);
+  search.cells_end_ = LoadAt<uint32_t>(pages, search.page_ + 1);
+  if (search.cells_end_ > footer_.cell_data_bytes || search.cells_ >= search.cells_end_) {
+    return false;
+  }
+  // What is read of cells is seldom more than two lines.
+  const std::byte* const cells = data_ + footer_.cell_data + search.cells_;
+  __builtin_prefetch(cells);
+  __builtin_prefetch(cells + kCacheLine);
+  return true;
+}
+
+template <bool kAhead>
+bool LineTable::ReadCells(Search& search) const {
+  const uint8_t offset = search.offset_;
   // The last cell of the page that starts at or before the address. There are one or two.
-  uint64_t at = LoadAt<uint32_t>(pages, *page);
-  const uint64_t end = LoadAt<uint32_t>(pages, *page + 1);
-  if (end > footer_.cell_data_bytes) return false;
+  uint64_t at = search.cells_;
+  const uint64_t end = search.cells_end_;
   const std::byte* const data = data_ + footer_.cell_data;
   LineCell cell;
   const std::byte* starts = nullptr;
@@ -166,47 +188,99 @@ bool LineTable::FindChain(uint64_t vaddr, LineBlock* block, uint32_t* chain) con
   if (number == 0) return false;
   uint32_t first_chain;
   std::memcpy(&first_chain, cell.first_chain, sizeof(first_chain));
-  const uint32_t block_number =
+  search.chain_ = uint64_t{first_chain} + number - 1;
+  search.block_number_ =
       cell.block[0] | uint32_t{cell.block[1]} << 8 | uint32_t{cell.block[2]} << 16;
-  const uint64_t id = uint64_t{first_chain} + number - 1;
-  if (block_number >= footer_.block_count) return false;
-  *block = LoadAt<LineBlock>(data_ + footer_.blocks, block_number);
-  if (id >= block->chain_count) return false;
-  *chain = static_cast<uint32_t>(id);
+  if (search.block_number_ >= footer_.block_count) return false;
+  if constexpr (kAhead)
+    __builtin_prefetch(data_ + footer_.blocks + search.block_number_ * sizeof(LineBlock));
   return true;
+}
+
+template <bool kAhead>
+bool LineTable::ReadBlock(Search& search) const {
+  search.block_ = LoadAt<LineBlock>(data_ + footer_.blocks, search.block_number_);
+  const LineBlock& block = search.block_;
+  if (search.chain_ >= block.chain_count) return false;
+  if constexpr (kAhead)
+    __builtin_prefetch(Chains(data_, block) + (search.chain_ * ChainBits(block) >> 3));
+  return true;
+}
+
+template <bool kAhead>
+void LineTable::ReadChain(Search& search) const {
+  const LineBlock& block = search.block_;
+  const std::byte* const chains = Chains(data_, block);
+  uint64_t bit = search.chain_ * ChainBits(block);
+  search.node_ = LoadBits(chains, bit, block.chain_node_bits);
+  bit += block.chain_node_bits;
+  search.file_ = LoadBits(chains, bit, block.chain_file_bits);
+  bit += block.chain_file_bits;
+  search.line_ = LoadBits(chains, bit, block.chain_line_bits);
+  if constexpr (!kAhead) return;
+  // Both may be numbers that are not in the block: nothing is read there then.
+  __builtin_prefetch(Nodes(data_, block) + (uint64_t{search.node_} * NodeBits(block) >> 3));
+  __builtin_prefetch(Files(data_, block) + (uint64_t{search.file_} * block.file_name_bits >> 3));
+}
+
+void LineTable::FindCells(std::span<const uint64_t> vaddrs, std::span<Search> searches) const {
+  for (size_t i = 0; i < vaddrs.size(); ++i) {
+    searches[i].found_ = ReadArea(vaddrs[i], searches[i]);
+    if (!searches[i].found_) continue;
+    __builtin_prefetch(data_ + footer_.pages + searches[i].page_ * sizeof(uint32_t));
+  }
+  for (Search& search : searches) search.found_ = search.found_ && ReadPage(search);
+}
+
+void LineTable::FindChains(std::span<Search> searches) const {
+  for (Search& search : searches) search.found_ = search.found_ && ReadCells<true>(search);
+  for (Search& search : searches) search.found_ = search.found_ && ReadBlock<true>(search);
+  for (Search& search : searches) {
+    if (search.found_) ReadChain<true>(search);
+  }
+}
+
+void LineTable::FindCells(uint64_t vaddr, Search* search) const {
+  search->found_ = ReadArea(vaddr, *search) && ReadPage(*search);
+}
+
+void LineTable::FindChain(Search* search) const {
+  search->found_ = search->found_ && ReadCells<false>(*search) && ReadBlock<false>(*search);
+  if (search->found_) ReadChain<false>(*search);
 }
 
 uint32_t LineTable::FileName(const LineBlock& block, uint32_t file) const {
   if (file >= block.file_count) return 0;
   const uint32_t name =
-      LoadBits(data_ + block.data, uint64_t{file} * block.file_name_bits, block.file_name_bits);
+      LoadBits(Files(data_, block), uint64_t{file} * block.file_name_bits, block.file_name_bits);
   return name < name_count_ ? name : 0;
 }
 
 size_t LineTable::Find(uint64_t vaddr, std::span<LineFrame> out) const {
-  LineBlock block;
-  uint32_t chain;
-  if (out.empty() || !FindChain(vaddr, &block, &chain)) return 0;
-  const std::byte* const nodes = data_ + block.data + FilesBytes(block);
-  const std::byte* const chains = nodes + NodesBytes(block);
-  uint64_t bit = uint64_t{chain} * ChainBits(block);
-  uint32_t node = LoadBits(chains, bit, block.chain_node_bits);
-  bit += block.chain_node_bits;
-  uint32_t file = LoadBits(chains, bit, block.chain_file_bits);
-  bit += block.chain_file_bits;
-  uint32_t line = LoadBits(chains, bit, block.chain_line_bits);
+  Search search;
+  FindCells(vaddr, &search);
+  FindChain(&search);
+  return Frames(search, out);
+}
 
+size_t LineTable::Frames(const Search& search, std::span<LineFrame> out) const {
+  if (out.empty() || !search.found_) return 0;
+  const LineBlock& block = search.block_;
+  uint32_t node = search.node_;
+  uint32_t file = search.file_;
+  uint32_t line = search.line_;
   if (node == 0 || node >= block.node_count) {
     out[0] = {kNoFunction, FileName(block, file), line, false};
     return 1;
   }
+  const std::byte* const nodes = Nodes(data_, block);
   const std::byte* const functions = data_ + footer_.functions;
   const unsigned function_bits = unsigned{footer_.function_name_bits} + footer_.function_file_bits +
                                  footer_.function_line_bits;
   const unsigned node_bits = NodeBits(block);
   size_t count = 0;
   for (size_t calls = 0; calls < kMaxCalls; ++calls) {
-    bit = uint64_t{node} * node_bits;
+    uint64_t bit = uint64_t{node} * node_bits;
     const uint32_t function = LoadBits(nodes, bit, block.node_function_bits);
     bit += block.node_function_bits;
     // Functions lie anywhere, and who asks for frames asks for them next.

@@ -48,9 +48,29 @@ class LineTable {
   // last place, the physical function.
   size_t Find(uint64_t vaddr, std::span<LineFrame> out) const;
 
-  // Asks for the first memory that Find(vaddr) reads, so that it comes while something else is
-  // looked up.
-  void Prefetch(uint64_t vaddr) const;
+  // Find in three steps, for who looks several addresses up at once or has something else to look
+  // up meanwhile. A chain of some ten reads leads to the frames, each known from the one before;
+  // all searches make one read together and ask for the memory of their next, so that they wait
+  // for it at the same time. As many searches as addresses, in all steps the same.
+  class Search {
+    friend class LineTable;
+    bool found_;      // as far as the steps have come; what is not found is not set
+    uint8_t offset_;  // of the address in its page
+    uint64_t page_;
+    uint64_t cells_, cells_end_;  // of the page, in the cell data
+    uint32_t block_number_;
+    uint64_t chain_;  // number in the block
+    LineBlock block_;
+    uint32_t node_, file_, line_;  // of the chain
+  };
+  void FindCells(std::span<const uint64_t> vaddrs, std::span<Search> searches) const;
+  void FindChains(std::span<Search> searches) const;
+  // The same of one address: asks for the memory of its cells alone, as nothing else is done
+  // between the other reads.
+  void FindCells(uint64_t vaddr, Search* search) const;
+  void FindChain(Search* search) const;
+  // As Find; asks for the memory of FunctionAt of each frame.
+  size_t Frames(const Search& search, std::span<LineFrame> out) const;
 
   uint32_t function_count() const { return footer_.function_count; }
   // All zero for an id that Find did not give.
@@ -63,7 +83,16 @@ class LineTable {
  private:
   // The page of `vaddr`, or nothing.
   std::optional<uint64_t> PageOf(uint64_t vaddr) const;
-  bool FindChain(uint64_t vaddr, LineBlock* block, uint32_t* chain) const;
+  // The steps. False: nothing is known there, or what is said makes no sense. kAhead: ask for the
+  // memory of the next one.
+  bool ReadArea(uint64_t vaddr, Search& search) const;
+  bool ReadPage(Search& search) const;
+  template <bool kAhead>
+  bool ReadCells(Search& search) const;
+  template <bool kAhead>
+  bool ReadBlock(Search& search) const;
+  template <bool kAhead>
+  void ReadChain(Search& search) const;
   uint32_t FileName(const LineBlock& block, uint32_t file) const;
 
   const std::byte* data_ = nullptr;

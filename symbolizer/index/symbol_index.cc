@@ -13,6 +13,9 @@ namespace firewatch::symbolizer {
 namespace {
 
 constexpr size_t kAlignment = 8;
+// Addresses that are looked up at once.
+constexpr size_t kGroup = 16;
+constexpr size_t kUsualFrames = 8;
 
 std::string_view AsText(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
@@ -292,8 +295,7 @@ uint64_t SymbolIndex::SizeOf(uint32_t range) const {
   return Load<SymbolsLarge>(large_, low).size;
 }
 
-uint32_t SymbolIndex::RangeOf(uint64_t vaddr) const {
-  if (range_count_ == 0 || vaddr < Load<SymbolsChunk>(chunks_, 0).base) return range_count_;
+SymbolIndex::RangeSearch SymbolIndex::BeginSearch(uint64_t vaddr) const {
   uint32_t chunk = 0;
   if (chunk_count_ > 1) {
     uint32_t high = chunk_count_;
@@ -305,17 +307,56 @@ uint32_t SymbolIndex::RangeOf(uint64_t vaddr) const {
   const auto here = Load<SymbolsChunk>(chunks_, chunk);
   const uint32_t end =
       chunk + 1 < chunk_count_ ? Load<SymbolsChunk>(chunks_, chunk + 1).first_range : range_count_;
-  const auto distance = static_cast<uint32_t>(std::min<uint64_t>(vaddr - here.base, UINT32_MAX));
-  // The last start at or below `distance`; the first start of a chunk is 0. Both outcomes of a
-  // step are computed and one is chosen: random addresses would mispredict every other branch.
-  uint32_t low = here.first_range;
-  for (uint32_t count = end - low; count > 1;) {
-    const uint32_t half = count / 2;
-    low = Load<uint32_t>(starts_, low + half) <= distance ? low + half : low;
-    count -= half;
+  const uint64_t distance = vaddr < here.base ? 0 : vaddr - here.base;
+  return {.base = here.base,
+          .distance = static_cast<uint32_t>(std::min<uint64_t>(distance, UINT32_MAX)),
+          .low = here.first_range,
+          .count = end - here.first_range};
+}
+
+// Towards the last start at or below the distance; the first start of a chunk is 0. Both outcomes
+// of a step are computed and one is chosen: random addresses would mispredict every other branch.
+void SymbolIndex::Halve(RangeSearch& search) const {
+  const uint32_t half = search.count / 2;
+  const uint32_t middle = search.low + half;
+  search.low = Load<uint32_t>(starts_, middle) <= search.distance ? middle : search.low;
+  search.count -= half;
+}
+
+uint32_t SymbolIndex::EndSearch(uint64_t vaddr, const RangeSearch& search) const {
+  const uint64_t start = search.base + Load<uint32_t>(starts_, search.low);
+  return vaddr >= start && vaddr - start < SizeOf(search.low) ? search.low : range_count_;
+}
+
+uint32_t SymbolIndex::RangeOf(uint64_t vaddr) const {
+  if (range_count_ == 0) return range_count_;
+  RangeSearch search = BeginSearch(vaddr);
+  while (search.count > 1) Halve(search);
+  return EndSearch(vaddr, search);
+}
+
+// All searches take a step before one takes the next: their reads do not wait for each other.
+void SymbolIndex::RangesOf(std::span<const uint64_t> vaddrs, std::span<uint32_t> ranges) const {
+  if (range_count_ == 0) {
+    std::fill(ranges.begin(), ranges.end(), range_count_);
+    return;
   }
-  const uint64_t start = here.base + Load<uint32_t>(starts_, low);
-  return vaddr - start < SizeOf(low) ? low : range_count_;
+  RangeSearch searches[kGroup];
+  uint32_t most = 0;
+  for (size_t i = 0; i < vaddrs.size(); ++i) {
+    searches[i] = BeginSearch(vaddrs[i]);
+    most = std::max(most, searches[i].count);
+  }
+  for (; most > 1; most -= most / 2) {
+    for (size_t i = 0; i < vaddrs.size(); ++i) Halve(searches[i]);
+  }
+  for (size_t i = 0; i < vaddrs.size(); ++i) {
+    const uint32_t low = searches[i].low;
+    __builtin_prefetch(sizes_ + size_t{low} * sizeof(uint16_t));
+    __builtin_prefetch(name_ids_ + size_t{low} * name_width_);
+    __builtin_prefetch(flags_ + low);
+  }
+  for (size_t i = 0; i < vaddrs.size(); ++i) ranges[i] = EndSearch(vaddrs[i], searches[i]);
 }
 
 IndexSymbol SymbolIndex::SymbolNumber(uint32_t number) const {
@@ -372,34 +413,25 @@ std::optional<uint64_t> SymbolIndex::VaddrOf(uint64_t file_offset) const {
 
 // Inlined functions and lines are the debug information's; the physical function has the name that
 // the symbol table gives it, where there is one.
-size_t SymbolIndex::FindAddress(uint64_t vaddr, std::span<IndexFrame> out) const {
-  if (out.empty()) return 0;
-  if (has_lines()) lines_.Prefetch(vaddr);
-  const uint32_t range = RangeOf(vaddr);
+size_t SymbolIndex::Join(uint32_t range, std::span<const LineFrame> lines,
+                         std::span<IndexFrame> out) const {
   const bool has_symbol = range != range_count_;
   IndexFrame physical;
   if (has_symbol) {
     physical.name = NameOf(range);
     physical.flags = static_cast<uint8_t>(Load<uint8_t>(flags_, range) & ~kContinued);
   }
-  if (!has_lines()) {
-    out[0] = physical;
-    return has_symbol ? 1 : 0;
-  }
-
-  LineFrame lines[kMaxIndexFrames];
-  size_t depth = lines_.Find(vaddr, std::span(lines).first(std::min(out.size(), std::size(lines))));
-  if (depth == 0) {
+  if (lines.empty()) {
     out[0] = physical;
     return has_symbol ? 1 : 0;
   }
   // A line of padding, or of code that neither a symbol nor a function is known for.
-  if (!has_symbol && depth == 1 && lines[0].function == kNoFunction) return 0;
-  for (size_t i = 0; i < depth; ++i) {
+  if (!has_symbol && lines.size() == 1 && lines[0].function == kNoFunction) return 0;
+  for (size_t i = 0; i < lines.size(); ++i) {
     const LineFrame& line = lines[i];
     const auto function =
         line.function == kNoFunction ? LineTable::Function{} : lines_.FunctionAt(line.function);
-    const bool from_symbol = has_symbol && i + 1 == depth;
+    const bool from_symbol = has_symbol && i + 1 == lines.size();
     out[i] = {.name = from_symbol ? physical.name : function.name,
               .file = line.file,
               .line = line.line,
@@ -408,7 +440,57 @@ size_t SymbolIndex::FindAddress(uint64_t vaddr, std::span<IndexFrame> out) const
                        : line.inlined ? uint8_t{kInlined}
                                       : uint8_t{0}};
   }
-  return depth;
+  return lines.size();
+}
+
+size_t SymbolIndex::FindAddress(uint64_t vaddr, std::span<IndexFrame> out) const {
+  if (out.empty()) return 0;
+  if (!has_lines()) return Join(RangeOf(vaddr), {}, out);
+  LineTable::Search search;
+  lines_.FindCells(vaddr, &search);
+  const uint32_t range = RangeOf(vaddr);
+  lines_.FindChain(&search);
+  LineFrame lines[kMaxIndexFrames];
+  const size_t depth =
+      lines_.Frames(search, std::span(lines).first(std::min(out.size(), std::size(lines))));
+  return Join(range, std::span(lines).first(depth), out);
+}
+
+// Groups of addresses take each step together. The last one, frames of calls and then what their
+// functions are called, in two, as far as the frames find room.
+void SymbolIndex::FindAddresses(
+    std::span<const uint64_t> vaddrs,
+    absl::FunctionRef<void(size_t number, std::span<const IndexFrame> frames)> take) const {
+  IndexFrame out[kMaxIndexFrames];
+  LineFrame lines[kGroup * kUsualFrames + kMaxIndexFrames];
+  std::span<const LineFrame> chains[kGroup];
+  LineTable::Search searches[kGroup];
+  uint32_t ranges[kGroup];
+  for (size_t begin = 0; begin < vaddrs.size(); begin += kGroup) {
+    const auto group = vaddrs.subspan(begin, std::min(kGroup, vaddrs.size() - begin));
+    const auto group_searches = std::span(searches).first(group.size());
+    lines_.FindCells(group, group_searches);
+    RangesOf(group, std::span(ranges).first(group.size()));
+    lines_.FindChains(group_searches);
+
+    size_t taken = 0;
+    const auto take_until = [&](size_t end) {
+      for (; taken < end; ++taken) {
+        const size_t depth = Join(ranges[taken], chains[taken], out);
+        take(begin + taken, std::span(out).first(depth));
+      }
+    };
+    std::span<LineFrame> room = lines;
+    for (size_t i = 0; i < group.size(); ++i) {
+      if (room.size() < kMaxIndexFrames) {
+        take_until(i);
+        room = lines;
+      }
+      chains[i] = room.first(lines_.Frames(searches[i], room.first(kMaxIndexFrames)));
+      room = room.subspan(chains[i].size());
+    }
+    take_until(group.size());
+  }
 }
 
 size_t SymbolIndex::FindOffset(uint64_t file_offset, std::span<IndexFrame> out) const {

@@ -16,6 +16,7 @@
 #include <string>
 #include <string_view>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "symbolizer/file_identity.h"
 #include "symbolizer/index/index_format.h"
@@ -45,6 +46,8 @@ struct IndexFrame {
   uint32_t line = 0;        // 0: unknown
   uint32_t start_line = 0;  // where the function is declared; 0: unknown
   uint8_t flags = 0;        // SymbolFlag
+
+  friend bool operator==(const IndexFrame&, const IndexFrame&) = default;
 };
 
 // One physical function, or a piece of it where another symbol lies inside.
@@ -73,7 +76,14 @@ class SymbolIndex {
   // for the padding between functions: lines() knows that. For a return address ask for the byte
   // before it.
   size_t FindAddress(uint64_t vaddr, std::span<IndexFrame> out) const;
-  // The same by file offset, through VaddrOf.
+  // The same for many addresses: take(number of the address, its frames), in order, with an empty
+  // span where FindAddress says 0. The frames are valid during the call. About twice the speed
+  // of one by one where the index is larger than the processor's caches: the memory of several
+  // addresses is waited for at once. No allocation.
+  void FindAddresses(
+      std::span<const uint64_t> vaddrs,
+      absl::FunctionRef<void(size_t number, std::span<const IndexFrame> frames)> take) const;
+  // FindAddress by file offset, through VaddrOf.
   size_t FindOffset(uint64_t file_offset, std::span<IndexFrame> out) const;
   // Nothing when no executable segment has that byte.
   std::optional<uint64_t> VaddrOf(uint64_t file_offset) const;
@@ -115,6 +125,20 @@ class SymbolIndex {
   absl::Status CheckLists() const;
   // The range that covers `vaddr`; range_count_ when none does.
   uint32_t RangeOf(uint64_t vaddr) const;
+  // RangeOf in steps, of an index with ranges: a chunk, then its half as long as `count` is above
+  // 1 (and no harm after that), then what is left.
+  struct RangeSearch {
+    uint64_t base;
+    uint32_t distance;  // of the address from there
+    uint32_t low, count;
+  };
+  RangeSearch BeginSearch(uint64_t vaddr) const;
+  void Halve(RangeSearch& search) const;
+  uint32_t EndSearch(uint64_t vaddr, const RangeSearch& search) const;
+  void RangesOf(std::span<const uint64_t> vaddrs, std::span<uint32_t> ranges) const;
+  // The answer of FindAddress: a range (range_count_ for none) and what the lines say, of which
+  // there are not more than `out` holds.
+  size_t Join(uint32_t range, std::span<const LineFrame> lines, std::span<IndexFrame> out) const;
   uint32_t ChunkOf(uint32_t range) const;
   uint64_t SizeOf(uint32_t range) const;
   uint64_t StartOf(uint32_t range) const;

@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/check.h"
 #include "base/hash.h"
@@ -72,6 +73,18 @@ void CheckAddress(const SymbolIndex& index, uint64_t address) {
   }
 }
 
+// The same answers at once.
+void CheckAddresses(const SymbolIndex& index, std::span<const uint64_t> addresses) {
+  size_t next = 0;
+  index.FindAddresses(addresses, [&](size_t number, std::span<const IndexFrame> frames) {
+    CHECK(number == next++);
+    IndexFrame expected[kMaxIndexFrames];
+    const size_t depth = index.FindAddress(addresses[number], expected);
+    CHECK(std::ranges::equal(frames, std::span(expected).first(depth)));
+  });
+  CHECK(next == addresses.size());
+}
+
 }  // namespace
 }  // namespace firewatch::symbolizer
 
@@ -83,13 +96,19 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const auto index = SymbolIndex::Parse(std::as_bytes(std::span<const char>(bytes)));
   if (!index.ok()) return 0;
   CheckNames(*index);
+  std::vector<uint64_t> addresses;
   for (uint32_t i = 0; i < index->symbol_count(); ++i) {
     const IndexSymbol symbol = index->SymbolNumber(i);
     CHECK(index->SymbolAt(symbol.start));
     CHECK(index->SymbolAt(symbol.start + symbol.size_bytes - 1));
     CheckAddress(*index, symbol.start);
     CheckAddress(*index, symbol.start - 1);
+    addresses.insert(addresses.end(), {symbol.start, symbol.start - 1,
+                                       symbol.start + symbol.size_bytes / 2, symbol.start * 2});
   }
+  // Lines may stand where no symbol does.
+  for (uint64_t address = 0; address < 0x4000; address += 0x70) addresses.push_back(address);
+  CheckAddresses(*index, addresses);
   CHECK(!index->SymbolAt(index->end()));
   IndexFrame frames[4];
   for (uint64_t offset = 0; offset < 0x10000; offset += 0x400) index->FindOffset(offset, frames);
