@@ -7,6 +7,7 @@ import re
 import struct
 import subprocess
 import sys
+import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "e2e"))
@@ -143,14 +144,47 @@ class Slice:
         return self.steal <= STEAL_LIMIT
 
 
+def peak_rss_mb(pid):
+    """Of a running program, 0.0 when it has ended. Not ru_maxrss, which begins with the size of the
+    process that forked it."""
+    try:
+        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
+            found = re.search(r"^VmHWM:\s+(\d+) kB", file.read(), re.M)
+    except OSError:
+        return 0.0
+    return int(found.group(1)) / 1024 if found else 0.0
+
+
+def wait_counting(process):
+    """Waits for a Popen: (resource usage, peak RSS in MB as of the last look, each 5 ms)."""
+    own = os.readlink("/proc/self/exe")
+    ended, peaks = threading.Event(), [0.0]
+
+    def watch():
+        while not ended.wait(0.005):
+            try:
+                # Until its exec it looks as large as this process.
+                if os.readlink(f"/proc/{process.pid}/exe") != own:
+                    peaks.append(peak_rss_mb(process.pid))
+            except OSError:
+                return  # it has ended
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    _, status, usage = os.wait4(process.pid, 0)
+    ended.set()
+    thread.join()
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return usage, max(peaks)
+
+
 def run_counting(command, **options):
     """Runs a command to its end: (CPU seconds of it and of its children, peak RSS in MB)."""
     process = subprocess.Popen(command, **options)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
+    usage, most = wait_counting(process)
     if process.returncode != 0:
         raise subprocess.CalledProcessError(process.returncode, command)
-    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+    return usage.ru_utime + usage.ru_stime, most
 
 
 def median(values):

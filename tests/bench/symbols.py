@@ -28,7 +28,7 @@ import sys
 import tempfile
 import time
 
-from measure import median, print_table
+from measure import median, print_table, wait_counting
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 FILES = ROOT / "build" / "bench-files"
@@ -55,13 +55,12 @@ def run(command, **options):
     with tempfile.TemporaryFile() as output:
         started = time.monotonic()
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.DEVNULL, env=ENVIRONMENT, **options)
-        _, status, usage = os.wait4(process.pid, 0)
+        usage, most = wait_counting(process)
         wall = time.monotonic() - started
-        process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode != 0:
             raise subprocess.CalledProcessError(process.returncode, command)
         output.seek(0)
-        return usage.ru_utime + usage.ru_stime, wall, usage.ru_maxrss / 1024, output.read().decode(errors="replace")
+        return usage.ru_utime + usage.ru_stime, wall, most, output.read().decode(errors="replace")
 
 
 def sections_of(path):
