@@ -155,16 +155,20 @@ def peak_rss_mb(pid):
     return int(found.group(1)) / 1024 if found else 0.0
 
 
+def command_line(pid):
+    with open(f"/proc/{pid}/cmdline", "rb") as file:
+        return file.read()
+
+
 def wait_counting(process):
     """Waits for a Popen: (resource usage, peak RSS in MB as of the last look, each 5 ms)."""
-    own = os.readlink("/proc/self/exe")
-    ended, peaks = threading.Event(), [0.0]
+    own, ended, peaks = command_line("self"), threading.Event(), [0.0]
 
     def watch():
         while not ended.wait(0.005):
             try:
                 # Until its exec it looks as large as this process.
-                if os.readlink(f"/proc/{process.pid}/exe") != own:
+                if command_line(process.pid) != own:
                     peaks.append(peak_rss_mb(process.pid))
             except OSError:
                 return  # it has ended
