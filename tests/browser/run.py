@@ -48,28 +48,7 @@ def start_workloads(harness, folder, seconds):
     return programs
 
 
-def start_connections(harness, folder, seconds):
-    """Ten connections a second in a network namespace of their own, named "orders": (programs, lines
-    of the agent's configuration), nothing where there are no namespaces."""
-    holder = harness.Program(folder, "namespace", [
-        "unshare", "-n", "sh", "-c", "ip link set lo up && echo up && exec sleep 3600"])
-    try:
-        harness.wait_until(lambda: "up" in holder.log(), 10, "no network namespace")
-        path = f"/proc/{holder.pid}/ns/net"
-        inode = os.stat(path).st_ino
-    except (AssertionError, OSError) as error:
-        print(f"SKIP connections of the server: {error}")
-        holder.kill()
-        return [], ""
-    orders = os.path.join(folder, "orders")
-    shutil.copy(harness.binary("workload_tcp"), orders)
-    pairs = harness.Program(folder, "orders", ["nsenter", f"--net={path}", orders, "pairs", "81", "10",
-                                               str(seconds)])
-    return [holder, pairs], (f"modules: [cpu, network]\nnetwork:\n  interval: 1s\n  window: 2s\n"
-                             f"  network-namespaces: [{inode}]\n")
-
-
-def run_playwright(url, screenshot, connections=False):
+def run_playwright(url, screenshot):
     if not (HERE / "node_modules").is_dir():
         installed = subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=HERE,
                                    capture_output=True, text=True)
@@ -78,8 +57,6 @@ def run_playwright(url, screenshot, connections=False):
     environment = dict(os.environ, CI="1", PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD="1")
     if url:
         environment["FIREWATCH_URL"] = url
-    if connections:
-        environment["FIREWATCH_CONNECTIONS"] = "orders"
     if screenshot:
         environment["FIREWATCH_SCREENSHOT"] = screenshot
     done = subprocess.run(["npm", "run", "--silent", "test"], cwd=HERE, env=environment,
@@ -126,18 +103,11 @@ def main():
         workloads = start_workloads(harness, folder, arguments.seconds + 400)
         programs += workloads
         watched = [text for one in workloads for text in ("--pid", str(one.pid))]
-        connected, config = start_connections(harness, folder, arguments.seconds + 400)
-        programs += connected
-        if config:
-            path = os.path.join(folder, "agent.yaml")
-            with open(path, "w", encoding="ascii") as file:
-                file.write(config)
-            watched += ["--config", path]
         agent = harness.Agent(folder, server.grpc_port, window="2s", arguments=watched)
         programs.append(agent)
         harness.wait_until(lambda: server.status()["store"]["windows"] >= 2, 60, "no window arrived")
         time.sleep(arguments.seconds)
-        code, output = run_playwright(f"http://127.0.0.1:{server.port}/", screenshot, bool(config))
+        code, output = run_playwright(f"http://127.0.0.1:{server.port}/", screenshot)
         for program in (agent, server):
             if program.sanitizer_report():
                 code, output = 1, output + program.sanitizer_report()
