@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <utility>
 
 namespace firewatch::symbolizer::dwarf {
@@ -272,11 +273,19 @@ class AbbreviationCompiler {
   struct Program {
     uint32_t lead = 0;
     std::vector<AttributeStep> steps;
+    size_t last = 0;  // the last step that is none's value
 
-    void Skip(uint32_t size) { (steps.empty() ? lead : steps.back().skip) += size; }
-    void Add(Slot slot, Action action, uint16_t form, int64_t constant) {
-      steps.push_back({static_cast<uint8_t>(slot), action, form, 0, constant});
+    void Clear() {
+      lead = 0;
+      steps.clear();
     }
+    void Skip(uint32_t size) { (steps.empty() ? lead : steps[last].skip) += size; }
+    void Add(Slot slot, Action action, uint16_t form, int64_t constant) {
+      last = steps.size();
+      steps.push_back({static_cast<uint8_t>(slot), action, form, 0});
+      if (action == kConstant) steps.push_back(std::bit_cast<AttributeStep>(constant));
+    }
+    bool IsSmall() const { return steps.size() <= UINT8_MAX && lead <= UINT16_MAX; }
   };
 
   bool CompileEntry(uint64_t code) {
@@ -284,9 +293,8 @@ class AbbreviationCompiler {
     Abbreviation entry;
     entry.tag = tag > UINT16_MAX ? uint16_t{0} : static_cast<uint16_t>(tag);
     entry.has_children = cursor_.U8() != 0;
-    skip_.lead = take_.lead = 0;
-    skip_.steps.clear();
-    take_.steps.clear();
+    skip_.Clear();
+    take_.Clear();
     uint32_t attributes = 0;
     for (;;) {
       const uint64_t attribute = cursor_.Uleb();
@@ -300,14 +308,14 @@ class AbbreviationCompiler {
       attributes |= Mark(attribute);
     }
     entry.kind = KindOf(tag, attributes);
-    // Steps of one entry are counted in 16 bits. No compiler comes near.
-    if (skip_.steps.size() > UINT16_MAX || take_.steps.size() > UINT16_MAX) return false;
+    // No compiler comes near.
+    if (!skip_.IsSmall() || !take_.IsSmall()) return false;
     if (table_.steps_.size() > kMaxSteps) return false;
     entry.first_step = static_cast<uint32_t>(table_.steps_.size());
-    entry.skip_count = static_cast<uint16_t>(skip_.steps.size());
-    entry.take_count = static_cast<uint16_t>(take_.steps.size());
-    entry.skip_lead = skip_.lead;
-    entry.take_lead = take_.lead;
+    entry.skip_count = static_cast<uint8_t>(skip_.steps.size());
+    entry.take_count = static_cast<uint8_t>(take_.steps.size());
+    entry.skip_lead = static_cast<uint16_t>(skip_.lead);
+    entry.take_lead = static_cast<uint16_t>(take_.lead);
     table_.steps_.insert(table_.steps_.end(), skip_.steps.begin(), skip_.steps.end());
     table_.steps_.insert(table_.steps_.end(), take_.steps.begin(), take_.steps.end());
     Store(code, entry);
@@ -437,11 +445,13 @@ void AbbreviationTable::TakeEntry(const Abbreviation& entry, ByteCursor& cursor,
                                   Attributes* out) const {
   out->present = 0;
   cursor.Skip(entry.take_lead);
-  const AttributeStep* step = steps_.data() + entry.first_step + entry.skip_count;
-  for (const AttributeStep* end = step + entry.take_count; step != end; ++step) {
+  // Counted in places: a value is the place behind its step.
+  const AttributeStep* place = steps_.data() + entry.first_step + entry.skip_count;
+  for (const AttributeStep* end = place + entry.take_count; place != end; ++place) {
+    const AttributeStep step = *place;
     uint64_t value;
-    uint16_t form = step->form;
-    switch (step->action) {
+    uint16_t form = step.form;
+    switch (step.action) {
       case kRead1:
         value = cursor.U8();
         break;
@@ -455,7 +465,7 @@ void AbbreviationTable::TakeEntry(const Abbreviation& entry, ByteCursor& cursor,
         value = cursor.U64();
         break;
       case kConstant:
-        value = static_cast<uint64_t>(step->constant);
+        value = std::bit_cast<uint64_t>(*++place);
         break;
       case kIndirect: {
         const uint64_t actual = cursor.Uleb();
@@ -465,14 +475,14 @@ void AbbreviationTable::TakeEntry(const Abbreviation& entry, ByteCursor& cursor,
         break;
       }
       default:
-        value = ReadValue(static_cast<Action>(step->action), cursor);
+        value = ReadValue(static_cast<Action>(step.action), cursor);
     }
-    if (step->slot != kSlotNone) {
-      out->value[step->slot] = value;
-      out->form[step->slot] = form;
-      out->present |= uint32_t{1} << step->slot;
+    if (step.slot != kSlotNone) {
+      out->value[step.slot] = value;
+      out->form[step.slot] = form;
+      out->present |= uint32_t{1} << step.slot;
     }
-    cursor.Skip(step->skip);
+    cursor.Skip(step.skip);
   }
   if (!cursor.ok()) out->present = 0;
 }
@@ -480,9 +490,9 @@ void AbbreviationTable::TakeEntry(const Abbreviation& entry, ByteCursor& cursor,
 std::shared_ptr<const AbbreviationTable> AbbreviationCache::Get(uint64_t offset, UnitShape shape,
                                                                 bool keep) {
   std::unique_lock<std::mutex> lock(mutex_);
-  const auto uses = uses_.find(offset);
-  const bool used_again = uses != uses_.end() && uses->second > 1;
-  if (!keep && uses != uses_.end() && uses->second > 0) --uses->second;
+  uint32_t* const uses = uses_.Find(offset);
+  const bool used_again = uses != nullptr && *uses > 1;
+  if (!keep && uses != nullptr && *uses > 0) --*uses;
   const auto kept = kept_.find(offset);
   if (kept != kept_.end()) {
     for (const Kept& entry : kept->second) {

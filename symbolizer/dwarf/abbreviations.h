@@ -17,6 +17,7 @@
 
 #include "symbolizer/byte_cursor.h"
 #include "symbolizer/dwarf/constants.h"
+#include "symbolizer/dwarf/interned.h"
 
 namespace firewatch::symbolizer::dwarf {
 
@@ -74,14 +75,16 @@ enum class EntryKind : uint8_t {
   kInlinedAbstract,  // without: part of an abstract function, or its code is gone
 };
 
-// One step of a compiled entry: reads or skips a value, then skips `skip` bytes.
+// One step of a compiled entry: reads or skips a value, then skips `skip` bytes. Behind a step
+// whose value is in the abbreviation (DW_FORM_implicit_const), in the place of the next, is that
+// value.
 struct AttributeStep {
   uint8_t slot;    // kSlotNone: skip the value
   uint8_t action;  // enum Action in the .cc file
   uint16_t form;
   uint32_t skip;
-  int64_t constant;  // of DW_FORM_implicit_const
 };
+static_assert(sizeof(AttributeStep) == sizeof(int64_t));
 
 struct Abbreviation {
   static constexpr uint16_t kNoSibling = 0xffff;
@@ -90,12 +93,13 @@ struct Abbreviation {
   EntryKind kind = EntryKind::kMissing;
   bool has_children = false;
   uint16_t sibling_at = kNoSibling;  // where a DW_FORM_ref4 to the next sibling is, when known
-  uint16_t skip_count = 0;           // steps to skip the entry, and
-  uint16_t take_count = 0;           // to take its attributes; both start at first_step
-  uint32_t skip_lead = 0;            // bytes to skip before the first step of each
-  uint32_t take_lead = 0;
+  uint8_t skip_count = 0;            // places of the steps to skip the entry, and
+  uint8_t take_count = 0;            // to take its attributes; both start at first_step
+  uint16_t skip_lead = 0;            // bytes to skip before the first step of each
+  uint16_t take_lead = 0;
   uint32_t first_step = 0;
 };
+static_assert(sizeof(Abbreviation) == 16);  // a unit of C++ has hundreds, and many units are kept
 
 class AbbreviationTable {
  public:
@@ -141,8 +145,9 @@ class AbbreviationCache {
   // `section` must outlive the cache.
   explicit AbbreviationCache(std::span<const std::byte> section) : section_(section) {}
 
-  // One unit more will ask. Not while others call Get.
-  void Announce(uint64_t offset) { ++uses_[offset]; }
+  // So many units will ask for this table, more than one: of others nothing need be known. Not
+  // while others call Get.
+  void Announce(uint64_t offset, uint32_t units) { uses_.FindOrAdd(offset, units); }
 
   // nullptr when the table is damaged, or when tables that overlap have cost too much already.
   // `keep`: asked for by a reference from another unit, of which there may be many.
@@ -156,7 +161,7 @@ class AbbreviationCache {
   static constexpr size_t kMaxKeptBytes = size_t{64} << 20;
   static constexpr uint64_t kMaxCostPerByte = 64;
   std::span<const std::byte> section_;
-  std::unordered_map<uint64_t, uint32_t> uses_;
+  IndexMap uses_;
   std::mutex mutex_;
   std::unordered_map<uint64_t, std::vector<Kept>> kept_;  // guarded by mutex_
   size_t kept_bytes_ = 0;                                 // guarded by mutex_

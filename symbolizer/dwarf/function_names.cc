@@ -17,6 +17,7 @@ ForeignUnits::Opened* ForeignUnits::Find(const EntryRef& entry) {
   std::unique_ptr<Opened>& opened = opened_[{entry.file, *offset}];
   if (opened == nullptr) {
     opened = std::make_unique<Opened>();
+    opened->number = static_cast<uint32_t>(opened_.size());
     opened->usable = opened->unit.Open(*entry.file, *offset, true);
   }
   return opened->usable ? opened.get() : nullptr;

@@ -20,6 +20,7 @@ class ForeignUnits {
  public:
   struct Opened {
     Unit unit;
+    uint32_t number = 0;  // among those that are open
     bool usable = false;
     bool lines_tried = false;
     LineProgram lines;  // its table of files only

@@ -3,12 +3,21 @@
 
 #include <algorithm>
 
+#include "symbolizer/room.h"
+
 namespace firewatch::symbolizer::dwarf {
 namespace {
 
 uint32_t LineOf(uint64_t line) { return line > UINT32_MAX ? 0 : static_cast<uint32_t>(line); }
 
 }  // namespace
+
+FunctionWalk::FunctionWalk() {
+  ReserveRoom(&entries_);
+  ReserveRoom(&ranges_);
+  ReserveRoom(&names_);
+  ReserveRoom(&function_ranges_);
+}
 
 void FunctionWalk::Start(const Unit& unit, const CodeFilter& filter, ForeignUnits& foreign) {
   unit_ = &unit;

@@ -47,6 +47,7 @@ struct FunctionCounts {
 // again for each. One thread.
 class FunctionWalk {
  public:
+  FunctionWalk();
   // All of it must outlive the last call of Read.
   void Start(const Unit& unit, const CodeFilter& filter, ForeignUnits& foreign);
   // Reads on, to the end of some function. What was found stays until the next call. False when

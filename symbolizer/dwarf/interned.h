@@ -10,8 +10,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <unordered_map>
 #include <utility>
 #include <vector>
+
+#include "symbolizer/room.h"
 
 namespace firewatch::symbolizer::dwarf {
 
@@ -21,15 +24,18 @@ inline uint64_t MixHash(uint64_t seed, uint64_t value) {
 }
 
 // Distinct records by index in order of first use. T has operator== and `uint64_t Hash() const`.
-template <typename T>
+// At most so many of a hundred places are taken: half, for what is looked up by the million.
+template <typename T, size_t kMaxTaken = 50>
 class Interned {
  public:
+  // For records of a whole build.
+  void ReserveRoom() { symbolizer::ReserveRoom(&items_); }
   void Clear() {
     StartOver(items_.size());
     items_.clear();
   }
   uint32_t Add(const T& item) {
-    if (places_.size() < 2 * (items_.size() + 1)) Grow();
+    if (places_.size() * kMaxTaken < 100 * (items_.size() + 1)) Grow();
     const size_t mask = places_.size() - 1;
     size_t place = static_cast<size_t>(item.Hash()) & mask;
     while (places_[place] != 0) {
@@ -37,7 +43,7 @@ class Interned {
       if (items_[index] == item) return index;
       place = (place + 1) & mask;
     }
-    if (items_.size() == items_.capacity()) items_.reserve(places_.size() / 2);
+    if (items_.size() == items_.capacity()) items_.reserve(places_.size() * kMaxTaken / 100);
     items_.push_back(item);
     places_[place] = static_cast<uint32_t>(items_.size());
     return static_cast<uint32_t>(items_.size() - 1);
@@ -56,7 +62,7 @@ class Interned {
   // With free places, as many as `items` need.
   void StartOver(size_t items) {
     if (items == 0) return;  // all are free
-    places_.resize(std::min(places_.size(), std::bit_ceil(2 * (items + 1))));
+    places_.resize(std::min(places_.size(), std::bit_ceil(100 * (items + 1) / kMaxTaken + 1)));
     std::fill(places_.begin(), places_.end(), 0);
   }
   void Grow() {
@@ -72,40 +78,56 @@ class Interned {
   std::vector<uint32_t> places_;  // index + 1; 0: free
 };
 
-// From 64-bit keys, none of which is UINT64_MAX, to indexes.
+// From 64-bit keys to indexes. What is looked up here lies close together (code of one program,
+// strings of one section): keys within 2 GB of the first one take 8 bytes, others are on their own.
 class IndexMap {
  public:
   void Clear() {
+    far_.clear();
     if (size_ == 0) return;
-    entries_.resize(std::min(entries_.size(), std::bit_ceil(2 * (size_ + 1))));
+    entries_.resize(std::min(entries_.size(), PlacesFor(size_ + 1)));
     std::fill(entries_.begin(), entries_.end(), Entry{});
     size_ = 0;
   }
   // The value of `key`, and whether it was there; a new one is `value`.
   std::pair<uint32_t, bool> FindOrAdd(uint64_t key, uint32_t value) {
+    if (size_ == 0) base_ = key - kFree / 2;
+    const uint64_t near = key - base_;
+    if (near >= kFree) {
+      const auto [found, added] = far_.try_emplace(key, value);
+      return {found->second, !added};
+    }
     if (entries_.size() * 3 < 4 * (size_ + 1)) Grow();
-    Entry& entry = PlaceOf(key);
-    if (entry.key == key) return {entry.value, true};
-    entry = {key, value};
+    Entry& entry = PlaceOf(static_cast<uint32_t>(near));
+    if (entry.key == near) return {entry.value, true};
+    entry = {static_cast<uint32_t>(near), value};
     ++size_;
     return {value, false};
   }
   // nullptr when the key is not there. Valid until the next change.
-  const uint32_t* Find(uint64_t key) const {
+  uint32_t* Find(uint64_t key) {
     if (size_ == 0) return nullptr;
-    const Entry& entry = const_cast<IndexMap*>(this)->PlaceOf(key);
-    return entry.key == key ? &entry.value : nullptr;
+    const uint64_t near = key - base_;
+    if (near >= kFree) {
+      const auto found = far_.find(key);
+      return found == far_.end() ? nullptr : &found->second;
+    }
+    Entry& entry = PlaceOf(static_cast<uint32_t>(near));
+    return entry.key == near ? &entry.value : nullptr;
   }
 
  private:
+  static constexpr uint32_t kFree = UINT32_MAX;
   struct Entry {
-    uint64_t key = UINT64_MAX;
+    uint32_t key = kFree;  // from base_
     uint32_t value = 0;
   };
-  Entry& PlaceOf(uint64_t key) {
+  // Three quarters are taken at most.
+  static size_t PlacesFor(size_t entries) { return std::bit_ceil((entries * 4 + 2) / 3); }
+  Entry& PlaceOf(uint32_t near) {
     const size_t mask = entries_.size() - 1;
-    size_t place = static_cast<size_t>(MixHash(0, key)) & mask;
-    while (entries_[place].key != key && entries_[place].key != UINT64_MAX) {
+    size_t place = static_cast<size_t>(MixHash(0, near)) & mask;
+    while (entries_[place].key != near && entries_[place].key != kFree) {
       place = (place + 1) & mask;
     }
     return entries_[place];
@@ -114,11 +136,13 @@ class IndexMap {
     std::vector<Entry> old(std::max<size_t>(64, entries_.size() * 2));
     old.swap(entries_);
     for (const Entry& entry : old) {
-      if (entry.key != UINT64_MAX) PlaceOf(entry.key) = entry;
+      if (entry.key != kFree) PlaceOf(entry.key) = entry;
     }
   }
   std::vector<Entry> entries_;
-  size_t size_ = 0;
+  size_t size_ = 0;  // of entries_; the first key is always one
+  uint64_t base_ = 0;
+  std::unordered_map<uint64_t, uint32_t> far_;
 };
 
 }  // namespace firewatch::symbolizer::dwarf

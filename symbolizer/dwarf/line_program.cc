@@ -7,86 +7,10 @@
 #include "symbolizer/dwarf/constants.h"
 
 namespace firewatch::symbolizer::dwarf {
-namespace {
-
-// A value in the tables of files of DWARF 5.
-struct TableValue {
-  std::string_view text;
-  uint64_t number = 0;
-};
-
-bool ReadTableValue(uint64_t form, uint8_t offset_size, const DwarfSections& sections,
-                    ByteCursor& cursor, TableValue* out) {
-  switch (form) {
-    case kFormString:
-      out->text = cursor.String();
-      break;
-    case kFormLineStrp:
-      out->text = StringAt(sections.line_str, cursor.Sized(offset_size));
-      break;
-    case kFormStrp:
-      out->text = StringAt(sections.str, cursor.Sized(offset_size));
-      break;
-    case kFormStrpSup:
-      cursor.Sized(offset_size);  // the name is in another file
-      break;
-    case kFormUdata:
-    case kFormStrx:
-      out->number = cursor.Uleb();
-      break;
-    case kFormData1:
-    case kFormStrx1:
-      out->number = cursor.U8();
-      break;
-    case kFormData2:
-    case kFormStrx2:
-      out->number = cursor.U16();
-      break;
-    case kFormStrx3:
-      out->number = cursor.U24();
-      break;
-    case kFormData4:
-    case kFormStrx4:
-      out->number = cursor.U32();
-      break;
-    case kFormData8:
-      out->number = cursor.U64();
-      break;
-    case kFormData16:
-      cursor.Skip(16);
-      break;
-    case kFormBlock:
-      cursor.Skip(cursor.Uleb());
-      break;
-    case kFormBlock1:
-      cursor.Skip(cursor.U8());
-      break;
-    case kFormBlock2:
-      cursor.Skip(cursor.U16());
-      break;
-    case kFormBlock4:
-      cursor.Skip(cursor.U32());
-      break;
-    default:
-      cursor.Fail();
-  }
-  return cursor.ok();
-}
-
-bool IsAbsolute(std::string_view path) { return !path.empty() && path.front() == '/'; }
-
-void AppendPath(std::string_view part, std::string* path) {
-  if (part.empty()) return;
-  if (!path->empty() && path->back() != '/') path->push_back('/');
-  path->append(part);
-}
-
-}  // namespace
 
 bool LineProgram::Open(const DwarfSections& sections, uint64_t offset, uint8_t address_size) {
   *this = LineProgram();
   address_size_ = address_size;
-  relative_paths_ = sections.relative_paths;
   ByteCursor cursor(sections.line, offset);
   uint64_t length = cursor.U32();
   if (length == 0xffffffff) {
@@ -115,79 +39,9 @@ bool LineProgram::Open(const DwarfSections& sections, uint64_t offset, uint8_t a
   line_base_ = static_cast<int8_t>(cursor.U8());
   line_range_ = cursor.U8();
   opcode_base_ = cursor.U8();
-  for (unsigned opcode = 1; opcode < opcode_base_; ++opcode) operand_counts_[opcode] = cursor.U8();
-  if (!cursor.ok() || opcode_base_ == 0) return false;
-  if (version_ >= 5) return ReadTables5(cursor, sections);
-  ReadTables(cursor);
-  return cursor.ok();
-}
-
-void LineProgram::ReadTables(ByteCursor& cursor) {
-  directories_.emplace_back();  // 0 is the compilation directory
-  while (cursor.ok()) {
-    const std::string_view directory = cursor.String();
-    if (directory.empty()) break;
-    directories_.push_back(directory);
-  }
-  files_.emplace_back();  // files count from 1
-  while (cursor.ok()) {
-    const std::string_view name = cursor.String();
-    if (name.empty()) break;
-    const uint64_t directory = cursor.Uleb();
-    cursor.Uleb();  // time
-    cursor.Uleb();  // size
-    files_.push_back({name, directory});
-  }
-}
-
-// Twice the same: a description of an entry (what, form), then that many entries.
-bool LineProgram::ReadTables5(ByteCursor& cursor, const DwarfSections& sections) {
-  struct Field {
-    uint64_t content;
-    uint64_t form;
-  };
-  for (const bool is_files : {false, true}) {
-    std::array<Field, 256> fields;
-    const unsigned field_count = cursor.U8();
-    for (unsigned i = 0; i < field_count; ++i) {
-      fields[i].content = cursor.Uleb();
-      fields[i].form = cursor.Uleb();
-    }
-    const uint64_t count = cursor.Uleb();
-    // Every value of a field takes a byte at least.
-    if (!cursor.ok() || (field_count == 0 && count != 0) || count > cursor.left()) return false;
-    for (uint64_t entry = 0; entry < count; ++entry) {
-      File file = {};
-      for (unsigned i = 0; i < field_count; ++i) {
-        TableValue value;
-        if (!ReadTableValue(fields[i].form, offset_size_, sections, cursor, &value)) return false;
-        if (fields[i].content == kLnctPath) file.name = value.text;
-        if (fields[i].content == kLnctDirectoryIndex) file.directory = value.number;
-      }
-      if (is_files) {
-        files_.push_back(file);
-      } else {
-        directories_.push_back(file.name);
-      }
-    }
-  }
-  return cursor.ok();
-}
-
-bool LineProgram::PathOf(uint64_t file, std::string_view comp_dir, std::string* path) const {
-  path->clear();
-  if (file >= files_.size() || files_[static_cast<size_t>(file)].name.empty()) return false;
-  const File& entry = files_[static_cast<size_t>(file)];
-  if (!IsAbsolute(entry.name)) {
-    const std::string_view directory = entry.directory < directories_.size()
-                                           ? directories_[static_cast<size_t>(entry.directory)]
-                                           : std::string_view();
-    const bool in_comp_dir = version_ >= 5 && entry.directory == 0;  // then it is `directory`
-    if (!in_comp_dir && !relative_paths_ && !IsAbsolute(directory)) AppendPath(comp_dir, path);
-    if (!in_comp_dir || !relative_paths_) AppendPath(directory, path);
-  }
-  AppendPath(entry.name, path);
-  return true;
+  if (opcode_base_ == 0) return false;
+  operand_counts_ = cursor.Take(opcode_base_ - uint64_t{1});
+  return cursor.ok() && files_.Open(sections, version_, offset_size_, cursor);
 }
 
 LineProgram::Counts LineProgram::Run(const CodeFilter& filter, LineRows* out) {
@@ -279,7 +133,7 @@ bool LineProgram::Execute(const CodeFilter& filter, Order order, LineRows* out, 
           case kLneDefineFile: {
             const std::string_view name = cursor.String();
             const uint64_t directory = cursor.Uleb();
-            if (order == Order::kAsTheyCome) files_.push_back({name, directory});
+            if (order == Order::kAsTheyCome) files_.Add(name, directory);
             break;
           }
           default:
@@ -315,7 +169,7 @@ bool LineProgram::Execute(const CodeFilter& filter, Order order, LineRows* out, 
       case kLnsSetEpilogueBegin:
         break;
       default:  // set_isa, and what later versions may add
-        for (unsigned i = 0; i < operand_counts_[opcode]; ++i) cursor.SkipLeb();
+        for (unsigned left = OperandsOf(opcode); left > 0; --left) cursor.SkipLeb();
     }
     if (!sorted) return false;
   }

@@ -17,20 +17,21 @@
 #include "symbolizer/byte_cursor.h"
 #include "symbolizer/dwarf/code_filter.h"
 #include "symbolizer/dwarf/input.h"
+#include "symbolizer/dwarf/line_files.h"
 #include "symbolizer/dwarf/line_rows.h"
 
 namespace firewatch::symbolizer::dwarf {
 
 class LineProgram {
  public:
-  // Reads the header. `address_size` is the unit's. False when the header cannot be read; what was
-  // read of the tables stays usable.
+  // Reads the header. `sections` must outlive this. `address_size` is the unit's. False when the
+  // header cannot be read; what was read of the tables stays usable.
   bool Open(const DwarfSections& sections, uint64_t offset, uint8_t address_size);
 
-  // Sets `*path` to the path of a file, joined as LLVM does (the compilation directory before what
-  // is relative, unless `relative_paths` of the sections; nothing normalized). False for an index
-  // that is not in the table.
-  bool PathOf(uint64_t file, std::string_view comp_dir, std::string* path) const;
+  // Of a file of the table (LineFiles::PathOf).
+  bool PathOf(uint64_t file, std::string_view comp_dir, std::string* path) const {
+    return files_.PathOf(file, comp_dir, path);
+  }
 
   // Of header and program.
   uint64_t size_bytes() const { return size_bytes_; }
@@ -44,12 +45,6 @@ class LineProgram {
   Counts Run(const CodeFilter& filter, LineRows* out);
 
  private:
-  struct File {
-    std::string_view name;
-    uint64_t directory;
-  };
-  void ReadTables(ByteCursor& cursor);
-  bool ReadTables5(ByteCursor& cursor, const DwarfSections& sections);
   // One row that is not yet in order.
   struct UnsortedRow {
     uint64_t address;
@@ -57,12 +52,15 @@ class LineProgram {
     uint32_t file;
     uint32_t line;
   };
+  // How many LEB128 numbers follow an opcode that nobody knows; 0 is none of these.
+  unsigned OperandsOf(uint8_t opcode) const {
+    return static_cast<unsigned>(operand_counts_[opcode - size_t{1}]);
+  }
   enum class Order { kAsTheyCome, kSort };
   bool Execute(const CodeFilter& filter, Order order, LineRows* out, Counts* counts);
   bool EndSequence(uint64_t end, const CodeFilter& filter, Order order, LineRows* out,
                    Counts* counts);
 
-  bool relative_paths_ = false;
   std::span<const std::byte> program_;
   uint64_t size_bytes_ = 0;
   uint16_t version_ = 0;
@@ -72,9 +70,8 @@ class LineProgram {
   int8_t line_base_ = 0;
   uint8_t line_range_ = 1;
   uint8_t opcode_base_ = 1;
-  uint8_t operand_counts_[256] = {};
-  std::vector<std::string_view> directories_;
-  std::vector<File> files_;
+  std::span<const std::byte> operand_counts_;  // of the opcodes from 1 on
+  LineFiles files_;
   std::vector<UnsortedRow> unsorted_;  // of a sequence, for Order::kSort
 };
 

@@ -15,9 +15,14 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   dwarf::LineProgram program;
   if (!program.Open(sections.input().main, 0, 8)) return 0;
   std::string path;
-  for (uint64_t file = 0; file < 4; ++file) program.PathOf(file, "/c", &path);
+  const auto ask_for_paths = [&] {
+    for (uint64_t file = 0; file < 12; ++file) program.PathOf(file, "/c", &path);
+    program.PathOf(UINT64_MAX, "/c", &path);
+  };
+  ask_for_paths();
   dwarf::LineRows rows;
   program.Run(dwarf::CodeFilter({}), &rows);
+  ask_for_paths();  // the program may define more
   dwarf::LineRows::Reader reader(rows);
   uint64_t at = 0;
   int seeks = 0;

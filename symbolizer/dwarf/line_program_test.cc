@@ -198,6 +198,45 @@ TEST(LineProgramTest, PathsAreJoinedAsTheVersionsSay) {
   EXPECT_EQ(PathIn(bytes, 3), "none");
 }
 
+// More files than any place of a table is known of, and one that the program itself defines.
+TEST(LineProgramTest, EveryFileOfALongTableIsFound) {
+  SectionBytes tables;
+  tables.U8(1).U8(1).U8(1).U8(static_cast<uint8_t>(-5)).U8(14).U8(1);
+  for (int i = 1; i <= 40; ++i) tables.Text("dir" + std::to_string(i));
+  tables.U8(0);
+  for (int i = 1; i <= 200; ++i) {
+    tables.Text("file" + std::to_string(i)).Uleb(static_cast<uint64_t>(i) % 50).Uleb(0).Uleb(1000);
+  }
+  tables.U8(0);
+  SectionBytes define;
+  define.U8(kLneDefineFile).Text("late").Uleb(3).Uleb(0).Uleb(0);
+  SectionBytes out;
+  out.U32(0).U16(4).U32(tables.size()).Bytes(tables);
+  out.U8(0).Uleb(define.size()).Bytes(define);
+  out.SetU32(0, out.size() - 4);
+  DwarfSections sections;
+  sections.line = out.bytes();
+  LineProgram program;
+  ASSERT_TRUE(program.Open(sections, 0, 8));
+  LineRows rows;
+  const CodeFilter filter({});
+  std::string path;
+  EXPECT_FALSE(program.PathOf(201, "/comp", &path));
+  program.Run(filter, &rows);
+  for (int i = 1; i <= 200; ++i) {
+    ASSERT_TRUE(program.PathOf(static_cast<uint64_t>(i), "/comp", &path)) << i;
+    const int directory = i % 50;
+    // There are 40 directories; 0 is that of the compilation.
+    const std::string expected =
+        directory == 0 || directory > 40 ? "" : "dir" + std::to_string(directory) + "/";
+    EXPECT_EQ(path, "/comp/" + expected + "file" + std::to_string(i));
+  }
+  ASSERT_TRUE(program.PathOf(201, "/comp", &path));
+  EXPECT_EQ(path, "/comp/dir3/late");
+  EXPECT_FALSE(program.PathOf(202, "/comp", &path));
+  EXPECT_FALSE(program.PathOf(UINT64_MAX, "/comp", &path));
+}
+
 TEST(LineProgramTest, AnyCutIsAnErrorOrLess) {
   const LineOps ops = LineOps().SetAddress(0x1000).Row(1, 0).Row(5, 4).End(4);
   for (const SectionBytes& whole : {LineProgram4(ops), LineProgram5(ops)}) {

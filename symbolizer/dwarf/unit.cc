@@ -49,6 +49,7 @@ bool ReadUnitHeader(std::span<const std::byte> info, uint64_t offset, UnitHeader
 
 InfoFile::InfoFile(const DwarfSections& sections, const InfoFile* alt)
     : sections_(sections), alt_(alt), abbreviations_(sections.abbrev) {
+  std::vector<uint64_t> tables;
   uint64_t offset = 0;
   while (offset < sections_.info.size()) {
     UnitHeader header;
@@ -58,11 +59,17 @@ InfoFile::InfoFile(const DwarfSections& sections, const InfoFile* alt)
     }
     if (!header.is_type_unit()) {
       unit_offsets_.push_back(offset);
-      if (header.usable) abbreviations_.Announce(header.abbreviations);
+      if (header.usable) tables.push_back(header.abbreviations);
     }
     offset = header.end;
   }
   unit_offsets_.shrink_to_fit();
+  std::sort(tables.begin(), tables.end());
+  for (auto table = tables.begin(); table != tables.end();) {
+    const auto next = std::upper_bound(table, tables.end(), *table);
+    if (next - table > 1) abbreviations_.Announce(*table, static_cast<uint32_t>(next - table));
+    table = next;
+  }
 }
 
 std::optional<uint64_t> InfoFile::UnitOf(uint64_t entry_offset) const {

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "symbolizer/room.h"
+
 namespace firewatch::symbolizer::dwarf {
 namespace {
 
@@ -23,6 +25,16 @@ void UnitCounts::Add(const UnitCounts& other) {
   sequences_dropped += other.sequences_dropped;
   line_programs_bad += other.line_programs_bad;
   names_missing += other.names_missing;
+}
+
+UnitReader::UnitReader(SplitUnits& split) : split_(split) {
+  ReserveRoom(&piece_.functions);
+  ReserveRoom(&piece_.nodes);
+  ReserveRoom(&piece_.chains);
+  ReserveRoom(&piece_.rows);
+  functions_.ReserveRoom();
+  nodes_.ReserveRoom();
+  chains_.ReserveRoom();
 }
 
 void UnitReader::Read(const InfoFile& file, uint64_t offset, const CodeFilter& filter,
@@ -97,6 +109,7 @@ UnitLines* UnitReader::StartPiece() {
   node_of_entry_.assign(walk_.entries().size(), kUnset);
   function_of_name_.assign(walk_.names().size(), kUnset);
   file_of_index_.clear();
+  file_of_foreign_.Clear();
   functions_.Clear();
   nodes_.Clear();
   nodes_.Add({.function = kUnset});  // 0: none
@@ -258,8 +271,8 @@ uint32_t UnitReader::FunctionOf(uint32_t name, UnitLines* out) {
   function.line = said.line > UINT32_MAX ? 0 : static_cast<uint32_t>(said.line);
   if (said.has_file && said.file_unit == nullptr) {
     function.file = FileOf(said.file, out);
-  } else if (said.has_file && ForeignUnits::PathOf(*said.file_unit, said.file, &path_)) {
-    function.file = AddFile(out);
+  } else if (said.has_file) {
+    function.file = ForeignFileOf(said, out);
   }
   id = functions_.Add(function);
   return id;
@@ -275,6 +288,20 @@ uint32_t UnitReader::FileOf(uint64_t file, UnitLines* out) {
   if (index >= file_of_index_.size()) file_of_index_.resize(index + 1, kUnset);
   file_of_index_[index] = AddFile(out);
   return file_of_index_[index];
+}
+
+// With link-time optimization most functions of a unit come from others, a few files of each.
+uint32_t UnitReader::ForeignFileOf(const FunctionName& said, UnitLines* out) {
+  constexpr uint64_t kMaxKnownFile = UINT16_MAX;  // the numbers of units stand above it
+  const bool may_be_known = said.file <= kMaxKnownFile;
+  const uint64_t key = said.file_unit->number * (kMaxKnownFile + 1) + said.file;
+  if (may_be_known) {
+    if (const uint32_t* const known = file_of_foreign_.Find(key)) return *known;
+  }
+  if (!ForeignUnits::PathOf(*said.file_unit, said.file, &path_)) return 0;
+  const uint32_t file = AddFile(out);
+  if (may_be_known) file_of_foreign_.FindOrAdd(key, file);
+  return file;
 }
 
 // Two numbers may stand for one path; whoever makes names of them does not mind.

@@ -108,7 +108,7 @@ using TakePiece = std::function<void(UnitLines&& piece)>;
 class UnitReader {
  public:
   // `split` must outlive the reader.
-  explicit UnitReader(SplitUnits& split) : split_(split) {}
+  explicit UnitReader(SplitUnits& split);
 
   // Reads the unit at `offset`. What is damaged is left out and counted.
   void Read(const InfoFile& file, uint64_t offset, const CodeFilter& filter, const TakePiece& take,
@@ -125,6 +125,7 @@ class UnitReader {
   uint32_t NodeOf(uint32_t entry, UnitLines* out);
   uint32_t FunctionOf(uint32_t name, UnitLines* out);
   uint32_t FileOf(uint64_t file, UnitLines* out);
+  uint32_t ForeignFileOf(const FunctionName& said, UnitLines* out);
   uint32_t AddFile(UnitLines* out);
 
   SplitUnits& split_;
@@ -143,6 +144,7 @@ class UnitReader {
   std::vector<uint32_t> node_of_entry_;
   std::vector<uint32_t> function_of_name_;
   std::vector<uint32_t> file_of_index_;
+  IndexMap file_of_foreign_;  // by number of the unit, index in its table
   std::vector<uint32_t> path_to_root_;
   Interned<UnitLines::Function> functions_;
   Interned<UnitLines::Node> nodes_;

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "symbolizer/dwarf/interned.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+#include <random>
+
+namespace firewatch::symbolizer::dwarf {
+namespace {
+
+// Keys close together and far apart, the same map again after Clear, against a std::map.
+TEST(IndexMapTest, FindsNearAndFarKeys) {
+  std::mt19937_64 random(3);
+  IndexMap map;
+  for (const uint64_t first : {uint64_t{0}, uint64_t{1} << 40, UINT64_MAX}) {
+    map.Clear();
+    EXPECT_EQ(map.Find(first), nullptr);
+    std::map<uint64_t, uint32_t> expected = {{first, 7}};
+    EXPECT_EQ(map.FindOrAdd(first, 7), std::pair(uint32_t{7}, false));
+    for (uint32_t i = 0; i < 20000; ++i) {
+      uint64_t key = first + random() % 30000;  // wraps: so may keys
+      if (i % 3 == 0) key = first - random() % 30000;
+      if (i % 7 == 0) key = random();
+      if (i % 11 == 0) key = first + (uint64_t{1} << 31) - 8 + random() % 16;
+      if (i % 13 == 0) key = first - (uint64_t{1} << 31) - 8 + random() % 16;
+      const auto [truth, added] = expected.try_emplace(key, i);
+      ASSERT_EQ(map.FindOrAdd(key, i), std::pair(truth->second, !added)) << key;
+    }
+    for (const auto& [key, value] : expected) {
+      ASSERT_NE(map.Find(key), nullptr) << key;
+      EXPECT_EQ(*map.Find(key), value);
+    }
+    for (int i = 0; i < 10000; ++i) {
+      const uint64_t key = i % 2 == 0 ? random() : first + random() % 60000;
+      if (!expected.contains(key)) EXPECT_EQ(map.Find(key), nullptr) << key;
+    }
+  }
+}
+
+struct Number {
+  uint64_t value;
+  bool operator==(const Number&) const = default;
+  uint64_t Hash() const { return MixHash(0, value); }
+};
+
+template <typename Table>
+void NumbersInOrderOfFirstUse(Table& table) {
+  std::mt19937 random(5);
+  std::vector<Number> taken;
+  for (const size_t count : {size_t{5000}, size_t{3}, size_t{0}, size_t{700}}) {
+    std::map<uint64_t, uint32_t> expected;
+    for (size_t i = 0; i < 3 * count; ++i) {
+      const uint64_t value = random() % count;
+      const auto known = expected.try_emplace(value, expected.size()).first;
+      ASSERT_EQ(table.Add({value}), known->second);
+    }
+    ASSERT_EQ(table.size(), expected.size());
+    table.TakeInto(&taken);
+    ASSERT_EQ(taken.size(), expected.size());
+    for (const auto& [value, index] : expected) EXPECT_EQ(taken[index].value, value);
+    EXPECT_EQ(table.size(), 0U);
+  }
+}
+
+TEST(InternedTest, NumbersInOrderOfFirstUse) {
+  Interned<Number> half;
+  NumbersInOrderOfFirstUse(half);
+  Interned<Number, 75> more;
+  more.ReserveRoom();
+  NumbersInOrderOfFirstUse(more);
+}
+
+}  // namespace
+}  // namespace firewatch::symbolizer::dwarf
