@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <memory>
 #include <new>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -74,12 +75,19 @@ unsigned ThreadsOf(const IndexBuildOptions& options) {
   return static_cast<unsigned>(std::max(options.threads, 1));
 }
 
+// What waits for the end of a build waits on disk, where there is a file for it.
+PutAside PutAsideOf(ObjectFiles& files) {
+  if (!files.scratch().on_disk()) return nullptr;
+  return [&files](std::span<const std::byte> bytes) { return files.scratch().Put(bytes); };
+}
+
 // Several threads read units while symbols are read.
 absl::StatusOr<std::unique_ptr<LineBuild>> StartLines(ObjectFiles& files,
                                                       const IndexBuildOptions& options) {
   ASSIGN_OR_RETURN(const DwarfInput* input, files.Dwarf());
   try {
-    return std::make_unique<LineBuild>(*input, LineBuildOptions{.threads = options.threads});
+    return std::make_unique<LineBuild>(
+        *input, LineBuildOptions{.threads = options.threads, .put_aside = PutAsideOf(files)});
   } catch (const std::bad_alloc&) {
     return base::ResourceExhausted("lines need more memory than allowed");
   }
@@ -107,7 +115,9 @@ absl::StatusOr<IndexBuildReport> Build(ObjectFiles& files, const IndexBuildOptio
   absl::StatusOr<std::unique_ptr<LineBuild>> lines = nullptr;
   if (options.lines) lines = StartLines(files, options);
   ASSIGN_OR_RETURN(SymbolTables tables, ReadSymbolTables(files));
-  IndexWriter writer(SourceOf(files, tables));
+  ::malloc_trim(0);  // what reading them left behind
+  IndexWriter writer(SourceOf(files, tables), options.lines ? PutAsideOf(files) : nullptr);
+  ::malloc_trim(0);
   if (options.lines) {
     const absl::StatusOr<LineBuildStats> stats =
         lines.ok() ? FinishLines(**lines, options, writer, out_fd) : lines.status();

@@ -60,7 +60,8 @@ class IndexBuildTest : public testing::Test {
   }
 
   // Opens, builds, parses what was written.
-  void Build(const Names& names, ObjectOptions options = {}, int threads = 1, bool lines = true) {
+  void Build(const Names& names, ObjectOptions options = {}, int threads = 1, bool lines = true,
+             int scratch = -1) {
     fds_.clear();
     const auto open = [&](const char* name) {
       if (name == nullptr) return -1;
@@ -70,7 +71,8 @@ class IndexBuildTest : public testing::Test {
     auto files = ObjectFiles::Open({.elf = open(names.elf),
                                     .debug = open(names.debug),
                                     .alt = open(names.alt),
-                                    .dwp = open(names.dwp)},
+                                    .dwp = open(names.dwp),
+                                    .scratch = scratch},
                                    std::move(options));
     ASSERT_TRUE(files.ok()) << base::ToString(files.status());
     files_ = *std::move(files);
@@ -224,6 +226,28 @@ TEST_F(IndexBuildTest, IndexIsTheSameForAnyNumberOfThreads) {
   const std::vector<std::byte> expected(mapped_.bytes().begin(), mapped_.bytes().end());
   Build({.elf = "stripped", .debug = "x.debug"}, {}, 3);
   EXPECT_TRUE(expected == std::vector<std::byte>(mapped_.bytes().begin(), mapped_.bytes().end()));
+}
+
+// What waits on disk goes into the same index, also when the disk is full at once.
+TEST_F(IndexBuildTest, ScratchFileChangesNothing) {
+  MakePair();
+  folder_.Run("objcopy --compress-debug-sections=zlib x.debug packed");
+  Build({.elf = "stripped", .debug = "packed"});
+  const std::vector<std::byte> expected(mapped_.bytes().begin(), mapped_.bytes().end());
+  const auto is_the_same = [&] {
+    return expected == std::vector<std::byte>(mapped_.bytes().begin(), mapped_.bytes().end());
+  };
+  for (const int threads : {1, 3}) {
+    const base::UniqueFd scratch = EmptyFile();
+    Build({.elf = "stripped", .debug = "packed"}, {}, threads, true, scratch.get());
+    EXPECT_TRUE(is_the_same()) << threads;
+    const off_t size = ::lseek(scratch.get(), 0, SEEK_END);
+    EXPECT_GT(static_cast<uint64_t>(size), files_->inflated_bytes()) << "nothing was put aside";
+  }
+  const base::UniqueFd full(::open("/dev/full", O_RDWR | O_CLOEXEC));
+  ASSERT_TRUE(full.valid());
+  Build({.elf = "stripped", .debug = "x.debug"}, {}, 1, true, full.get());
+  EXPECT_TRUE(is_the_same());
 }
 
 TEST_F(IndexBuildTest, MiniDebugInfoNamesAStrippedProgram) {

@@ -84,6 +84,8 @@ class ObjectFiles {
 
   uint64_t dwarf_bytes() const { return dwarf_bytes_; }  // of the sections that Dwarf() gave
   uint64_t inflated_bytes() const { return scratch_.used_bytes(); }
+  // For what a build puts aside.
+  ScratchFile& scratch() { return scratch_; }
 
  private:
   class DwoFiles;

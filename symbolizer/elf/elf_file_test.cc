@@ -244,6 +244,40 @@ TEST(ElfFileTest, WhatToolsCompressIsInflated) {
   }
 }
 
+TEST(ScratchFileTest, BlocksArePutWhileAnotherIsOpen) {
+  const base::UniqueFd fd = EmptyFile();
+  ScratchFile scratch(fd.get(), 64 << 10);
+  ASSERT_TRUE(scratch.on_disk());
+  ASSERT_TRUE(scratch.Begin(5000).ok());
+  ASSERT_TRUE(scratch.Write(ToBytes(std::string(2000, 'a'))).ok());
+  const auto first = scratch.Put(ToBytes(std::string(5000, 'x')));
+  ASSERT_TRUE(first.ok()) << base::ToString(first.status());
+  ASSERT_TRUE(scratch.Write(ToBytes(std::string(3000, 'b'))).ok());
+  const auto open = scratch.End();
+  ASSERT_TRUE(open.ok());
+  const auto second = scratch.Put(ToBytes("y"));
+  ASSERT_TRUE(second.ok());
+  EXPECT_EQ(ToText(*open), std::string(2000, 'a') + std::string(3000, 'b'));
+  EXPECT_EQ(ToText(*first), std::string(5000, 'x'));
+  EXPECT_EQ(ToText(*second), "y");
+  EXPECT_EQ(scratch.used_bytes(), 8192U);  // of sections
+
+  // What was damaged takes no room: else many such would fill the disk.
+  for (int i = 0; i < 100; ++i) {
+    ASSERT_TRUE(scratch.Begin(40 << 10).ok()) << i;
+    EXPECT_EQ(scratch.End().status().code(), absl::StatusCode::kDataLoss);
+  }
+  EXPECT_EQ(scratch.Put(ToBytes(std::string(64 << 10, 'z'))).status().code(),
+            absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(ToText(*first), std::string(5000, 'x'));
+}
+
+TEST(ScratchFileTest, NothingIsPutIntoMemory) {
+  ScratchFile scratch(-1, 1 << 20);
+  EXPECT_FALSE(scratch.on_disk());
+  EXPECT_EQ(scratch.Put(ToBytes("x")).status().code(), absl::StatusCode::kFailedPrecondition);
+}
+
 TEST(ElfFileTest, XzIsUnpackedWithinItsLimit) {
   SKIP_WITHOUT_TOOL("xz");
   const ToolFolder folder;

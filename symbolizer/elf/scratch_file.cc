@@ -13,6 +13,20 @@ namespace {
 
 constexpr uint64_t kPage = 4096;
 
+uint64_t RoundUp(uint64_t size) { return (size + kPage - 1) & ~(kPage - 1); }
+
+// pwrite and not a writable mapping: a full disk is then an error, not SIGBUS.
+absl::Status WriteAt(int fd, uint64_t offset, std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const ssize_t put = ::pwrite(fd, bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    if (put < 0 && errno == EINTR) continue;
+    if (put <= 0) return base::ResourceExhausted("no room in the scratch file: errno {}", errno);
+    offset += static_cast<uint64_t>(put);
+    bytes = bytes.subspan(static_cast<size_t>(put));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 ScratchFile::~ScratchFile() {
@@ -20,17 +34,15 @@ ScratchFile::~ScratchFile() {
 }
 
 absl::Status ScratchFile::Begin(uint64_t size) {
-  if (size > max_bytes_ || used_ > max_bytes_ - size) {
-    return base::ResourceExhausted("inflated sections of {} bytes, {} are allowed", used_ + size,
-                                   max_bytes_);
-  }
+  DropOpenBlock();  // one that was damaged
+  ASSIGN_OR_RETURN(offset_, Allocate(size));
+  size_ = size;
+  filled_ = 0;
   if (fd_ < 0) {
     own_fd_.Reset(::memfd_create("firewatch-sections", MFD_CLOEXEC));
     if (!own_fd_.valid()) return base::ErrnoStatus(errno, "make a memfd for sections");
     fd_ = own_fd_.get();
   }
-  size_ = size;
-  filled_ = 0;
   return absl::OkStatus();
 }
 
@@ -38,15 +50,8 @@ absl::Status ScratchFile::Write(std::span<const std::byte> bytes) {
   if (bytes.size() > size_ - filled_) {
     return base::DataLoss("a section inflates to more than the {} bytes that it claims", size_);
   }
-  // pwrite and not a writable mapping: a full disk is then an error, not SIGBUS.
-  while (!bytes.empty()) {
-    const ssize_t put =
-        ::pwrite(fd_, bytes.data(), bytes.size(), static_cast<off_t>(used_ + filled_));
-    if (put < 0 && errno == EINTR) continue;
-    if (put <= 0) return base::ResourceExhausted("no room to inflate a section: errno {}", errno);
-    filled_ += static_cast<uint64_t>(put);
-    bytes = bytes.subspan(static_cast<size_t>(put));
-  }
+  RETURN_IF_ERROR(WriteAt(fd_, offset_ + filled_, bytes));
+  filled_ += bytes.size();
   return absl::OkStatus();
 }
 
@@ -54,12 +59,43 @@ absl::StatusOr<std::span<const std::byte>> ScratchFile::End() {
   if (filled_ != size_) {
     return base::DataLoss("a section inflates to {} bytes and claims {}", filled_, size_);
   }
-  if (size_ == 0) return std::span<const std::byte>();
-  void* start = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, fd_, static_cast<off_t>(used_));
-  if (start == MAP_FAILED) return base::ResourceExhausted("map {} bytes: errno {}", size_, errno);
-  mappings_.push_back({.start = start, .size = size_});
-  used_ += (size_ + kPage - 1) & ~(kPage - 1);
-  return std::span<const std::byte>(static_cast<const std::byte*>(start), size_);
+  ASSIGN_OR_RETURN(const auto block, Map(offset_, size_));
+  used_ += RoundUp(size_);
+  size_ = filled_ = 0;
+  return block;
+}
+
+absl::StatusOr<std::span<const std::byte>> ScratchFile::Put(std::span<const std::byte> bytes) {
+  if (!on_disk_) return base::FailedPrecondition("there is no scratch file");
+  ASSIGN_OR_RETURN(const uint64_t offset, Allocate(bytes.size()));
+  RETURN_IF_ERROR(WriteAt(fd_, offset, bytes));
+  return Map(offset, bytes.size());
+}
+
+absl::StatusOr<uint64_t> ScratchFile::Allocate(uint64_t size) {
+  const absl::MutexLock lock(&mutex_);
+  if (size > max_bytes_ || end_ > max_bytes_ - size) {
+    return base::ResourceExhausted("inflated sections of {} bytes, {} are allowed", end_ + size,
+                                   max_bytes_);
+  }
+  const uint64_t offset = end_;
+  end_ += RoundUp(size);
+  return offset;
+}
+
+void ScratchFile::DropOpenBlock() {
+  const absl::MutexLock lock(&mutex_);
+  if (size_ != 0 && end_ == offset_ + RoundUp(size_)) end_ = offset_;
+  size_ = filled_ = 0;
+}
+
+absl::StatusOr<std::span<const std::byte>> ScratchFile::Map(uint64_t offset, uint64_t size) {
+  if (size == 0) return std::span<const std::byte>();
+  void* start = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, fd_, static_cast<off_t>(offset));
+  if (start == MAP_FAILED) return base::ResourceExhausted("map {} bytes: errno {}", size, errno);
+  const absl::MutexLock lock(&mutex_);
+  mappings_.push_back({.start = start, .size = size});
+  return std::span<const std::byte>(static_cast<const std::byte*>(start), size);
 }
 
 }  // namespace firewatch::symbolizer

@@ -26,6 +26,7 @@ class Sweep {
   explicit Sweep(const std::vector<InputSymbol>& symbols) : symbols_(symbols) {}
 
   std::vector<SymbolRange> Run(size_t sized_count) {
+    ranges_.reserve(sized_count);
     for (uint32_t i = 0; i < sized_count; ++i) {
       const InputSymbol& symbol = symbols_[i];
       if (symbol.end <= symbol.start) continue;

@@ -124,13 +124,19 @@ class IndexWriter::LinesFile final : public SectionSink {
   XXH3_state_t hash_;
 };
 
-IndexWriter::IndexWriter(IndexSource source) : source_(std::move(source)) {
-  const std::vector<SymbolRange> ranges = Flatten(source_.symbols);
-  const SymbolColumns columns = CollectSymbols(source_, ranges, names_);
-  symbol_count_ = columns.ranges.size();
-  symbols_ = WriteSymbols(columns);
-  // Lines are next, which take all the memory that there is.
+IndexWriter::IndexWriter(IndexSource source, const PutAside& put_aside)
+    : source_(std::move(source)) {
+  // What is done is given back at once: lines are next, which take all the memory that there is.
+  SymbolColumns columns = CollectSymbols(source_, Flatten(source_.symbols), names_);
   std::vector<InputSymbol>().swap(source_.symbols);
+  symbol_count_ = columns.ranges.size();
+  kept_symbols_ = WriteSymbols(columns);
+  symbols_ = kept_symbols_;
+  if (!put_aside) return;
+  if (const auto put = put_aside(kept_symbols_); put.ok()) {
+    symbols_ = *put;
+    std::vector<std::byte>().swap(kept_symbols_);
+  }
 }
 
 IndexWriter::~IndexWriter() = default;
@@ -154,6 +160,7 @@ void IndexWriter::SetLines(uint32_t version, std::span<const std::byte> section)
 }
 
 void IndexWriter::StartNames(unsigned threads) {
+  names_.Close();
   if (threads < 2) return;
   names_writer_.emplace(
       names_, NameTableOptions{.threads = threads, .keep_suffixes = source_.keep_suffixes});
@@ -172,6 +179,7 @@ absl::StatusOr<IndexWriteReport> IndexWriter::Write(int fd, unsigned threads) {
 
   const std::vector<IndexSegment> segments = Sorted(source_.segments);
   if (!names_writer_) {
+    names_.Close();
     names_writer_.emplace(
         names_, NameTableOptions{.threads = threads, .keep_suffixes = source_.keep_suffixes});
   }

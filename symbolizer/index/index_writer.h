@@ -25,6 +25,7 @@
 #include "symbolizer/index/flatten.h"
 #include "symbolizer/index/index_format.h"
 #include "symbolizer/index/name_table.h"
+#include "symbolizer/index/put_aside.h"
 #include "symbolizer/index/section_sink.h"
 
 namespace firewatch::symbolizer {
@@ -53,8 +54,8 @@ struct IndexWriteReport {
 class IndexWriter {
  public:
   // Sorts the symbols and gives their names the first ids, in order of address. The strings of
-  // `source.symbols` must outlive the writer.
-  explicit IndexWriter(IndexSource source);
+  // `source.symbols` must outlive the writer. `put_aside`: for what waits until Write.
+  explicit IndexWriter(IndexSource source, const PutAside& put_aside = nullptr);
   ~IndexWriter();
 
   // For what refers to names by id: the lines.
@@ -87,7 +88,8 @@ class IndexWriter {
   NameTableBuilder names_;
   std::optional<NameTableWriter> names_writer_;  // behind what it reads
   size_t symbol_count_ = 0;
-  std::vector<std::byte> symbols_;  // the section
+  std::span<const std::byte> symbols_;  // the section; put aside, or
+  std::vector<std::byte> kept_symbols_;
   LinesState lines_state_ = LinesState::kNotTried;
   uint32_t lines_version_ = 0;
   std::span<const std::byte> lines_;

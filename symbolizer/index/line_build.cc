@@ -177,7 +177,7 @@ absl::StatusOr<LineBuildStats> LineBuild::Finish(NameInterner& names, SectionSin
   if (reading_ == nullptr) return base::NotFound("no .debug_info");
   LineBuildStats stats;
   stats.dwarf_bytes = BytesOf(input_.main) + BytesOf(input_.alt) + BytesOf(input_.dwp);
-  LineTableWriter writer(names, section);
+  LineTableWriter writer(names, section, options_.put_aside);
   ASSIGN_OR_RETURN(static_cast<UnitCounts&>(stats), reading_->Finish(writer));
   if (reading_->file().cut_short()) ++stats.units_bad;
   if (stats.units <= stats.units_bad && stats.functions == 0) {

@@ -11,6 +11,7 @@
 #include "symbolizer/dwarf/input.h"
 #include "symbolizer/dwarf/unit_lines.h"
 #include "symbolizer/index/name_interner.h"
+#include "symbolizer/index/put_aside.h"
 #include "symbolizer/index/section_sink.h"
 
 namespace firewatch::symbolizer {
@@ -20,6 +21,7 @@ struct LineBuildOptions {
   // Rows as they are stored; more is ResourceExhausted. Also limited by the size of the input, of
   // which no true one has as many rows as bytes.
   uint64_t max_rows = 100'000'000;
+  PutAside put_aside = nullptr;  // for what waits until all units are read; else in memory
 };
 
 struct LineBuildStats : dwarf::UnitCounts {

@@ -4,8 +4,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <deque>
 #include <map>
 #include <random>
+#include <span>
+#include <utility>
 #include <vector>
 
 #include "base/status.h"
@@ -35,10 +38,10 @@ struct Built {
   absl::StatusOr<LineTable> Parse() const { return LineTable::Parse(bytes, names); }
 };
 
-Built BuildOf(const std::vector<UnitLines>& units) {
+Built BuildOf(const std::vector<UnitLines>& units, PutAside put_aside = nullptr) {
   NamesForTest names;
   VectorSink sink;
-  LineTableWriter writer(names, sink);
+  LineTableWriter writer(names, sink, std::move(put_aside));
   uint64_t number = 0;
   for (const UnitLines& unit : units) EXPECT_TRUE(writer.Add(number++, UnitLines(unit)).ok());
   const absl::Status status = writer.Finish(1000000);
@@ -195,6 +198,37 @@ TEST(LineTableTest, EveryAddressSaysWhatItsUnitDoes) {
         ASSERT_EQ(count, std::max(1u, truth->second.second)) << std::hex << at;
       }
     }
+  }
+}
+
+// Rows that wait elsewhere, or would, if there were room.
+TEST(LineTableTest, RowsThatWerePutAsideAreTheSame) {
+  std::vector<UnitLines> units;
+  for (uint64_t u = 0; u < 200; ++u) {
+    UnitLines unit = ThreeCalls();
+    // One has more rows than a block holds.
+    const uint64_t rows = u == 100 ? 50000 : 400;
+    for (uint64_t i = 0; i < rows; ++i) {
+      unit.rows.push_back({(u << 20) + i * 5, static_cast<uint32_t>(1 + i % 4)});
+    }
+    unit.rows.push_back({(u << 20) + rows * 5, 0});
+    units.push_back(std::move(unit));
+  }
+  const Built expected = BuildOf(units);
+  std::deque<std::vector<std::byte>> aside;
+  size_t room = SIZE_MAX;
+  const auto put =
+      [&](std::span<const std::byte> bytes) -> absl::StatusOr<std::span<const std::byte>> {
+    if (aside.size() >= room) return base::ResourceExhausted("no room");
+    return aside.emplace_back(bytes.begin(), bytes.end());
+  };
+  EXPECT_TRUE(BuildOf(units, put).bytes == expected.bytes);
+  EXPECT_GT(aside.size(), 5U);
+  for (const size_t few : {size_t{0}, size_t{2}}) {
+    aside.clear();
+    room = few;
+    EXPECT_TRUE(BuildOf(units, put).bytes == expected.bytes) << few;
+    EXPECT_EQ(aside.size(), few);
   }
 }
 

@@ -10,6 +10,7 @@
 #include "base/check.h"
 #include "base/status.h"
 #include "symbolizer/index/bit_writer.h"
+#include "symbolizer/room.h"
 
 namespace firewatch::symbolizer {
 namespace {
@@ -47,11 +48,20 @@ uint32_t SizeOf(const AddressRange& range) {
 
 }  // namespace
 
+LineTableWriter::LineTableWriter(NameInterner& names, SectionSink& sink, PutAside put_aside)
+    : names_(names), out_(sink), row_store_(std::move(put_aside)) {
+  functions_.ReserveRoom();
+  ReserveRoom(&block_.nodes);
+  ReserveRoom(&block_.chains);
+  ReserveRoom(&pieces_);
+  ReserveRoom(&runs_);
+}
+
 uint32_t LineTableWriter::NameOf(const char* name) {
   if (name == nullptr) return 0;
-  const uint32_t pointer = pointers_.Add({name});
-  if (pointer == name_of_pointer_.size()) name_of_pointer_.push_back(names_.Intern(name));
-  return name_of_pointer_[pointer];
+  const auto pointer = reinterpret_cast<uintptr_t>(name);
+  if (const uint32_t* const known = name_of_pointer_.Find(pointer)) return *known;
+  return name_of_pointer_.FindOrAdd(pointer, names_.Intern(name)).first;
 }
 
 uint32_t LineTableWriter::FileInBlock(uint32_t name) {
@@ -82,8 +92,8 @@ void LineTableWriter::DropClaimed(uint64_t unit, UnitLines* piece) {
   if (claimed.empty()) return;
   std::sort(claimed.begin(), claimed.end(),
             [](const AddressRange& a, const AddressRange& b) { return a.start < b.start; });
-  std::vector<UnitLines::Row> left;
-  left.reserve(piece->rows.size());
+  std::vector<UnitLines::Row>& left = rows_left_;
+  left.clear();
   const auto say = [&left](uint64_t address, uint32_t chain) {
     if (!left.empty() && left.back().address == address) left.pop_back();
     if (chain != (left.empty() ? 0 : left.back().chain)) left.push_back({address, chain});
@@ -107,7 +117,7 @@ void LineTableWriter::DropClaimed(uint64_t unit, UnitLines* piece) {
     }
   }
   if (!piece->rows.empty()) say(piece->rows.back().address, 0);
-  piece->rows = std::move(left);
+  piece->rows.swap(left);
   DropUnused(piece);
 }
 
@@ -286,12 +296,12 @@ void LineTableWriter::EncodeRows(const UnitLines& piece, PieceRows* rows) {
     chain = row.chain;
   }
   CHECK(!in_run);
-  rows->bytes = row_bytes_.Add(bytes).data();
+  rows->place = row_store_.Add(bytes);
 }
 
 void LineTableWriter::DecodeRun(const Run& run, std::vector<LineBlockRow>* rows) const {
   const PieceRows& piece = pieces_[run.piece];
-  const uint8_t* at = piece.bytes + run.offset;
+  const uint8_t* at = row_store_.At(piece.place) + run.offset;
   uint64_t address = run.start;
   int64_t chain = 0;
   for (;;) {
@@ -371,7 +381,9 @@ void LineTableWriter::MergeRuns(size_t first, size_t end, std::vector<LineBlockR
 
 absl::Status LineTableWriter::Finish(uint64_t max_rows) {
   RETURN_IF_ERROR(FlushBlock());
+  row_store_.Finish();
   block_ = {};
+  name_of_pointer_ = {};
   claimed_ = {};
   claims_of_unit_ = {};
   LinesFooter footer = {.version = kLinesVersion,

@@ -13,10 +13,11 @@
 #include "absl/status/status.h"
 #include "symbolizer/dwarf/interned.h"
 #include "symbolizer/dwarf/unit_lines.h"
-#include "symbolizer/index/byte_store.h"
 #include "symbolizer/index/line_cell_writer.h"
 #include "symbolizer/index/line_table_format.h"
 #include "symbolizer/index/name_interner.h"
+#include "symbolizer/index/put_aside.h"
+#include "symbolizer/index/row_store.h"
 #include "symbolizer/index/section_sink.h"
 
 namespace firewatch::symbolizer {
@@ -24,8 +25,8 @@ namespace firewatch::symbolizer {
 // One thread at a time.
 class LineTableWriter {
  public:
-  // Both must outlive the writer.
-  LineTableWriter(NameInterner& names, SectionSink& sink) : names_(names), out_(sink) {}
+  // Both must outlive the writer. `put_aside`: for rows (row_store.h).
+  LineTableWriter(NameInterner& names, SectionSink& sink, PutAside put_aside = nullptr);
 
   // A piece of the unit of this number; units in ascending order. ResourceExhausted when what was
   // added is more than the section can hold; then nothing more must be added.
@@ -68,7 +69,7 @@ class LineTableWriter {
   };
   // The rows of a piece: differences of addresses and chains, as LEB128 (EncodeRows).
   struct PieceRows {
-    const uint8_t* bytes;  // in row_bytes_
+    RowStore::Place place;
     uint64_t unit;
     uint32_t block;
     uint32_t first_chain;  // what is added to its chains to get those of the block
@@ -80,12 +81,6 @@ class LineTableWriter {
     uint32_t block;
     uint32_t chain;
     uint32_t piece;
-  };
-  struct Pointer {
-    const char* start;
-
-    bool operator==(const Pointer&) const = default;
-    uint64_t Hash() const { return dwarf::MixHash(0, reinterpret_cast<uintptr_t>(start)); }
   };
   // What an earlier unit has said is taken out of the piece, and all that it leaves unused.
   void DropClaimed(uint64_t unit, dwarf::UnitLines* piece);
@@ -104,20 +99,20 @@ class LineTableWriter {
   NameInterner& names_;
   SectionOutput out_;
   // Strings of a section are known by where they are: most are merged, and reading them is slow.
-  dwarf::Interned<Pointer> pointers_;
-  std::vector<uint32_t> name_of_pointer_;
-  dwarf::Interned<Function> functions_;
+  dwarf::IndexMap name_of_pointer_;
+  dwarf::Interned<Function, 75> functions_;
   // Sizes of functions by where they start, of units before unit_; and what unit_ adds to them.
   // Linkers keep one of several copies of a function, and may let all units claim it.
   dwarf::IndexMap claimed_;
   std::vector<AddressRange> claims_of_unit_;
   uint64_t unit_ = 0;
+  std::vector<dwarf::UnitLines::Row> rows_left_;  // of DropClaimed
   Block block_;
   std::vector<LineBlock> blocks_;
   std::vector<bool> has_function_;      // by chain; those of a block are one behind the other
   std::vector<uint64_t> first_chains_;  // of each block, in has_function_
   std::vector<PieceRows> pieces_;
-  ByteStore row_bytes_;
+  RowStore row_store_;
   std::vector<Run> runs_;
   std::vector<Claim> claims_;  // of MergeRuns, as the next
   std::vector<LineBlockRow> decoded_;

@@ -46,6 +46,12 @@ class NameTableBuilder final : public NameInterner {
   // The same for bytes that go away: copied when they are new.
   uint32_t InternCopy(std::string_view name) override;
 
+  // No more names will be asked for: gives back what only finds them.
+  void Close() {
+    ids_.clear();
+    ids_.rehash(0);
+  }
+
   // Names given out, "" included.
   size_t size() const { return names_.size(); }
   std::string_view NameOf(uint32_t id) const { return names_[id]; }

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "symbolizer/index/name_table.h"
 
+#include "symbolizer/room.h"
+
 namespace firewatch::symbolizer {
 
 NameTableBuilder::NameTableBuilder() : ids_(0, Hash{&names_}, Equal{&names_}) {
+  ReserveRoom(&names_);
   names_.emplace_back("");
   ids_.insert(0);
 }

@@ -50,20 +50,14 @@ double SecondsSince(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
-uint64_t PrivateKilobytes() {
-  std::ifstream status("/proc/self/status");
-  std::string word;
-  uint64_t value = 0;
-  while (status >> word) {
-    if (word == "RssAnon:" && status >> value) return value;
-  }
-  return 0;
-}
-
-// Looks at this process's private memory every two milliseconds.
+// Looks at this process's private memory every two milliseconds. Needs none for it but a stack.
 class MemoryWatch {
  public:
-  MemoryWatch() : begin_(PrivateKilobytes()), most_(begin_), thread_([this] { Watch(); }) {}
+  MemoryWatch()
+      : status_(::open("/proc/self/status", O_RDONLY | O_CLOEXEC)),
+        begin_(PrivateKilobytes()),
+        most_(begin_),
+        thread_([this] { Watch(); }) {}
   ~MemoryWatch() { Stop(); }
   MemoryWatch(const MemoryWatch&) = delete;
   MemoryWatch& operator=(const MemoryWatch&) = delete;
@@ -73,6 +67,15 @@ class MemoryWatch {
   }
 
  private:
+  uint64_t PrivateKilobytes() const {
+    constexpr std::string_view kWanted = "RssAnon:";
+    char buffer[4096];
+    const ssize_t size = ::pread(status_.get(), buffer, sizeof(buffer) - 1, 0);
+    if (size <= 0) return 0;
+    buffer[size] = 0;
+    const char* const found = std::strstr(buffer, kWanted.data());
+    return found == nullptr ? 0 : std::strtoull(found + kWanted.size(), nullptr, 10);
+  }
   void Stop() {
     stop_ = true;
     if (thread_.joinable()) thread_.join();
@@ -83,6 +86,7 @@ class MemoryWatch {
       std::this_thread::sleep_for(std::chrono::milliseconds(2));
     }
   }
+  const base::UniqueFd status_;
   const uint64_t begin_;
   uint64_t most_;
   std::atomic<bool> stop_ = false;
@@ -109,6 +113,7 @@ absl::StatusOr<base::UniqueFd> OpenFile(const std::string& path, int flags = O_R
 }
 
 struct Opened {
+  base::UniqueFd scratch;
   base::UniqueFd elf;
   base::UniqueFd debug;
   base::UniqueFd alt;
@@ -117,13 +122,19 @@ struct Opened {
 
 absl::StatusOr<Opened> OpenFiles(const Arguments& arguments) {
   Opened opened;
+  if (!arguments.out.empty()) {  // beside the index, as the agent and the server do
+    const std::string path = arguments.out + ".scratch";
+    ASSIGN_OR_RETURN(opened.scratch, OpenFile(path, O_RDWR | O_CREAT | O_TRUNC));
+    ::unlink(path.c_str());
+  }
   ASSIGN_OR_RETURN(opened.elf, OpenFile(arguments.elf));
   ASSIGN_OR_RETURN(opened.debug, OpenFile(arguments.debug));
   ASSIGN_OR_RETURN(opened.alt, OpenFile(arguments.alt));
-  ASSIGN_OR_RETURN(
-      opened.files,
-      ObjectFiles::Open(
-          {.elf = opened.elf.get(), .debug = opened.debug.get(), .alt = opened.alt.get()}, {}));
+  ASSIGN_OR_RETURN(opened.files, ObjectFiles::Open({.elf = opened.elf.get(),
+                                                    .debug = opened.debug.get(),
+                                                    .alt = opened.alt.get(),
+                                                    .scratch = opened.scratch.get()},
+                                                   {}));
   RETURN_IF_ERROR(opened.files->companion_status());
   return opened;
 }
@@ -143,7 +154,7 @@ absl::Status Build(const Arguments& arguments) {
   const double wall = SecondsSince(begin);
   const uint64_t kilobytes = memory.EndKilobytes();
   fmt::print(
-      "dwarf_bytes {}\nindex_bytes {}\ncpu_s {:.4f}\nwall_s {:.4f}\nprivate_mb {:.1f}\nreason {}\n",
+      "dwarf_bytes {}\nindex_bytes {}\ncpu_s {:.4f}\nwall_s {:.4f}\nprivate_mb {:.3f}\nreason {}\n",
       report.dwarf_bytes, report.index_bytes, cpu_spent, wall,
       static_cast<double>(kilobytes) / 1024, report.lines_reason);
   return absl::OkStatus();
