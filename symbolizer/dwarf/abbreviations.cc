@@ -489,6 +489,8 @@ void AbbreviationTable::TakeEntry(const Abbreviation& entry, ByteCursor& cursor,
 
 std::shared_ptr<const AbbreviationTable> AbbreviationCache::Get(uint64_t offset, UnitShape shape,
                                                                 bool keep) {
+  // Most files have a table per unit, and nobody asks for it again: no need to meet at the lock.
+  if (!keep && !keeps_ && uses_.Find(offset) == nullptr) return Compile(offset, shape, false);
   std::unique_lock<std::mutex> lock(mutex_);
   uint32_t* const uses = uses_.Find(offset);
   const bool used_again = uses != nullptr && *uses > 1;
@@ -505,21 +507,28 @@ std::shared_ptr<const AbbreviationTable> AbbreviationCache::Get(uint64_t offset,
       return table;
     }
   }
-  if (cost_ / kMaxCostPerByte > section_.size()) return nullptr;
   // Others need not wait. Two may compile the same one.
   lock.unlock();
-  uint64_t cost = 0;
-  std::shared_ptr<const AbbreviationTable> table =
-      AbbreviationTable::Compile(section_, offset, shape, keep || used_again, &cost);
+  std::shared_ptr<const AbbreviationTable> table = Compile(offset, shape, keep || used_again);
   lock.lock();
-  cost_ += cost;
   if (table == nullptr || !(keep || used_again)) return table;
   if (kept_bytes_ > kMaxKeptBytes) {
     kept_.clear();
     kept_bytes_ = 0;
   }
+  keeps_ = true;
   kept_bytes_ += table->size_bytes();
   kept_[offset].push_back({shape, table});
+  return table;
+}
+
+std::shared_ptr<const AbbreviationTable> AbbreviationCache::Compile(uint64_t offset,
+                                                                    UnitShape shape, bool keep) {
+  if (cost_ / kMaxCostPerByte > section_.size()) return nullptr;
+  uint64_t cost = 0;
+  std::shared_ptr<const AbbreviationTable> table =
+      AbbreviationTable::Compile(section_, offset, shape, keep, &cost);
+  cost_ += cost;
   return table;
 }
 

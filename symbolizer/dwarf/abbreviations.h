@@ -7,6 +7,7 @@
 // table (AbbreviationCache).
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -158,6 +159,8 @@ class AbbreviationCache {
     UnitShape shape;
     std::shared_ptr<const AbbreviationTable> table;
   };
+  std::shared_ptr<const AbbreviationTable> Compile(uint64_t offset, UnitShape shape, bool keep);
+
   static constexpr size_t kMaxKeptBytes = size_t{64} << 20;
   static constexpr uint64_t kMaxCostPerByte = 64;
   std::span<const std::byte> section_;
@@ -165,7 +168,8 @@ class AbbreviationCache {
   std::mutex mutex_;
   std::unordered_map<uint64_t, std::vector<Kept>> kept_;  // guarded by mutex_
   size_t kept_bytes_ = 0;                                 // guarded by mutex_
-  uint64_t cost_ = 0;                                     // guarded by mutex_; bytes compiled
+  std::atomic<bool> keeps_ = false;                       // there has been something in kept_
+  std::atomic<uint64_t> cost_ = 0;                        // bytes compiled
 };
 
 }  // namespace firewatch::symbolizer::dwarf

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-// Units are handed out in order, read by any thread, and added to the table in order again: by
-// whichever thread finds the next one done. A thread that is too far ahead waits, so that only a
-// few units are in memory at once.
+// Units are handed out in order, a few small ones at once, read by any thread, and added to the
+// table in order again: by whichever thread finds the next ones done. A thread that is too far
+// ahead waits, so that only a few units are in memory at once.
 #include "symbolizer/index/line_build.h"
 
 #include <algorithm>
+#include <atomic>
 #include <condition_variable>
 #include <map>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <thread>
 #include <utility>
 
@@ -31,6 +33,9 @@ constexpr int kMaxThreads = 64;
 // Rows of units that wait for an earlier one. One unit can be a tenth of a program: as much is read
 // meanwhile. About 2 MB.
 constexpr size_t kMaxRowsWaiting = size_t{64} << 10;
+// Of .debug_info, at least, are handed out together: a unit of C takes some microseconds, in which
+// threads would meet at the lock.
+constexpr uint64_t kBatchBytes = uint64_t{32} << 10;
 
 uint64_t BytesOf(const DwarfSections& s) {
   return s.info.size() + s.abbrev.size() + s.str.size() + s.line.size() + s.line_str.size() +
@@ -70,6 +75,20 @@ class LineBuild::Reading {
   const InfoFile& file() const { return file_; }
 
  private:
+  struct Piece {
+    size_t unit;
+    UnitLines lines;
+  };
+  struct Batch {
+    size_t end;  // the unit behind it
+    std::vector<Piece> pieces;
+
+    size_t rows() const {
+      size_t count = 0;
+      for (const Piece& piece : pieces) count += piece.lines.rows.size();
+      return count;
+    }
+  };
   // No unit more is begun; waits for those under way.
   void Stop() {
     {
@@ -90,29 +109,39 @@ class LineBuild::Reading {
         moved_.wait(lock);
         continue;
       }
-      const size_t index = next_to_read_++;
+      const size_t first = next_to_read_;
+      next_to_read_ = EndOfBatch(first);
+      Batch batch = {.end = next_to_read_, .pieces = {}};
       lock.unlock();
-      std::vector<UnitLines> pieces;
-      const auto take = [&](UnitLines&& piece) {
-        // One that has to wait is copied: the copy has no room to spare.
-        if (!AddEarly(index, &pieces, piece)) pieces.push_back(piece);
-      };
-      reader.Read(file_, file_.unit_offsets()[index], filter_, take, &counts);
+      for (size_t unit = first; unit < batch.end; ++unit) {
+        const auto take = [&](UnitLines&& piece) {
+          // One that has to wait is copied: the copy has no room to spare.
+          if (!AddEarly(first, &batch, unit, piece)) batch.pieces.push_back({unit, piece});
+        };
+        reader.Read(file_, file_.unit_offsets()[unit], filter_, take, &counts);
+      }
       lock.lock();
-      for (const UnitLines& piece : pieces) rows_waiting_ += piece.rows.size();
-      done_.emplace(index, std::move(pieces));
+      rows_waiting_ += batch.rows();
+      done_.emplace(first, std::move(batch));
       if (!adding_) AddDone(lock);
     }
     counts_.Add(counts);
   }
-  // A piece of the unit that is next, and those before it, go into the table before the unit is
+  size_t EndOfBatch(size_t first) const {
+    const std::span<const uint64_t> offsets = file_.unit_offsets();
+    size_t end = first + 1;
+    while (end < offsets.size() && offsets[end] - offsets[first] < kBatchBytes) ++end;
+    return end;
+  }
+  // A piece of a batch that is next, and those before it, go into the table before the batch is
   // read to its end. False when it is not next.
-  bool AddEarly(size_t unit, std::vector<UnitLines>* before, UnitLines& piece) {
+  bool AddEarly(size_t first, Batch* before, size_t unit, UnitLines& piece) {
+    if (next_to_add_ != first) return false;
     std::unique_lock<std::mutex> lock(mutex_);
-    if (adding_ || next_to_add_ != unit) return false;
+    if (adding_) return false;
     adding_ = true;
     lock.unlock();
-    absl::Status status = AddPieces(unit, before);
+    absl::Status status = AddPieces(before);
     if (status.ok()) status = writer_->Add(unit, std::move(piece));
     lock.lock();
     adding_ = false;
@@ -120,26 +149,27 @@ class LineBuild::Reading {
     return true;
   }
   // By the one thread that has set adding_.
-  absl::Status AddPieces(size_t unit, std::vector<UnitLines>* pieces) {
-    for (UnitLines& piece : *pieces) RETURN_IF_ERROR(writer_->Add(unit, std::move(piece)));
-    pieces->clear();
+  absl::Status AddPieces(Batch* batch) {
+    for (Piece& piece : batch->pieces) {
+      RETURN_IF_ERROR(writer_->Add(piece.unit, std::move(piece.lines)));
+    }
+    batch->pieces.clear();
     return absl::OkStatus();
   }
-  // Adds the units that are next, one after the other, without the lock.
+  // Adds the batches that are next, one after the other, without the lock.
   void AddDone(std::unique_lock<std::mutex>& lock) {
     adding_ = true;
     while (status_.ok()) {
       const auto next = done_.find(next_to_add_);
       if (next == done_.end()) break;
-      std::vector<UnitLines> pieces = std::move(next->second);
+      Batch batch = std::move(next->second);
       done_.erase(next);
-      for (const UnitLines& piece : pieces) rows_waiting_ -= piece.rows.size();
-      const size_t unit = next_to_add_;
+      rows_waiting_ -= batch.rows();
       lock.unlock();
-      absl::Status status = AddPieces(unit, &pieces);
+      absl::Status status = AddPieces(&batch);
       lock.lock();
       if (status_.ok()) status_ = std::move(status);
-      ++next_to_add_;
+      next_to_add_ = batch.end;
       moved_.notify_all();
     }
     adding_ = false;
@@ -155,10 +185,10 @@ class LineBuild::Reading {
   std::mutex mutex_;  // guards all below
   std::condition_variable moved_;
   size_t next_to_read_ = 0;
-  size_t next_to_add_ = 0;
-  bool adding_ = true;       // nobody does before Finish
-  size_t rows_waiting_ = 0;  // in done_
-  std::map<size_t, std::vector<UnitLines>> done_;
+  std::atomic<size_t> next_to_add_ = 0;  // written with the lock; the first unit of a batch
+  bool adding_ = true;                   // nobody does before Finish
+  size_t rows_waiting_ = 0;              // in done_
+  std::map<size_t, Batch> done_;         // by first unit
   UnitCounts counts_;
   absl::Status status_;
   std::vector<std::thread> others_;  // last: they use what stands above
