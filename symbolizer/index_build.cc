@@ -115,9 +115,12 @@ absl::StatusOr<IndexBuildReport> Build(ObjectFiles& files, const IndexBuildOptio
   absl::StatusOr<std::unique_ptr<LineBuild>> lines = nullptr;
   if (options.lines) lines = StartLines(files, options);
   ASSIGN_OR_RETURN(SymbolTables tables, ReadSymbolTables(files));
-  ::malloc_trim(0);  // what reading them left behind
+  // What reading and sorting symbols left behind. Beside other threads, which stand still while
+  // memory is given back, it is left to them.
+  const bool alone = options.lines && options.threads < 2;
+  if (alone) ::malloc_trim(0);
   IndexWriter writer(SourceOf(files, tables), options.lines ? PutAsideOf(files) : nullptr);
-  ::malloc_trim(0);
+  if (alone) ::malloc_trim(0);
   if (options.lines) {
     const absl::StatusOr<LineBuildStats> stats =
         lines.ok() ? FinishLines(**lines, options, writer, out_fd) : lines.status();

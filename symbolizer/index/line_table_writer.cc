@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 #include <queue>
 #include <string>
 #include <utility>
@@ -319,13 +320,36 @@ void LineTableWriter::DecodeRun(const Run& run, std::vector<LineBlockRow>* rows)
   }
 }
 
+// Those of each run are in order.
+void LineTableWriter::SortClaims() {
+  const auto earlier = [](const Claim& a, const Claim& b) {
+    return a.start != b.start ? a.start < b.start : a.piece < b.piece;
+  };
+  std::vector<size_t>& bounds = claims_of_run_;
+  while (bounds.size() > 2) {
+    merged_claims_.clear();
+    size_t kept = 1;
+    for (size_t i = 0; i + 1 < bounds.size(); i += 2) {
+      const Claim* const start = claims_.data() + bounds[i];
+      const Claim* const middle = claims_.data() + bounds[i + 1];
+      const Claim* const end = claims_.data() + bounds[std::min(i + 2, bounds.size() - 1)];
+      std::merge(start, middle, middle, end, std::back_inserter(merged_claims_), earlier);
+      bounds[kept++] = static_cast<size_t>(end - claims_.data());
+    }
+    bounds.resize(kept);
+    claims_.swap(merged_claims_);
+  }
+}
+
 // Runs of several units that overlap. Who knows the function speaks before who knows the line alone
 // (as where identical functions were folded into one), then the earlier unit, and of a
 // unit what came last.
 void LineTableWriter::MergeRuns(size_t first, size_t end, std::vector<LineBlockRow>* rows) {
   std::vector<Claim>& claims = claims_;
   claims.clear();
+  claims_of_run_.clear();
   for (size_t i = first; i < end; ++i) {
+    claims_of_run_.push_back(claims.size());
     decoded_.clear();
     DecodeRun(runs_[i], &decoded_);
     for (size_t k = 0; k + 1 < decoded_.size(); ++k) {
@@ -335,9 +359,8 @@ void LineTableWriter::MergeRuns(size_t first, size_t end, std::vector<LineBlockR
           {row.address, decoded_[k + 1].address, row.block, row.chain, runs_[i].piece});
     }
   }
-  std::sort(claims.begin(), claims.end(), [](const Claim& a, const Claim& b) {
-    return a.start != b.start ? a.start < b.start : a.piece < b.piece;
-  });
+  claims_of_run_.push_back(claims.size());
+  SortClaims();
   const auto has_function = [this](const Claim* claim) -> bool {
     return has_function_[first_chains_[claim->block] + claim->chain];
   };

@@ -91,6 +91,7 @@ class LineTableWriter {
   void EncodeRows(const dwarf::UnitLines& piece, PieceRows* rows);
   // Appends the rows of a run, and an end.
   void DecodeRun(const Run& run, std::vector<LineBlockRow>* rows) const;
+  void SortClaims();
   void MergeRuns(size_t first, size_t end, std::vector<LineBlockRow>* rows);
   absl::Status WriteFunctions(LinesFooter* footer);
   template <typename T>
@@ -114,7 +115,9 @@ class LineTableWriter {
   std::vector<PieceRows> pieces_;
   RowStore row_store_;
   std::vector<Run> runs_;
-  std::vector<Claim> claims_;  // of MergeRuns, as the next
+  std::vector<Claim> claims_;  // of MergeRuns, as the next three
+  std::vector<Claim> merged_claims_;
+  std::vector<size_t> claims_of_run_;  // where they start, and the end
   std::vector<LineBlockRow> decoded_;
   std::vector<uint32_t> scratch_;
   std::vector<uint32_t> file_names_;
