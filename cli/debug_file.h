@@ -22,6 +22,9 @@ struct DebugFile {
   bool has_dynamic_symbols = false;
   bool has_lines = false;  // .debug_info
   std::string debuglink;   // name in .gnu_debuglink; "" none
+  std::string altlink;     // path in .gnu_debugaltlink, of the common file of dwz; "" none
+  symbolizer::BuildId altlink_id;
+  bool is_common = false;  // such a file itself
   uint64_t bytes = 0;
   symbolizer::BlankRanges blank;  // what is sent as zeros
 };
@@ -32,5 +35,7 @@ absl::StatusOr<DebugFile> InspectDebugFile(std::string path, base::UniqueFd fd);
 
 // Its separate debug file on this machine, of the same build. NotFound names what was tried.
 absl::StatusOr<DebugFile> FindSeparateDebugFile(const DebugFile& file);
+// The common file of dwz that `file` refers to, on this machine; NotFound likewise.
+absl::StatusOr<DebugFile> FindCommonFile(const DebugFile& file);
 
 }  // namespace firewatch::cli

@@ -109,18 +109,38 @@ absl::Status Send(const DebugFile& file, const std::string& base_url) {
   return absl::OkStatus();
 }
 
+// With the names that it shares with others before it, so that it is read once.
+absl::Status SendWithCommon(const DebugFile& file, const std::string& base_url) {
+  if (!file.altlink.empty()) {
+    const auto common = FindCommonFile(file);
+    if (common.ok()) {
+      RETURN_IF_ERROR(Send(*common, base_url));
+    } else {
+      fmt::print(stderr,
+                 "{}: names of inlined functions will be missing until it is uploaded: {}\n",
+                 file.path, base::Message(common.status()));
+    }
+  }
+  return Send(file, base_url);
+}
+
 absl::Status Upload(const std::string& path, const DebugInfoOptions& options) {
   const std::string base_url = BaseUrl(options.server);
   ASSIGN_OR_RETURN(const DebugFile file, OpenDebugFileAt(path));
+  if (file.is_common) {
+    RETURN_IF_ERROR(Send(file, base_url));
+    fmt::print("{}: a common file of dwz: those that refer to it are read again\n", path);
+    return absl::OkStatus();
+  }
   if (!file.has_lines) {
     auto separate = FindSeparateDebugFile(file);
     if (separate.ok()) {
-      RETURN_IF_ERROR(Send(*separate, base_url));
+      RETURN_IF_ERROR(SendWithCommon(*separate, base_url));
     } else if (!file.has_symbols) {
       return separate.status();
     }
   }
-  RETURN_IF_ERROR(Send(file, base_url));
+  RETURN_IF_ERROR(SendWithCommon(file, base_url));
   ASSIGN_OR_RETURN(const std::string state,
                    WaitForNames(base_url + "/" + file.id.ToHex(), options.wait_seconds));
   fmt::print("{}: {}\n", path, state);

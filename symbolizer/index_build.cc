@@ -66,8 +66,10 @@ std::string WhyIncomplete(const ObjectFiles& files, const LineBuildStats& stats)
     return fmt::format("{} units without their .dwo", stats.units_without_dwo);
   }
   if (stats.units_bad > 0) return fmt::format("{} units cannot be read", stats.units_bad);
-  if (stats.names_missing > 0 && files.wants_alt())
-    return "names are in a dwz file that is missing";
+  if (stats.names_missing > 0 && files.wants_alt()) {
+    return fmt::format("names are in a dwz file that is missing, build id {}",
+                       files.alt_id().ToHex());
+  }
   return "";
 }
 

@@ -4,10 +4,13 @@
 // directory of index files, whose lock is only taken to map a file or to publish one.
 #include "symbolizer/index_service.h"
 
+#include <fcntl.h>
+
 #include <algorithm>
 #include <array>
 #include <atomic>
 #include <chrono>
+#include <optional>
 #include <thread>
 #include <utility>
 
@@ -76,6 +79,7 @@ absl::Status AlreadyExists(const BuildId& id, std::string_view why) {
 struct Entry {
   IndexState state = IndexState::kUnknown;  // of the last build that ended
   bool building = false;
+  std::optional<OfferedFiles> next;  // offered while it was being built: to be built after that
   std::string reason;
   std::shared_ptr<const ServedIndex> index;
   uint64_t last_use = 0;
@@ -120,6 +124,7 @@ class IndexServiceImpl final : public IndexService {
 
   void Run();
   Outcome Build(Work work);
+  void AddCommonFile(Work* work);
   absl::StatusOr<HelperResult> Ask(HelperOperation operation, OfferedFiles files);
   Outcome Publish(const BuildId& id, const HelperResult& result);
   void Finish(const BuildId& id, Outcome outcome);
@@ -190,7 +195,11 @@ absl::Status IndexServiceImpl::Offer(const BuildId& id, OfferedFiles files, bool
   {
     base::MutexLock lock(part.mutex);
     Entry& entry = part.entries[id];
-    if (entry.building) return AlreadyExists(id, "is being built");
+    if (entry.building && !replace) return AlreadyExists(id, "is being built");
+    if (entry.building) {
+      entry.next = std::move(files);
+      return absl::OkStatus();
+    }
     entry.building = true;
     entry.last_use = ++uses_;
     Trim(part);
@@ -204,6 +213,7 @@ absl::Status IndexServiceImpl::Offer(const BuildId& id, OfferedFiles files, bool
   {
     base::MutexLock lock(part.mutex);
     part.entries[id].building = false;
+    part.entries[id].next.reset();
   }
   base::MutexLock lock(pending_mutex_);
   --pending_;
@@ -347,7 +357,28 @@ absl::StatusOr<HelperResult> IndexServiceImpl::Ask(HelperOperation operation, Of
   return base::Unavailable("the server stops");
 }
 
+// A debug file says in a note whose common file it needs: the helper reads it.
+void IndexServiceImpl::AddCommonFile(Work* work) {
+  if (!options_.open_common || work->files.alt.valid()) return;
+  for (const base::UniqueFd* file : {&work->files.debug, &work->files.elf}) {
+    if (!file->valid()) continue;
+    base::UniqueFd copy(::fcntl(file->get(), F_DUPFD_CLOEXEC, 0));
+    if (!copy.valid()) return;
+    const auto result = Ask(HelperOperation::kIdentify, {.elf = std::move(copy)});
+    if (!result.ok() || !result->failure.empty()) return;  // the build will say why
+    const HelperAnswer& answer = result->answer;
+    if (answer.status != HelperStatus::kOk || answer.altlink_id_size == 0) continue;
+    BuildId common;
+    if (answer.altlink_id_size > sizeof(answer.altlink_id)) return;
+    common.size = answer.altlink_id_size;
+    std::copy_n(answer.altlink_id, common.size, common.bytes.begin());
+    work->files.alt = options_.open_common(common, work->id);
+    return;
+  }
+}
+
 Outcome IndexServiceImpl::Build(Work work) {
+  AddCommonFile(&work);
   auto result = Ask(HelperOperation::kBuildLines, std::move(work.files));
   if (!result.ok()) return {.reason = std::string(base::Message(result.status()))};
   if (!result->helper_died) return Publish(work.id, *result);
@@ -405,11 +436,13 @@ Outcome IndexServiceImpl::Publish(const BuildId& id, const HelperResult& result)
 
 void IndexServiceImpl::Finish(const BuildId& id, Outcome outcome) {
   builds_[static_cast<size_t>(outcome.state)]->Add();
+  std::optional<OfferedFiles> next;
   {
     Part& part = PartOf(id);
     base::MutexLock lock(part.mutex);
     Entry& entry = part.entries[id];
-    entry.building = false;
+    next.swap(entry.next);
+    entry.building = next.has_value();
     entry.reason = std::move(outcome.reason);
     if (outcome.index != nullptr) {
       if (entry.index == nullptr) ++mapped_;
@@ -420,6 +453,13 @@ void IndexServiceImpl::Finish(const BuildId& id, Outcome outcome) {
   }
   if (mapped_ > options_.max_mapped) UnmapOldest();
   mapped_gauge_.Set(static_cast<double>(mapped_));
+  if (next && work_.TryPush({.id = id, .files = *std::move(next)})) return;  // still pending
+  if (next) {
+    refused_offers_.Add();
+    Part& part = PartOf(id);
+    base::MutexLock lock(part.mutex);
+    part.entries[id].building = false;
+  }
   base::MutexLock lock(pending_mutex_);
   --pending_;
   idle_.NotifyAll();

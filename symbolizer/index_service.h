@@ -12,6 +12,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -39,6 +40,10 @@ struct IndexServiceOptions {
   uint64_t helper_max_bytes = uint64_t{2} << 30;  // private memory of the helper
   size_t max_waiting = 256;                       // offers; more are refused
   size_t max_mapped = 1024;  // indexes that are mapped, least recently used go first
+  // Opens the common file of dwz that the debug information of `wanted_by` refers to, by build id;
+  // an invalid descriptor when it is not there: whoever has it later offers `wanted_by` again. On
+  // the thread of the builds. May be empty: names that are in such files are missing.
+  std::function<base::UniqueFd(const BuildId& common, const BuildId& wanted_by)> open_common;
 };
 
 // What is known of a build id.
@@ -85,7 +90,7 @@ class IndexService {
 
   // Builds, in the background, the index of `id` from the files, replacing the one that is there
   // if it has no lines or `replace`. Returns at once. AlreadyExists: there is one with lines, or
-  // it is being built. ResourceExhausted: too many wait.
+  // it is being built; with `replace` it is built once more then. ResourceExhausted: too many wait.
   virtual absl::Status Offer(const BuildId& id, OfferedFiles files, bool replace = false) = 0;
 
   // nullptr unless kReady; `state` (may be nullptr) says which, `reason` (may be nullptr) why.

@@ -197,6 +197,62 @@ TEST_F(IndexServiceTest, DebugFileLaterGivesLinesAndHandlesKeepWhatTheyHad) {
   EXPECT_TRUE(Offer("abcdef", "plain", "x.debug", true).ok());
 }
 
+// Names that dwz put into a file of its own.
+TEST_F(IndexServiceTest, TheCommonFileIsAskedForByItsBuildId) {
+  SKIP_WITHOUT_TOOL("gcc");
+  SKIP_WITHOUT_TOOL("dwz");
+  folder_.Write("a.c",
+                "static inline __attribute__((always_inline)) int Inner(int x) {\n"
+                "  volatile int y = x; return y + 1; }\n"
+                "int main(int argc, char** argv) { (void)argv; return Inner(argc); }\n");
+  folder_.Run(
+      "gcc -O2 -g -Wl,--build-id=0xabcdef01 -o one a.c && gcc -O2 -g -DTWO -o two a.c && "
+      "dwz -m common one two");
+  bool there = false;
+  std::vector<std::string> asked;
+  options_.open_common = [&](const BuildId& common, const BuildId& wanted_by) {
+    asked.push_back(common.ToHex() + " for " + wanted_by.ToHex());
+    return there ? folder_.Open("common") : base::UniqueFd();
+  };
+  Restart();
+  ASSERT_TRUE(Offer("abcdef01", "one").ok());
+  ASSERT_TRUE(service_->WaitIdle(kWaitMs));
+  EXPECT_EQ(StateOf("abcdef01"), IndexState::kReady);
+  EXPECT_THAT(reason_, HasSubstr("dwz file that is missing, build id"));
+  ASSERT_EQ(asked.size(), 1U);
+  EXPECT_THAT(asked[0], HasSubstr(" for abcdef01"));
+  // The reason names the same file.
+  EXPECT_THAT(reason_, HasSubstr(asked[0].substr(0, 40)));
+  there = true;
+  ASSERT_TRUE(Offer("abcdef01", "one", "", /*replace=*/true).ok());
+  ASSERT_TRUE(service_->WaitIdle(kWaitMs));
+  EXPECT_EQ(StateOf("abcdef01"), IndexState::kReady);
+  EXPECT_EQ(reason_, "");
+}
+
+// A second file of a build id that is being built is not lost: it is built once more.
+TEST_F(IndexServiceTest, WhatComesWhileItIsBuiltIsBuiltNext) {
+  SKIP_WITHOUT_TOOL("gcc");
+  SKIP_WITHOUT_TOOL("objcopy");
+  folder_.Write("a.c", kSource);
+  folder_.Run(
+      "gcc -O1 -g -Wl,--build-id=0xabcdef02 -o whole a.c && "
+      "objcopy --only-keep-debug whole x.debug && objcopy --strip-debug whole stripped");
+  for (int round = 0; round < 5; ++round) {
+    std::filesystem::remove_all(folder_.At("cache"));
+    Restart();
+    OfferedFiles both;
+    both.elf = folder_.Open("stripped");
+    both.debug = folder_.Open("x.debug");
+    ASSERT_TRUE(Offer("abcdef02", "stripped").ok());
+    EXPECT_EQ(Offer("abcdef02", "stripped").code(), absl::StatusCode::kAlreadyExists);
+    ASSERT_TRUE(service_->Offer(BuildId::FromHex("abcdef02"), std::move(both), true).ok());
+    ASSERT_TRUE(service_->WaitIdle(kWaitMs));
+    EXPECT_EQ(StateOf("abcdef02"), IndexState::kReady);
+    EXPECT_TRUE(handle_->index().has_lines()) << round;
+  }
+}
+
 TEST_F(IndexServiceTest, DebugFileAloneNeedsTheSegmentsOfTheProgram) {
   SKIP_WITHOUT_TOOL("gcc");
   SKIP_WITHOUT_TOOL("objcopy");

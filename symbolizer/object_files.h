@@ -74,6 +74,7 @@ class ObjectFiles {
   ElfFile* dwarf_file() const { return dwarf_file_; }
   // The DWARF refers to a dwz file that is not there (or left out).
   bool wants_alt() const { return wants_alt_ && alt_ == nullptr; }
+  const BuildId& alt_id() const { return alt_id_; }  // of that file
   // The ELF file inside .gnu_debugdata, unpacked at the first call; nullptr when there is none or
   // it is damaged.
   ElfFile* mini_debug();

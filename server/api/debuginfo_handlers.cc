@@ -21,7 +21,10 @@ absl::Status CheckOn(const ApiContext& context) {
 
 void WriteEntry(const DebugInfoEntry& entry, JsonWriter& json) {
   json.BeginObject().Key("build_id").Value(entry.id.ToHex()).Key("path").Value(entry.path);
-  json.Key("state").Value(NamesStateText(entry.state)).Key("lines").Value(entry.has_lines);
+  // What is there for others has no names of its own.
+  const bool is_common = entry.files.size() == 1 && entry.files[0].kind == FileKind::kCommon;
+  json.Key("state").Value(is_common ? "common" : NamesStateText(entry.state));
+  json.Key("lines").Value(entry.has_lines);
   json.Key("reason").Value(entry.reason).Key("files").BeginArray();
   for (const StoredFile& file : entry.files) {
     json.BeginObject().Key("kind").Value(FileKindText(file.kind));

@@ -23,9 +23,11 @@ std::string_view NamesStateText(NamesState state) {
   return kTexts[static_cast<size_t>(state)];
 }
 
-DebugInfo::DebugInfo(FileStore& files, NameSource& source, BinaryRegistry& binaries,
-                     const base::Clock& clock, base::MetricsRegistry& metrics)
+DebugInfo::DebugInfo(FileStore& files, CommonFiles& common, NameSource& source,
+                     BinaryRegistry& binaries, const base::Clock& clock,
+                     base::MetricsRegistry& metrics)
     : files_(files),
+      common_(common),
       source_(source),
       binaries_(binaries),
       clock_(clock),
@@ -38,22 +40,37 @@ DebugInfo::DebugInfo(FileStore& files, NameSource& source, BinaryRegistry& binar
 
 absl::Status DebugInfo::Accept(IncomingFile& file, const BuildId& id, FileKind kind,
                                FileSource source) {
-  const absl::StatusOr<BuildId> found = source_.Identify(file.fd());
+  const absl::StatusOr<IdentifiedFile> found = source_.Identify(file.fd());
   absl::Status status = found.status();
-  if (found.ok() && *found != id) {
+  if (found.ok() && found->id != id) {
     status =
-        base::FailedPrecondition("the file has build id {}, not {}", found->ToHex(), id.ToHex());
+        base::FailedPrecondition("the file has build id {}, not {}", found->id.ToHex(), id.ToHex());
   }
+  if (found.ok() && found->is_common) kind = FileKind::kCommon;
   if (status.ok()) status = files_.Publish(file, id, kind, source);
   if (!status.ok()) {
     refused_.Add();
     return status;
   }
   accepted_.Add();
+  if (kind == FileKind::kCommon) {
+    for (const BuildId& waiting : common_.TakeWaiting(id)) OfferAgain(waiting);
+    return absl::OkStatus();
+  }
   status = OfferStored(id, /*replace=*/true);
   // The file is kept: a query offers it again.
   if (!status.ok()) spdlog::info("index of {}: {}", id.ToHex(), base::ToString(status));
   return absl::OkStatus();
+}
+
+// The build of names that are there but not all.
+void DebugInfo::OfferAgain(const BuildId& id) {
+  const absl::Status status = OfferStored(id, /*replace=*/true);
+  if (status.code() != absl::StatusCode::kResourceExhausted) return;  // or its file is gone
+  base::MutexLock lock(mutex_);
+  if (again_.size() >= kMaxOffered) again_.clear();
+  again_.insert(id);
+  any_again_ = true;
 }
 
 absl::Status DebugInfo::OfferStored(const BuildId& id, bool replace) {
@@ -75,11 +92,21 @@ bool DebugInfo::MayRetry(const BuildId& id) {
   return true;
 }
 
+bool DebugInfo::TakeAgain(const BuildId& id) {
+  base::MutexLock lock(mutex_);
+  const bool found = again_.erase(id) > 0;
+  any_again_ = !again_.empty();
+  return found;
+}
+
 std::shared_ptr<const BinaryNames> DebugInfo::NamesOf(const BuildId& id, NamesState* state,
                                                       std::string* reason) {
   auto names = source_.Find(id, state, reason);
   if (names != nullptr) files_.NoteUse(id);
-  if (names != nullptr && names->has_lines()) return names;
+  if (names != nullptr && names->has_lines()) {
+    if (any_again_ && TakeAgain(id)) OfferAgain(id);
+    return names;
+  }
   if (*state == NamesState::kBuilding) return names;
   if ((*state == NamesState::kUnknown || *state == NamesState::kFailed) && files_.Has(id)) {
     if (MayRetry(id) && OfferStored(id, /*replace=*/false).ok()) *state = NamesState::kBuilding;

@@ -3,16 +3,20 @@
 // checked and kept (file_store.h), become names (name_source.h), and queries ask for them here.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "base/clock.h"
 #include "base/metrics.h"
 #include "base/mutex.h"
 #include "server/debuginfo/binary_registry.h"
+#include "server/debuginfo/common_files.h"
 #include "server/debuginfo/file_store.h"
 #include "server/debuginfo/name_source.h"
 
@@ -34,7 +38,7 @@ class DebugInfo {
   using Want = std::function<void(const symbolizer::BuildId&)>;
 
   // All must outlive it.
-  DebugInfo(FileStore& files, NameSource& source, BinaryRegistry& binaries,
+  DebugInfo(FileStore& files, CommonFiles& common, NameSource& source, BinaryRegistry& binaries,
             const base::Clock& clock, base::MetricsRegistry& metrics);
   // Before anything else is called; none: nobody is asked.
   void SetWant(Want want) { want_ = std::move(want); }
@@ -44,7 +48,9 @@ class DebugInfo {
 
   // Takes over a file that was received: InvalidArgument when it is no ELF file for us,
   // FailedPrecondition when it has another build id, ResourceExhausted when it is too large;
-  // else it is on disk, and its index is being built. Waits for the helper.
+  // else it is on disk, and its index is being built, and those of the files that waited for it
+  // (common_files.h). Waits for the helper.
+  // A common file of dwz is kept as such, whatever `kind`.
   absl::Status Accept(IncomingFile& file, const symbolizer::BuildId& id, FileKind kind,
                       FileSource source);
 
@@ -62,9 +68,12 @@ class DebugInfo {
 
  private:
   absl::Status OfferStored(const symbolizer::BuildId& id, bool replace);
+  void OfferAgain(const symbolizer::BuildId& id) ABSL_LOCKS_EXCLUDED(mutex_);
+  bool TakeAgain(const symbolizer::BuildId& id) ABSL_LOCKS_EXCLUDED(mutex_);
   bool MayRetry(const symbolizer::BuildId& id) ABSL_LOCKS_EXCLUDED(mutex_);
 
   FileStore& files_;
+  CommonFiles& common_;
   NameSource& source_;
   BinaryRegistry& binaries_;
   const base::Clock& clock_;
@@ -73,6 +82,9 @@ class DebugInfo {
   base::Mutex mutex_;
   // When an offer was tried last, of ids whose index is not there. Cleared when it grows.
   absl::flat_hash_map<symbolizer::BuildId, int64_t> offered_ms_ ABSL_GUARDED_BY(mutex_);
+  // To be built once more, for which there was no room yet: at the next query.
+  absl::flat_hash_set<symbolizer::BuildId> again_ ABSL_GUARDED_BY(mutex_);
+  std::atomic<bool> any_again_{false};
 };
 
 }  // namespace firewatch::server

@@ -153,6 +153,53 @@ TEST_F(DebugInfoTest, ARestartFindsWhatIsWholeAndNothingElse) {
   EXPECT_THAT(Kept(), IsEmpty());
 }
 
+// A file that shares names with others waits for the file that has them, also over a restart.
+TEST_F(DebugInfoTest, TheCommonFileHasThoseBuiltAgainThatWait) {
+  const BuildId third = BuildId::FromHex("05060708");
+  std::vector<BuildId> wanted;
+  common->SetWant([&](const BuildId& id) { wanted.push_back(id); });
+  ASSERT_EQ(Put("aabbccdd", Elf("aabbccdd")).status, 201);
+  ASSERT_EQ(Put("05060708", Elf("05060708")).status, 201);
+  EXPECT_FALSE(common->OpenFor(kOther, kId).valid());
+  EXPECT_FALSE(common->OpenFor(kOther, third).valid());
+  EXPECT_THAT(wanted, ElementsAre(kOther, kOther));
+  Reopen();
+  wanted.clear();
+  common->SetWant([&](const BuildId& id) { wanted.push_back(id); });
+  EXPECT_THAT(wanted, ElementsAre(kOther));
+
+  // There is room for none of them: the next query has it built.
+  source.full = true;
+  ASSERT_EQ(Put("01020304", Elf("01020304common")).status, 201);
+  source.full = false;
+  ASSERT_EQ(source.offers().size(), 2u);
+  source.Set(kId, NamesState::kReady, std::make_shared<FakeBinaryNames>());
+  NamesState state = NamesState::kUnknown;
+  std::string reason;
+  for (int i = 0; i < 2; ++i) EXPECT_NE(debuginfo->NamesOf(kId, &state, &reason), nullptr);
+  ASSERT_EQ(source.offers().size(), 3u);
+  EXPECT_EQ(source.offers()[2].first, kId);
+  EXPECT_TRUE(source.offers()[2].second.replace);
+
+  // Now it is there; those that waited do no longer.
+  EXPECT_TRUE(common->OpenFor(kOther, kId).valid());
+  EXPECT_THAT(common->TakeWaiting(kOther), IsEmpty());
+  EXPECT_TRUE(std::filesystem::is_empty(directory + "/waiting"));
+
+  // With room, at once.
+  const BuildId another = BuildId::FromHex("0a0b0c0d");
+  EXPECT_FALSE(common->OpenFor(another, third).valid());
+  ASSERT_EQ(Put("0a0b0c0d", Elf("0a0b0c0dcommon")).status, 201);
+  ASSERT_EQ(source.offers().size(), 4u);
+  EXPECT_EQ(source.offers()[3].first, third);
+  EXPECT_THAT(Kept(), ElementsAre("01020304 common", "05060708 debug", "0a0b0c0d common",
+                                  "aabbccdd debug"));
+  EXPECT_EQ(Put("0a0b0c0d", Elf("0a0b0c0d"), "", "common").status, 400);
+  // It goes like any other.
+  EXPECT_TRUE(debuginfo->Delete(another).ok());
+  EXPECT_FALSE(common->OpenFor(another, third).valid());
+}
+
 TEST_F(DebugInfoTest, QueriesStartWhatIsMissingAndNeverMoreOftenThanNeeded) {
   std::vector<std::string> wanted;
   debuginfo->SetWant([&](const BuildId& id) { wanted.push_back(id.ToHex()); });

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A NameSource in maps, for tests: files are "ELF" when they start so, their build id is what
-// follows in hexadecimal.
+// follows in hexadecimal; "common" behind it makes one a common file.
 #pragma once
 
 #include <unistd.h>
@@ -87,6 +87,7 @@ class FakeNameSource final : public NameSource {
   struct Offered {
     bool executable = false, debug = false, replace = false;
   };
+  std::atomic<bool> full{false};
   void Set(const symbolizer::BuildId& id, NamesState state,
            std::shared_ptr<const BinaryNames> names = nullptr, std::string reason = "") {
     base::MutexLock lock(mutex_);
@@ -108,12 +109,13 @@ class FakeNameSource final : public NameSource {
   }
   absl::Status Offer(const symbolizer::BuildId& id, NameFiles files, bool replace) override {
     base::MutexLock lock(mutex_);
+    if (full) return base::ResourceExhausted("full");
     offers_.emplace_back(id, Offered{.executable = files.executable.valid(),
                                      .debug = files.debug.valid(),
                                      .replace = replace});
     return absl::OkStatus();
   }
-  absl::StatusOr<symbolizer::BuildId> Identify(const base::UniqueFd& file) override {
+  absl::StatusOr<IdentifiedFile> Identify(const base::UniqueFd& file) override {
     std::array<char, 64> bytes{};
     const ssize_t got = ::pread(file.get(), bytes.data(), bytes.size(), 0);
     const std::string_view text(bytes.data(), static_cast<size_t>(std::max<ssize_t>(got, 0)));
@@ -121,7 +123,8 @@ class FakeNameSource final : public NameSource {
                                               "ELF")) {
       return base::InvalidArgument("not an ELF file");
     }
-    return symbolizer::BuildId::FromHex(text.substr(4, 8));
+    return IdentifiedFile{.id = symbolizer::BuildId::FromHex(text.substr(4, 8)),
+                          .is_common = text.substr(12).starts_with("common")};
   }
 
  private:
@@ -158,8 +161,9 @@ class DebugInfoFixture {
                              .min_free_bytes = 0},
                             clock, metrics)
                 .value();
+    common = CommonFiles::Open(directory + "/waiting", *files, metrics).value();
     binaries = BinaryRegistry::Open(directory + "/binaries", clock, metrics).value();
-    debuginfo = std::make_unique<DebugInfo>(*files, source, *binaries, clock, metrics);
+    debuginfo = std::make_unique<DebugInfo>(*files, *common, source, *binaries, clock, metrics);
   }
 
   std::string directory;
@@ -167,6 +171,7 @@ class DebugInfoFixture {
   base::MetricsRegistry metrics;
   FakeNameSource source;
   std::unique_ptr<FileStore> files;
+  std::unique_ptr<CommonFiles> common;
   std::unique_ptr<BinaryRegistry> binaries;
   std::unique_ptr<DebugInfo> debuginfo;
 

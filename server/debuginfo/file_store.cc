@@ -21,7 +21,8 @@ namespace {
 
 using symbolizer::BuildId;
 
-constexpr std::array<std::string_view, 2> kKinds = {"debug", "executable"};
+constexpr std::array<std::string_view, 3> kKinds = {"debug", "executable", "common"};
+constexpr FileKind kAllKinds[] = {FileKind::kDebug, FileKind::kExecutable, FileKind::kCommon};
 constexpr std::array<std::string_view, 3> kSources = {"upload", "agent", "debuginfod"};
 // Between two questions for the free space.
 constexpr uint64_t kSpaceCheckBytes = uint64_t{16} << 20;
@@ -212,7 +213,7 @@ void FileStore::MakeRoom(uint64_t bytes, const BuildId& keep) {
 
 int FileStore::RemoveLocked(const BuildId& id) {
   int removed = 0;
-  for (const FileKind kind : {FileKind::kDebug, FileKind::kExecutable}) {
+  for (const FileKind kind : kAllKinds) {
     const auto it = files_.find({id, kind});
     if (it == files_.end()) continue;
     ::unlink(PathOf(it->second).c_str());
@@ -248,7 +249,7 @@ bool FileStore::Has(const BuildId& id) const {
 void FileStore::NoteUse(const BuildId& id) {
   const int64_t now_ms = clock_.Now().unix_ms();
   base::MutexLock lock(mutex_);
-  for (const FileKind kind : {FileKind::kDebug, FileKind::kExecutable}) {
+  for (const FileKind kind : kAllKinds) {
     const auto it = files_.find({id, kind});
     if (it == files_.end() || now_ms - it->second.used_ms < kUseResolutionMs) continue;
     it->second.used_ms = now_ms;

@@ -25,8 +25,9 @@
 
 namespace firewatch::server {
 
-enum class FileKind : uint8_t { kDebug, kExecutable };
-std::string_view FileKindText(FileKind kind);  // "debug", "executable"
+// kCommon: what several debug files share (common_files.h).
+enum class FileKind : uint8_t { kDebug, kExecutable, kCommon };
+std::string_view FileKindText(FileKind kind);  // "debug", "executable", "common"
 std::optional<FileKind> ParseFileKind(std::string_view text);
 
 enum class FileSource : uint8_t { kUpload, kAgent, kDebuginfod };
@@ -91,6 +92,7 @@ class FileStore {
   // An invalid descriptor when there is none.
   base::UniqueFd OpenFile(const symbolizer::BuildId& id, FileKind kind) const
       ABSL_LOCKS_EXCLUDED(mutex_);
+  // Of which names can be made.
   bool Has(const symbolizer::BuildId& id) const ABSL_LOCKS_EXCLUDED(mutex_);
   // Keeps it from being evicted first.
   void NoteUse(const symbolizer::BuildId& id) ABSL_LOCKS_EXCLUDED(mutex_);

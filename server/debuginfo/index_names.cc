@@ -116,7 +116,7 @@ absl::Status IndexNames::Offer(const BuildId& id, NameFiles files, bool replace)
       replace);
 }
 
-absl::StatusOr<BuildId> IndexNames::Identify(const base::UniqueFd& file) {
+absl::StatusOr<IdentifiedFile> IndexNames::Identify(const base::UniqueFd& file) {
   base::UniqueFd copy(::fcntl(file.get(), F_DUPFD_CLOEXEC, 0));
   if (!copy.valid()) return base::ErrnoStatus(errno, "copy a descriptor");
   base::MutexLock lock(identify_mutex_);
@@ -143,10 +143,11 @@ absl::StatusOr<BuildId> IndexNames::Identify(const base::UniqueFd& file) {
   if (answer.has_pseudo_id != 0 || answer.id_size == 0 || answer.id_size > sizeof(answer.id)) {
     return base::InvalidArgument("the file has no build id");
   }
-  BuildId id;
-  id.size = answer.id_size;
-  std::copy_n(answer.id, answer.id_size, id.bytes.begin());
-  return id;
+  IdentifiedFile identified;
+  identified.id.size = answer.id_size;
+  std::copy_n(answer.id, answer.id_size, identified.id.bytes.begin());
+  identified.is_common = (answer.flags & symbolizer::kHelperCommon) != 0;
+  return identified;
 }
 
 }  // namespace firewatch::server

@@ -42,7 +42,7 @@ class IndexNames final : public NameSource {
   std::shared_ptr<const BinaryNames> Find(const symbolizer::BuildId& id, NamesState* state,
                                           std::string* reason) override;
   absl::Status Offer(const symbolizer::BuildId& id, NameFiles files, bool replace) override;
-  absl::StatusOr<symbolizer::BuildId> Identify(const base::UniqueFd& file) override;
+  absl::StatusOr<IdentifiedFile> Identify(const base::UniqueFd& file) override;
 
  private:
   class Names;

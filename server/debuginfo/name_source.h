@@ -64,6 +64,11 @@ struct NameFiles {
   base::UniqueFd debug;
 };
 
+struct IdentifiedFile {
+  symbolizer::BuildId id;
+  bool is_common = false;  // dwz's: of use to the files that refer to it (common_files.h)
+};
+
 // Any thread.
 class NameSource {
  public:
@@ -74,9 +79,9 @@ class NameSource {
                                                   std::string* reason) = 0;
   // Has names made of the files, in the background. `replace`: also when there are some.
   virtual absl::Status Offer(const symbolizer::BuildId& id, NameFiles files, bool replace) = 0;
-  // The build id inside a file of a stranger; InvalidArgument: not an ELF file for us, or it has
-  // none. Waits for the helper.
-  virtual absl::StatusOr<symbolizer::BuildId> Identify(const base::UniqueFd& file) = 0;
+  // What a file of a stranger is; InvalidArgument: not an ELF file for us, or it has no build id.
+  // Waits for the helper.
+  virtual absl::StatusOr<IdentifiedFile> Identify(const base::UniqueFd& file) = 0;
 };
 
 }  // namespace firewatch::server

@@ -4,6 +4,7 @@
 //   DIR/binaries              what agents told (binary_registry.h)
 //   DIR/index                 indexes made of the files (symbolizer/index_service.h)
 //   DIR/missing               what debuginfod does not have (debuginfod.h)
+//   DIR/waiting               which files wait for a common file of dwz (common_files.h)
 #pragma once
 
 #include <memory>
@@ -13,6 +14,7 @@
 #include "absl/status/statusor.h"
 #include "base/clock.h"
 #include "base/metrics.h"
+#include "server/debuginfo/common_files.h"
 #include "server/debuginfo/debuginfo.h"
 #include "server/debuginfo/debuginfod.h"
 #include "server/debuginfo/index_names.h"
@@ -35,12 +37,17 @@ class Naming {
   static absl::StatusOr<std::unique_ptr<Naming>> Open(const NamingOptions& options,
                                                       const base::Clock& clock,
                                                       base::MetricsRegistry& metrics);
+  // No build asks for a file any more when what answers goes.
+  ~Naming() { common_->SetWant(nullptr); }
+  Naming(const Naming&) = delete;
+  Naming& operator=(const Naming&) = delete;
   DebugInfo& debuginfo() { return *debuginfo_; }
 
  private:
   Naming() = default;
 
   std::unique_ptr<FileStore> files_;
+  std::unique_ptr<CommonFiles> common_;
   std::unique_ptr<BinaryRegistry> binaries_;
   std::unique_ptr<symbolizer::IndexService> indexes_;
   std::unique_ptr<IndexNames> names_;

@@ -154,7 +154,7 @@ transport::StreamStart OpenUpload(DebugInfo& debuginfo, const HttpRequest& reque
       return refuse(400, "unknown parameter; known: kind, source");
   }
   const auto kind = ParseFileKind(request.Query("kind").value_or("debug"));
-  if (!kind) return refuse(400, "kind: not one of debug, executable");
+  if (!kind || *kind == FileKind::kCommon) return refuse(400, "kind: not one of debug, executable");
   const std::string_view source = request.Query("source").value_or("upload");
   if (source != "upload" && source != "agent")
     return refuse(400, "source: not one of upload, agent");

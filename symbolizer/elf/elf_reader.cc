@@ -70,6 +70,7 @@ absl::Status ElfReader::ReadHeaders() {
   if (source_->size() < sizeof(header)) return base::InvalidArgument("not an ELF file: too short");
   RETURN_IF_ERROR(ReadStruct(*source_, 0, &header));
   RETURN_IF_ERROR(CheckIdentification(header, limits_.allow_relocatable));
+  relocatable_ = header.e_type == ET_REL;
   entry_ = header.e_entry;
   names_section_ = header.e_shstrndx;
 

@@ -97,6 +97,7 @@ class ElfReader {
   const std::vector<ElfSection>& sections() const { return sections_; }
   // e_entry: where the kernel or the dynamic linker jumps to; 0: nowhere.
   uint64_t entry() const { return entry_; }
+  bool relocatable() const { return relocatable_; }  // ET_REL
   // PT_GNU_EH_FRAME: where the unwinder finds .eh_frame when there are no section headers.
   const std::optional<ElfSegment>& eh_frame_header() const { return eh_frame_header_; }
   // The first section of that name; nullptr when there is none or the names cannot be read.
@@ -134,6 +135,7 @@ class ElfReader {
   ElfLimits limits_;
   std::vector<ElfSegment> segments_;
   std::vector<ElfSection> sections_;
+  bool relocatable_ = false;
   uint64_t entry_ = 0;
   uint32_t names_section_ = 0;
   std::optional<ElfSegment> eh_frame_header_;

@@ -53,6 +53,13 @@ void ReadLinks(const ElfFile& elf, ObjectFacts* facts) {
 
 }  // namespace
 
+bool IsCommonFile(const ElfReader& elf) {
+  const bool has_code =
+      std::any_of(elf.sections().begin(), elf.sections().end(),
+                  [](const ElfSection& section) { return (section.flags & SHF_EXECINSTR) != 0; });
+  return elf.relocatable() && !has_code && elf.SectionNamed(".debug_info") != nullptr;
+}
+
 absl::StatusOr<ObjectFacts> ReadObjectFacts(const ElfFile& elf) {
   const ElfReader& reader = elf.reader();
   ObjectFacts facts;

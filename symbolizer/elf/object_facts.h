@@ -33,4 +33,8 @@ struct ObjectFacts {
 // Unavailable when the file cannot be read. Malformed links are no links.
 absl::StatusOr<ObjectFacts> ReadObjectFacts(const ElfFile& elf);
 
+// What dwz puts the debug information into that several files share: relocatable in name (open it
+// with ElfLimits::allow_relocatable), of no code.
+bool IsCommonFile(const ElfReader& elf);
+
 }  // namespace firewatch::symbolizer

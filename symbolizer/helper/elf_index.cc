@@ -110,12 +110,25 @@ void Strip(const ObjectFiles& files, int copy_fd, HelperAnswer* answer) {
            unwritten ? HelperStatus::kNotWritten : StatusForReading(written.status()), answer);
 }
 
+// Of relocatable files, which have no names for anybody, only those that others refer to.
+void Identify(const ObjectFiles& files, HelperAnswer* answer) {
+  const ElfFile* file = files.elf() != nullptr ? files.elf() : files.debug();
+  if (!file->reader().relocatable()) return;
+  if (!IsCommonFile(file->reader())) {
+    return SetError(
+        base::InvalidArgument("a relocatable file is neither executable nor shared object"),
+        HelperStatus::kRefused, answer);
+  }
+  answer->flags |= kHelperCommon;
+}
+
 void Answer(HelperOperation operation, absl::StatusOr<std::unique_ptr<ObjectFiles>> files,
             int output_fd, HelperAnswer* answer) {
   if (!files.ok()) return SetError(files.status(), StatusForReading(files.status()), answer);
   SetFacts((*files)->facts(), answer);
   switch (operation) {
     case HelperOperation::kIdentify:
+      return Identify(**files, answer);
     case HelperOperation::kOpenDwo:
       return;
     case HelperOperation::kBuild:
@@ -148,6 +161,7 @@ HelperAnswer AnswerForFiles(HelperOperation operation, const ObjectFds& fds, int
     answer->file_bytes = FdByteSource(fds.elf >= 0 ? fds.elf : fds.debug).size();
     ObjectOptions options;
     options.open_dwo = std::move(open_dwo);
+    options.limits.allow_relocatable = operation == HelperOperation::kIdentify;
     Answer(operation, ObjectFiles::Open(fds, std::move(options)), output_fd, answer);
   });
 }

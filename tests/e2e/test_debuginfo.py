@@ -4,6 +4,7 @@ uploaded afterwards, and the profile that was stored before shows inlined functi
 lines."""
 import json
 import os
+import shutil
 import socket
 import subprocess
 import time
@@ -130,6 +131,63 @@ class DebugInfoTest(FirewatchTest):
         server.stop()
         server = self.start_server(data=server.data)
         wait_until(lambda: self.folded(server, query) == after, 30, "names after a restart")
+
+    def test_names_that_debug_files_share_are_put_in_when_their_common_file_arrives(self):
+        """dwz moves what the debug files of a package share, names of inlined functions above all,
+        into a file of its own."""
+        require_sampling()
+        require_tool("dwz")
+        program, debug = self.stripped("workload_inline_chain", "sharing")
+        away = os.path.dirname(debug)
+        common = os.path.join(away, "common")
+        shutil.copy(debug, os.path.join(away, "other.debug"))
+        subprocess.run(["dwz", "-m", "common", "sharing.debug", "other.debug"], cwd=away, check=True)
+        elsewhere = os.path.join(self.folder, "elsewhere")
+        os.rename(common, elsewhere)
+
+        server = self.start_server()
+        workload = self.own(Program(self.folder, "sharing", [program, "--seconds", "120"]))
+        agent = self.start_agent(server, arguments=("--pid", str(workload.pid)))
+        query = '{comm="sharing"}'
+        wait_until(lambda: server.samples(query) > 100, 60, "samples of the stripped program")
+        self.begin_here()
+        wait_until(lambda: sum(self.folded(server, query).values()) > 100, 60, "more samples")
+        workload.kill()
+        agent.stop()
+
+        code, text = self.upload(server, debug)
+        self.assertEqual(code, 0, text)
+        self.assertIn("names of inlined functions will be missing until it is uploaded", text)
+        some = self.folded(server, query)
+        self.assertFalse(any("middle;inner" in stack for stack in some), some)
+        _, text = self.run_program("firewatch", "debuginfo", "list", "--server",
+                                   f"127.0.0.1:{server.port}")
+        self.assertRegex(text, "names are in a dwz file that is missing, build id [0-9a-f]{40}")
+
+        # Also a server that has started anew knows who waits.
+        server.stop()
+        server = self.start_server(data=server.data)
+        code, text = self.upload(server, elsewhere)
+        self.assertEqual(code, 0, text)
+        self.assertIn("a common file of dwz", text)
+
+        def named():
+            stacks = self.folded(server, query)
+            inner = sum(n for stack, n in stacks.items() if "main;outer;middle;inner" in stack)
+            return inner > 0.9 * sum(stacks.values())
+
+        wait_until(named, 30, "the names of the common file")
+
+        # Where the common file is at hand it is sent before.
+        os.rename(elsewhere, common)
+        server.stop()
+        other = self.start_server(data=os.path.join(self.folder, "other"))
+        code, text = self.upload(other, debug)
+        self.assertEqual(code, 0, text)
+        self.assertIn(f"{common}: debug of build id", text)
+        _, text = self.run_program("firewatch", "debuginfo", "list", "--server",
+                                   f"127.0.0.1:{other.port}")
+        self.assertNotIn("missing", text)
 
     def test_a_debuginfod_server_that_never_answers_delays_nothing(self):
         with socket.socket() as hole:
