@@ -61,6 +61,7 @@ struct ServerEntry {
   bool has_lines = false;
   bool has_debug = false;
   bool has_executable = false;
+  bool has_common = false;
 
   bool settled() const {
     if (state == "building" || (state == "ready" && has_lines)) return true;
@@ -89,6 +90,7 @@ absl::StatusOr<ServerEntry> ParseEntry(const std::string& body) {
     const std::string kind = text(file, "kind");
     entry.has_debug |= kind == "debug";
     entry.has_executable |= kind == "executable";
+    entry.has_common |= kind == "common";
   }
   return entry;
 }
@@ -119,7 +121,7 @@ class Uploading final : public DebugInfoUploader {
   Result FailureOf(const absl::Status& exchange, const FileUse& use);
   Result ResultOf(const transport::HttpResponse& answer, const FileUse& use);
   // Nothing: the server can use what we have.
-  std::optional<Result> Ask(const FileUse& use, ServerEntry* entry);
+  std::optional<Result> Ask(const FileUse& use, const BuildId& id, ServerEntry* entry);
   Result Send(const FileUse& use, symbolizer::DebugCopies::Source& source);
   // False: stop.
   bool Sleep(milliseconds time) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -354,9 +356,9 @@ Result Uploading::ResultOf(const transport::HttpResponse& answer, const FileUse&
   return Result::kFailed;
 }
 
-std::optional<Result> Uploading::Ask(const FileUse& use, ServerEntry* entry) {
-  const auto answer = transport::PlainHttp(url_, {.target = std::string(kPath) + use.id.ToHex()},
-                                           {.cancel = &stop_});
+std::optional<Result> Uploading::Ask(const FileUse& use, const BuildId& id, ServerEntry* entry) {
+  const auto answer =
+      transport::PlainHttp(url_, {.target = std::string(kPath) + id.ToHex()}, {.cancel = &stop_});
   if (!answer.ok()) return FailureOf(answer.status(), use);
   if (answer->status != 200) {
     // A server that keeps no debug information, or an older one: another may take its place.
@@ -372,21 +374,30 @@ std::optional<Result> Uploading::Ask(const FileUse& use, ServerEntry* entry) {
 
 Result Uploading::Handle(const FileUse& use) {
   ServerEntry entry;
-  if (const auto settled = Ask(use, &entry)) return *settled;
+  if (const auto settled = Ask(use, use.id, &entry)) return *settled;
   auto sources = copies_.Find(use, stop_);
   if (!sources.ok()) return ResultOf(sources.status(), use);
   if (options_.spread_ms > 0) {
     if (!Sleep(milliseconds(Random(options_.spread_ms)))) return Result::kStopped;
-    if (const auto settled = Ask(use, &entry)) return *settled;
+    if (const auto settled = Ask(use, use.id, &entry)) return *settled;
   }
   const bool any_lines =
       std::ranges::any_of(*sources, [](const auto& source) { return source.has_lines; });
   if (entry.state == "ready" && !any_lines) return Result::kPresent;
   Result result = Result::kPresent;
   for (symbolizer::DebugCopies::Source& source : *sources) {
-    if (entry.Has(source.is_executable)) continue;
+    if (source.is_common) {
+      // Another program may have brought it. One that cannot be sent keeps nothing else back.
+      ServerEntry common;
+      const auto known = Ask(use, source.id, &common);
+      if (known == Result::kFailed || known == Result::kStopped) return *known;
+      if (common.has_common) continue;
+    } else if (entry.Has(source.is_executable)) {
+      continue;
+    }
     const Result sent = Send(use, source);
     if (sent == Result::kFailed || sent == Result::kStopped) return sent;
+    if (source.is_common) continue;
     if (sent == Result::kUploaded || result == Result::kPresent) result = sent;
   }
   return result;
@@ -409,7 +420,7 @@ Result Uploading::Send(const FileUse& use, symbolizer::DebugCopies::Source& sour
   const auto answer = transport::PlainHttp(
       url_,
       {.method = "PUT",
-       .target = fmt::format("{}{}?kind={}&source=agent", kPath, use.id.ToHex(),
+       .target = fmt::format("{}{}?kind={}&source=agent", kPath, source.id.ToHex(),
                              source.is_executable ? "executable" : "debug"),
        .headers = {{"Content-Encoding", "zstd"}, {"Content-Type", "application/octet-stream"}},
        .produce = produce},

@@ -98,10 +98,13 @@ class KeepingServer {
   transport::HttpResponse Answer(const transport::HttpRequest& request) {
     base::MutexLock lock(mutex_);
     ++questions_;
-    const bool known = known_.contains(request.path.substr(kPath.size()));
+    const std::string id = request.path.substr(kPath.size());
+    const bool known = known_.contains(id);
     return {.content_type = "application/json",
-            .body = known ? R"({"state":"ready","lines":true,"files":[]})"
-                          : R"({"state":"unknown","lines":false,"files":[]})"};
+            .body = known && id.size() == 40
+                        ? R"({"state":"common","lines":false,"files":[{"kind":"common"}]})"
+                    : known ? R"({"state":"ready","lines":true,"files":[]})"
+                            : R"({"state":"unknown","lines":false,"files":[]})"};
   }
 
   base::Mutex mutex_;
@@ -205,6 +208,29 @@ TEST_F(DebugInfoUploaderTest, DebugFilesComeWithTheirProgramAndWhatHasNothingIsN
   ASSERT_TRUE(agent.uploader->WaitIdle(60'000));
   EXPECT_EQ(agent.Results("gone"), 1u);
   EXPECT_EQ(server_.uploads().size(), 2u);
+}
+
+TEST_F(DebugInfoUploaderTest, ACommonFileIsSentOnceBeforeThoseThatReferToIt) {
+  SKIP_WITHOUT_TOOL("dwz");
+  folder_.Write("b.c",
+                "#include <stdlib.h>\n#include <stdio.h>\n"
+                "static inline int Inner(int x) { return abs(x) + rand(); }\n"
+                "int main(int argc, char** argv) { return printf(\"%s\", argv[Inner(argc)]); }\n");
+  folder_.Run(
+      "gcc -O1 -g -Wl,--build-id=0xaa01 -o one b.c && gcc -O1 -g -DTWO -Wl,--build-id=0xaa02 -o "
+      "two "
+      "b.c && dwz -m common one two");
+  const Agent agent = StartAgent(Options());
+  agent.uploader->Offer(UseOf("one", "aa01"));
+  ASSERT_TRUE(agent.uploader->WaitIdle(60'000));
+  agent.uploader->Offer(UseOf("two", "aa02"));
+  ASSERT_TRUE(agent.uploader->WaitIdle(60'000));
+  const auto uploads = server_.uploads();
+  ASSERT_EQ(uploads.size(), 3u);
+  EXPECT_THAT(uploads[0], testing::MatchesRegex("[0-9a-f]{40} debug agent zstd"));
+  EXPECT_EQ(uploads[1], "aa01 executable agent zstd");
+  EXPECT_EQ(uploads[2], "aa02 executable agent zstd");
+  EXPECT_EQ(agent.Results("uploaded"), 2u);
 }
 
 TEST_F(DebugInfoUploaderTest, TheQueueIsBoundedAndTheMostSampledGoesFirst) {

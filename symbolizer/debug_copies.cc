@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdlib>
+#include <cstring>
 #include <iterator>
 #include <utility>
 
@@ -94,9 +95,13 @@ absl::StatusOr<std::vector<DebugCopies::Source>> DebugCopies::Find(const FileUse
     facts = *answer;
     break;
   }
+  file.id = use.id;
   file.bytes = SizeOf(file.fd.get());
   file.has_lines = (facts.flags & kHelperDwarf) != 0;
   std::vector<Source> sources;
+  if (file.has_lines) {
+    RETURN_IF_ERROR(AddCommonFile(use, use.file.path, facts, stop, &sources));
+  }
   if (!file.has_lines) {
     ASSIGN_OR_RETURN(sources, FindDebugFile(use, facts, file.fd.get(), stop));
     if (sources.empty() && (facts.flags & kHelperSymtab) == 0) {
@@ -125,12 +130,47 @@ absl::StatusOr<std::vector<DebugCopies::Source>> DebugCopies::FindDebugFile(
     }
     if (!answer.ok() || !IsOf(*answer, use.id)) continue;
     if ((answer->flags & (kHelperDwarf | kHelperSymtab)) == 0) continue;
+    debug.id = use.id;
     debug.has_lines = (answer->flags & kHelperDwarf) != 0;
     debug.bytes = SizeOf(debug.fd.get());
+    if (debug.has_lines) RETURN_IF_ERROR(AddCommonFile(use, opened->path, *answer, stop, &found));
     found.push_back(std::move(debug));
     break;
   }
   return found;
+}
+
+absl::Status DebugCopies::AddCommonFile(const FileUse& use, const std::string& path,
+                                        const HelperAnswer& facts, const std::atomic<bool>& stop,
+                                        std::vector<Source>* sources) {
+  BuildId id;
+  if (facts.altlink_id_size == 0 || facts.altlink_id_size > sizeof(facts.altlink_id)) {
+    return absl::OkStatus();
+  }
+  id.size = facts.altlink_id_size;
+  std::copy_n(facts.altlink_id, id.size, id.bytes.begin());
+  const DebugFileQuery query = {
+      .kind = DebugFileKind::kAlt,
+      .path = path,
+      .id = id,
+      .name = std::string(facts.altlink, ::strnlen(facts.altlink, sizeof(facts.altlink)))};
+  const DebugFileRoots roots = {
+      .pid = use.pid, .parent_pid = use.parent_pid, .proc_root = options_.proc_root};
+  for (int place = 0, tries = 0; tries < kMaxCandidates; ++tries) {
+    auto opened = OpenDebugFile(query, roots, -1, place);
+    if (!opened.ok()) break;
+    place = opened->place + 1;
+    Source common = {.fd = std::move(opened->fd), .id = id, .is_common = true};
+    const auto answer = Ask(HelperOperation::kIdentify, false, common.fd, nullptr, stop);
+    if (!answer.ok() && answer.status().code() != absl::StatusCode::kInvalidArgument) {
+      return answer.status();
+    }
+    if (!answer.ok() || !IsOf(*answer, id) || (answer->flags & kHelperCommon) == 0) continue;
+    common.bytes = SizeOf(common.fd.get());
+    sources->insert(sources->begin(), std::move(common));
+    break;
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<base::UniqueFd> DebugCopies::NewScratch() const {

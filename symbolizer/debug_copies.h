@@ -33,7 +33,9 @@ class DebugCopies {
  public:
   struct Source {
     base::UniqueFd fd;
+    BuildId id;
     bool is_executable = false;  // the file that runs; else its separate debug file
+    bool is_common = false;      // dwz's, with an id of its own, what both may refer to
     bool has_lines = false;      // DWARF; else symbols alone
     uint64_t bytes = 0;
   };
@@ -41,7 +43,8 @@ class DebugCopies {
   DebugCopies(DebugCopiesOptions options, const base::Clock& clock, base::MetricsRegistry& metrics);
 
   // In the order of sending; not empty. A file with DWARF alone; else its debug file, where there
-  // is one of the same build, and the file; else the file, when it has a symbol table.
+  // is one of the same build, and the file; else the file, when it has a symbol table. Before all
+  // the common file of dwz that the DWARF refers to, where it is there.
   // Errors: NotFound, when the file cannot be opened now (its process is gone);
   // FailedPrecondition, when it is stripped and has no debug file; InvalidArgument, when the helper
   // refuses it; Unavailable, when there is no helper; Cancelled, when `stop` is set meanwhile.
@@ -63,6 +66,9 @@ class DebugCopies {
   // Nothing when there is none of that build.
   absl::StatusOr<std::vector<Source>> FindDebugFile(const FileUse& use, const HelperAnswer& facts,
                                                     int elf, const std::atomic<bool>& stop);
+  // Puts it before the others; `path` and `facts` are those of the file that refers to it.
+  absl::Status AddCommonFile(const FileUse& use, const std::string& path, const HelperAnswer& facts,
+                             const std::atomic<bool>& stop, std::vector<Source>* sources);
 
   const DebugCopiesOptions options_;
   HelperQueue queue_;

@@ -127,6 +127,31 @@ TEST_F(DebugCopiesTest, ADebugFileComesBeforeItsProgram) {
   EXPECT_EQ(BytesOf(copy->get()), folder_.Read("x.debug"));
 }
 
+TEST_F(DebugCopiesTest, TheCommonFileOfDwzComesBeforeAll) {
+  SKIP_WITHOUT_TOOL("dwz");
+  folder_.Run("cp whole one && gcc -O1 -g -DTWO -o two a.c && dwz -m common one two");
+  DebugCopies copies = Make();
+  auto sources = copies.Find(UseOf("one"), stop_);
+  ASSERT_TRUE(sources.ok()) << base::ToString(sources.status());
+  ASSERT_EQ(sources->size(), 2u);
+  EXPECT_TRUE((*sources)[0].is_common);
+  EXPECT_EQ((*sources)[0].id.size, 20);
+  EXPECT_TRUE((*sources)[1].is_executable);
+  const auto copy = copies.Copy((*sources)[0], stop_);
+  ASSERT_TRUE(copy.ok()) << base::ToString(copy.status());
+  EXPECT_EQ(BytesOf(copy->get()), folder_.Read("common"));
+  // Of a debug file likewise; one that is not there is left out.
+  folder_.Run("objcopy --only-keep-debug one x.debug");
+  auto linked = copies.Find(UseOf("linked"), stop_);
+  ASSERT_TRUE(linked.ok()) << base::ToString(linked.status());
+  ASSERT_EQ(linked->size(), 3u);
+  EXPECT_TRUE((*linked)[0].is_common);
+  folder_.Run("rm common");
+  auto without = copies.Find(UseOf("linked"), stop_);
+  ASSERT_TRUE(without.ok());
+  EXPECT_EQ(without->size(), 2u);
+}
+
 TEST_F(DebugCopiesTest, SymbolsAloneAreOfferedAndNothingIsNot) {
   DebugCopies copies = Make();
   const auto symbols = copies.Find(UseOf("symbols"), stop_);

@@ -101,25 +101,31 @@ void BuildTable(const ObjectFiles& files, int table_fd, HelperAnswer* answer) {
   if (!written.ok()) SetError(written.status(), HelperStatus::kNotWritten, answer);
 }
 
+// Of relocatable files, which have no names for anybody, only those that others refer to. False,
+// and it is said, for another.
+bool CheckRelocatable(const ElfFile& file, HelperAnswer* answer) {
+  if (!file.reader().relocatable()) return true;
+  if (IsCommonFile(file.reader())) {
+    answer->flags |= kHelperCommon;
+    return true;
+  }
+  SetError(base::InvalidArgument("a relocatable file is neither executable nor shared object"),
+           HelperStatus::kRefused, answer);
+  return false;
+}
+
+const ElfFile& FirstOf(const ObjectFiles& files) {
+  return files.elf() != nullptr ? *files.elf() : *files.debug();
+}
+
 void Strip(const ObjectFiles& files, int copy_fd, HelperAnswer* answer) {
-  const ElfFile* file = files.elf() != nullptr ? files.elf() : files.debug();
+  const ElfFile* file = &FirstOf(files);
+  if (!CheckRelocatable(*file, answer)) return;
   const auto written = WriteDebugCopy(file->reader(), copy_fd);
   if (written.ok()) return;
   const bool unwritten = written.status().code() == absl::StatusCode::kInternal;
   SetError(written.status(),
            unwritten ? HelperStatus::kNotWritten : StatusForReading(written.status()), answer);
-}
-
-// Of relocatable files, which have no names for anybody, only those that others refer to.
-void Identify(const ObjectFiles& files, HelperAnswer* answer) {
-  const ElfFile* file = files.elf() != nullptr ? files.elf() : files.debug();
-  if (!file->reader().relocatable()) return;
-  if (!IsCommonFile(file->reader())) {
-    return SetError(
-        base::InvalidArgument("a relocatable file is neither executable nor shared object"),
-        HelperStatus::kRefused, answer);
-  }
-  answer->flags |= kHelperCommon;
 }
 
 void Answer(HelperOperation operation, absl::StatusOr<std::unique_ptr<ObjectFiles>> files,
@@ -128,7 +134,8 @@ void Answer(HelperOperation operation, absl::StatusOr<std::unique_ptr<ObjectFile
   SetFacts((*files)->facts(), answer);
   switch (operation) {
     case HelperOperation::kIdentify:
-      return Identify(**files, answer);
+      CheckRelocatable(FirstOf(**files), answer);
+      return;
     case HelperOperation::kOpenDwo:
       return;
     case HelperOperation::kBuild:
@@ -161,7 +168,8 @@ HelperAnswer AnswerForFiles(HelperOperation operation, const ObjectFds& fds, int
     answer->file_bytes = FdByteSource(fds.elf >= 0 ? fds.elf : fds.debug).size();
     ObjectOptions options;
     options.open_dwo = std::move(open_dwo);
-    options.limits.allow_relocatable = operation == HelperOperation::kIdentify;
+    options.limits.allow_relocatable =
+        operation == HelperOperation::kIdentify || operation == HelperOperation::kStrip;
     Answer(operation, ObjectFiles::Open(fds, std::move(options)), output_fd, answer);
   });
 }

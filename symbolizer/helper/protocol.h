@@ -77,7 +77,7 @@ enum HelperFlag : uint32_t {
   kHelperDynsym = 2,      // has .dynsym
   kHelperDwarf = 4,       // has .debug_info itself
   kHelperMayBeSplit = 8,  // has .debug_addr: look for a .dwp
-  kHelperCommon = 16,     // kIdentify: dwz's common file
+  kHelperCommon = 16,     // kIdentify, kStrip: dwz's common file
 };
 
 // The facts are those of the file that runs; of the debug file when that is not there. Text is
