@@ -26,7 +26,8 @@ struct ObjectFds {
   int debug = -1;    // its separate debug file
   int alt = -1;      // dwz's common file
   int dwp = -1;      // package of split DWARF
-  int scratch = -1;  // O_RDWR, empty, unlinked: room for inflated sections. -1: a memfd
+  int scratch = -1;  // O_RDWR, empty, unlinked: room for inflated sections, which else go into a
+                     // memfd, and for what a build puts aside
 };
 
 // A .dwo by the names in a skeleton unit; an invalid descriptor when it cannot be had. One call at

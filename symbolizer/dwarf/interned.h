@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Two small hash tables for the working memory of one unit: they are cleared and filled again for
-// each unit, so they keep their memory, and hold indexes instead of the records themselves. Most
-// units are small, some are large: what a small one uses begins small again, or it would pay for
-// clearing the place of a large one.
+// Two small hash tables, above all for the working memory of one unit: they are cleared and filled
+// again for each unit, so they keep their memory, and hold indexes instead of the records
+// themselves. Most units are small, some are large: what a small one uses begins small again, or it
+// would pay for clearing the place of a large one.
 #pragma once
 
 #include <algorithm>
@@ -83,7 +83,7 @@ class Interned {
 class IndexMap {
  public:
   void Clear() {
-    far_.clear();
+    if (!far_.empty()) far_ = {};  // clear() would visit all that it ever had
     if (size_ == 0) return;
     entries_.resize(std::min(entries_.size(), PlacesFor(size_ + 1)));
     std::fill(entries_.begin(), entries_.end(), Entry{});

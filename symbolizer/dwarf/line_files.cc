@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "symbolizer/dwarf/line_files.h"
 
+#include <algorithm>
+
 #include "symbolizer/dwarf/constants.h"
 
 namespace firewatch::symbolizer::dwarf {
@@ -65,7 +67,7 @@ bool SkipValue(uint64_t form, uint8_t offset_size, ByteCursor& cursor) {
       break;
     case kFormUdata:
     case kFormStrx:
-      cursor.SkipLeb();
+      cursor.Uleb();  // of bounded length
       break;
     case kFormData1:
     case kFormStrx1:
@@ -158,8 +160,9 @@ bool LineFiles::OpenTables5(ByteCursor& cursor) {
     // Every value of a field takes a byte at least.
     if (!cursor.ok() || (field_count == 0 && count != 0) || count > cursor.left()) return false;
     table->start = cursor.position();
-    table->marks.reserve(count / kEntriesPerMark + 1);
-    while (table->count < count) {
+    constexpr uint64_t kBelieved = 4096;
+    table->places.reserve(static_cast<size_t>(std::min(count, kBelieved)));
+    while (table->places.size() < count) {
       if (!AddEntry(cursor, table)) return false;
     }
   }
@@ -171,14 +174,11 @@ bool LineFiles::AddEntry(ByteCursor& cursor, Table* table) const {
   for (const Field& field : table->fields) {
     if (!SkipValue(field.form, offset_size_, cursor)) return false;
   }
-  if (table->count % kEntriesPerMark == 0) {
-    if (offset > UINT32_MAX) {
-      cursor.Fail();
-      return false;
-    }
-    table->marks.push_back(static_cast<uint32_t>(offset));
+  if (offset > UINT32_MAX) {
+    cursor.Fail();
+    return false;
   }
-  ++table->count;
+  table->places.push_back(static_cast<uint32_t>(offset));
   return true;
 }
 
@@ -206,13 +206,9 @@ bool LineFiles::ReadEntry(const Table& table, ByteCursor& cursor, Entry* out) co
 
 LineFiles::Entry LineFiles::EntryAt(const Table& table, uint64_t index) const {
   Entry entry;
-  if (index < table.first || index - table.first >= table.count) return entry;
-  const uint64_t place = index - table.first;
-  ByteCursor cursor(sections_->line,
-                    table.start + table.marks[static_cast<size_t>(place / kEntriesPerMark)]);
-  for (uint64_t skip = place % kEntriesPerMark; skip > 0; --skip) {
-    for (const Field& field : table.fields) SkipValue(field.form, offset_size_, cursor);
-  }
+  if (index < table.first || index - table.first >= table.places.size()) return entry;
+  const uint32_t place = table.places[static_cast<size_t>(index - table.first)];
+  ByteCursor cursor(sections_->line, table.start + place);
   return ReadEntry(table, cursor, &entry) ? entry : Entry();
 }
 
@@ -220,7 +216,7 @@ bool LineFiles::PathOf(uint64_t file, std::string_view comp_dir, std::string* pa
   path->clear();
   if (sections_ == nullptr) return false;
   Entry entry;
-  const uint64_t end = files_.first + files_.count;
+  const uint64_t end = files_.first + files_.places.size();
   if (file < end) {
     entry = EntryAt(files_, file);
   } else if (file - end < added_.size()) {

@@ -42,12 +42,10 @@ class LineFiles {
   };
   struct Table {
     uint64_t first = 0;  // index of the first entry
-    uint64_t count = 0;
-    std::vector<Field> fields;    // of each entry
-    std::vector<uint32_t> marks;  // where every second entry is, from the start of the first
     uint64_t start = 0;
+    std::vector<Field> fields;     // of each entry
+    std::vector<uint32_t> places;  // of the entries, from `start`
   };
-  static constexpr uint64_t kEntriesPerMark = 2;
 
   bool OpenTables5(ByteCursor& cursor);
   bool OpenTables2(ByteCursor& cursor);

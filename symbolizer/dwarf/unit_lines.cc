@@ -284,9 +284,9 @@ uint32_t UnitReader::FileOf(uint64_t file, UnitLines* out) {
   if (index < file_of_index_.size() && file_of_index_[index] != kUnset) {
     return file_of_index_[index];
   }
-  if (!program_.PathOf(file, comp_dir_, &path_)) return 0;
+  // Also that there is none: rows may ask for it by the million.
   if (index >= file_of_index_.size()) file_of_index_.resize(index + 1, kUnset);
-  file_of_index_[index] = AddFile(out);
+  file_of_index_[index] = program_.PathOf(file, comp_dir_, &path_) ? AddFile(out) : 0;
   return file_of_index_[index];
 }
 
@@ -298,8 +298,7 @@ uint32_t UnitReader::ForeignFileOf(const FunctionName& said, UnitLines* out) {
   if (may_be_known) {
     if (const uint32_t* const known = file_of_foreign_.Find(key)) return *known;
   }
-  if (!ForeignUnits::PathOf(*said.file_unit, said.file, &path_)) return 0;
-  const uint32_t file = AddFile(out);
+  const uint32_t file = ForeignUnits::PathOf(*said.file_unit, said.file, &path_) ? AddFile(out) : 0;
   if (may_be_known) file_of_foreign_.FindOrAdd(key, file);
   return file;
 }

@@ -35,7 +35,10 @@ ScratchFile::~ScratchFile() {
 
 absl::Status ScratchFile::Begin(uint64_t size) {
   DropOpenBlock();  // one that was damaged
-  ASSIGN_OR_RETURN(offset_, Allocate(size));
+  {
+    const absl::MutexLock lock(&mutex_);
+    ASSIGN_OR_RETURN(offset_, Allocate(size, max_bytes_, &section_bytes_));
+  }
   size_ = size;
   filled_ = 0;
   if (fd_ < 0) {
@@ -67,25 +70,33 @@ absl::StatusOr<std::span<const std::byte>> ScratchFile::End() {
 
 absl::StatusOr<std::span<const std::byte>> ScratchFile::Put(std::span<const std::byte> bytes) {
   if (!on_disk_) return base::FailedPrecondition("there is no scratch file");
-  ASSIGN_OR_RETURN(const uint64_t offset, Allocate(bytes.size()));
+  uint64_t offset;
+  {
+    const absl::MutexLock lock(&mutex_);
+    ASSIGN_OR_RETURN(offset, Allocate(bytes.size(), kMaxPutBytes, &put_bytes_));
+  }
   RETURN_IF_ERROR(WriteAt(fd_, offset, bytes));
   return Map(offset, bytes.size());
 }
 
-absl::StatusOr<uint64_t> ScratchFile::Allocate(uint64_t size) {
-  const absl::MutexLock lock(&mutex_);
-  if (size > max_bytes_ || end_ > max_bytes_ - size) {
-    return base::ResourceExhausted("inflated sections of {} bytes, {} are allowed", end_ + size,
-                                   max_bytes_);
+absl::StatusOr<uint64_t> ScratchFile::Allocate(uint64_t size, uint64_t max, uint64_t* taken) {
+  const bool fits = size <= max && *taken <= max - size;
+  // What was given up in the middle of the file is never written, but takes of its length.
+  if (!fits || end_ > max_bytes_ + kMaxPutBytes - size) {
+    return base::ResourceExhausted("{} bytes in a scratch file, {} are allowed", *taken + size,
+                                   max);
   }
   const uint64_t offset = end_;
   end_ += RoundUp(size);
+  *taken += RoundUp(size);
   return offset;
 }
 
 void ScratchFile::DropOpenBlock() {
   const absl::MutexLock lock(&mutex_);
-  if (size_ != 0 && end_ == offset_ + RoundUp(size_)) end_ = offset_;
+  if (size_ == 0) return;
+  section_bytes_ -= RoundUp(size_);
+  if (end_ == offset_ + RoundUp(size_)) end_ = offset_;
   size_ = filled_ = 0;
 }
 

@@ -39,8 +39,10 @@ class ScratchFile {
   uint64_t used_bytes() const { return used_; }
 
   // A block at once. Any thread, also while another block is open. ResourceExhausted when the disk
-  // or `max_bytes` is full.
+  // is full or kMaxPutBytes are there.
   absl::StatusOr<std::span<const std::byte>> Put(std::span<const std::byte> bytes);
+  // The sandbox lets no file grow to 4 GiB; 3 are for sections.
+  static constexpr uint64_t kMaxPutBytes = uint64_t{768} << 20;
   // A file was given: what is put there does not stay in memory.
   bool on_disk() const { return on_disk_; }
 
@@ -49,8 +51,9 @@ class ScratchFile {
     void* start;
     size_t size;
   };
-  // Where so many bytes may go.
-  absl::StatusOr<uint64_t> Allocate(uint64_t size);
+  // Where so many bytes may go, of which there are `*taken` and may be `max`.
+  absl::StatusOr<uint64_t> Allocate(uint64_t size, uint64_t max, uint64_t* taken)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void DropOpenBlock();
   absl::StatusOr<std::span<const std::byte>> Map(uint64_t offset, uint64_t size);
 
@@ -64,6 +67,8 @@ class ScratchFile {
   uint64_t filled_ = 0;
   absl::Mutex mutex_;
   uint64_t end_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t section_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t put_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   std::vector<Mapping> mappings_ ABSL_GUARDED_BY(mutex_);
 };
 

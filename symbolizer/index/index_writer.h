@@ -73,7 +73,7 @@ class IndexWriter {
   void SetNoLines(LinesState state) { lines_state_ = state; }
 
   // Threads but one begin with the names section, beside what is left of the lines: names() must
-  // give out no more. With one thread nothing happens. Call at most once.
+  // give out no more, also with one thread, which begins nothing. Call at most once.
   void StartNames(unsigned threads);
 
   // Writes from offset 0 of `fd` (seekable, empty but for lines), once. The caller publishes the

@@ -36,6 +36,9 @@ constexpr size_t kMaxRowsWaiting = size_t{64} << 10;
 // Of .debug_info, at least, are handed out together: a unit of C takes some microseconds, in which
 // threads would meet at the lock.
 constexpr uint64_t kBatchBytes = uint64_t{32} << 10;
+// The entries of so small a unit are elsewhere, or it has a line program alone: its size says
+// nothing, and two are a batch.
+constexpr uint64_t kTinyUnitBytes = 256;
 
 uint64_t BytesOf(const DwarfSections& s) {
   return s.info.size() + s.abbrev.size() + s.str.size() + s.line.size() + s.line_str.size() +
@@ -89,7 +92,7 @@ class LineBuild::Reading {
       return count;
     }
   };
-  // No unit more is begun; waits for those under way.
+  // No batch more is begun; waits for those under way.
   void Stop() {
     {
       const std::lock_guard<std::mutex> lock(mutex_);
@@ -129,8 +132,13 @@ class LineBuild::Reading {
   }
   size_t EndOfBatch(size_t first) const {
     const std::span<const uint64_t> offsets = file_.unit_offsets();
-    size_t end = first + 1;
-    while (end < offsets.size() && offsets[end] - offsets[first] < kBatchBytes) ++end;
+    size_t end = first;
+    for (uint64_t bytes = 0; end < offsets.size() && bytes < kBatchBytes; ++end) {
+      const uint64_t next =
+          end + 1 < offsets.size() ? offsets[end + 1] : file_.sections().info.size();
+      const uint64_t size = next - offsets[end];
+      bytes += size < kTinyUnitBytes ? kBatchBytes / 2 : size;
+    }
     return end;
   }
   // A piece of a batch that is next, and those before it, go into the table before the batch is
@@ -138,7 +146,7 @@ class LineBuild::Reading {
   bool AddEarly(size_t first, Batch* before, size_t unit, UnitLines& piece) {
     if (next_to_add_ != first) return false;
     std::unique_lock<std::mutex> lock(mutex_);
-    if (adding_) return false;
+    if (adding_ || !status_.ok()) return false;
     adding_ = true;
     lock.unlock();
     absl::Status status = AddPieces(before);

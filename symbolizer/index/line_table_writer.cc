@@ -24,6 +24,7 @@ using dwarf::UnitLines;
 constexpr size_t kChainsPerBlock = 2048;
 // A gap as long as this ends a run; what is shorter is part of it.
 constexpr uint64_t kMaxGapInRun = 256;
+constexpr size_t kMaxMergedClaims = size_t{64} << 10;  // 2 MB
 constexpr uint64_t kMaxBlocks = uint64_t{1} << 24;
 
 void PutUleb(uint64_t value, std::vector<uint8_t>* out) {
@@ -320,11 +321,15 @@ void LineTableWriter::DecodeRun(const Run& run, std::vector<LineBlockRow>* rows)
   }
 }
 
-// Those of each run are in order.
+// Those of each run are in order, so they are merged; many, in place, for the sake of memory.
 void LineTableWriter::SortClaims() {
   const auto earlier = [](const Claim& a, const Claim& b) {
     return a.start != b.start ? a.start < b.start : a.piece < b.piece;
   };
+  if (claims_.size() > kMaxMergedClaims) {
+    std::sort(claims_.begin(), claims_.end(), earlier);
+    return;
+  }
   std::vector<size_t>& bounds = claims_of_run_;
   while (bounds.size() > 2) {
     merged_claims_.clear();

@@ -25,10 +25,10 @@ class RowStore {
   explicit RowStore(PutAside put_aside) : put_aside_(std::move(put_aside)) {}
 
   Place Add(std::span<const uint8_t> bytes) {
-    if (open_.size() + bytes.size() > kBlockBytes) CloseBlock();
+    if (open_.size() + bytes.size() > BlockBytes()) CloseBlock();
     const Place place = {static_cast<uint32_t>(blocks_.size()),
                          static_cast<uint32_t>(open_.size())};
-    open_.reserve(kBlockBytes);
+    open_.reserve(BlockBytes());
     open_.insert(open_.end(), bytes.begin(), bytes.end());
     return place;
   }
@@ -37,7 +37,9 @@ class RowStore {
   const uint8_t* At(Place place) const { return blocks_[place.block] + place.offset; }
 
  private:
-  static constexpr size_t kBlockBytes = size_t{32} << 10;
+  // Each is mapped by itself, of which there may not be too many: larger ones, where there are
+  // many.
+  size_t BlockBytes() const { return blocks_.size() < 64 ? size_t{32} << 10 : size_t{256} << 10; }
 
   void CloseBlock() {
     if (open_.empty()) return;
