@@ -62,8 +62,10 @@ struct ServerEntry {
   bool has_debug = false;
   bool has_executable = false;
   bool has_common = false;
+  bool lacks_common = false;  // it has the file, but not the common one of dwz that this refers to
 
   bool settled() const {
+    if (lacks_common) return false;
     if (state == "building" || (state == "ready" && has_lines)) return true;
     // Somebody's file is there and is no good: ours is the same.
     return (has_debug || has_executable) && state != "ready" && state != "unknown" &&
@@ -83,6 +85,7 @@ absl::StatusOr<ServerEntry> ParseEntry(const std::string& body) {
   if (entry.state.empty()) return base::Unavailable("the answer is none of a Firewatch server");
   const auto lines = json.find("lines");
   entry.has_lines = lines != json.end() && lines->is_boolean() && lines->get<bool>();
+  entry.lacks_common = !text(json, "missing_common").empty();
   const auto files = json.find("files");
   if (files == json.end() || !files->is_array()) return entry;
   for (const Json& file : *files) {
@@ -140,6 +143,8 @@ class Uploading final : public DebugInfoUploader {
   BuildId current_ ABSL_GUARDED_BY(mutex_);
 
   // Of the thread.
+  static constexpr size_t kMaxCommons = 4096;
+  absl::flat_hash_set<BuildId> commons_;  // common files that were sent, there, or refused
   symbolizer::DebugCopies copies_;
   symbolizer::CpuBudget budget_;
   uint64_t helper_cpu_ns_ = 0;
@@ -387,17 +392,21 @@ Result Uploading::Handle(const FileUse& use) {
   Result result = Result::kPresent;
   for (symbolizer::DebugCopies::Source& source : *sources) {
     if (source.is_common) {
-      // Another program may have brought it. One that cannot be sent keeps nothing else back.
+      // Another program may have brought it. One that cannot be sent keeps nothing else back, and
+      // is not tried again for each program.
       ServerEntry common;
+      if (commons_.contains(source.id)) continue;
       const auto known = Ask(use, source.id, &common);
       if (known == Result::kFailed || known == Result::kStopped) return *known;
-      if (common.has_common) continue;
-    } else if (entry.Has(source.is_executable)) {
+      const Result sent = common.has_common ? Result::kPresent : Send(use, source);
+      if (sent == Result::kStopped) return sent;
+      if (commons_.size() >= kMaxCommons) commons_.clear();
+      commons_.insert(source.id);
       continue;
     }
+    if (entry.Has(source.is_executable)) continue;
     const Result sent = Send(use, source);
     if (sent == Result::kFailed || sent == Result::kStopped) return sent;
-    if (source.is_common) continue;
     if (sent == Result::kUploaded || result == Result::kPresent) result = sent;
   }
   return result;

@@ -150,8 +150,9 @@ absl::StatusOr<DebugFile> FindCommonFile(const DebugFile& file) {
                                          .path = RealPath(file.path),
                                          .id = file.altlink_id,
                                          .name = file.altlink};
-  auto found =
-      Find(query, file.fd.get(), [&](const DebugFile& one) { return one.id == file.altlink_id; });
+  auto found = Find(query, file.fd.get(), [&](const DebugFile& one) {
+    return one.is_common && one.id == file.altlink_id;
+  });
   if (found) return *std::move(found);
   return base::NotFound("the common file {} of build id {} is not there; looked for {}",
                         file.altlink, file.altlink_id.ToHex(), PlacesOf(query));

@@ -109,16 +109,21 @@ absl::Status Send(const DebugFile& file, const std::string& base_url) {
   return absl::OkStatus();
 }
 
-// With the names that it shares with others before it, so that it is read once.
+bool IsKept(const symbolizer::BuildId& common, const std::string& base_url) {
+  const absl::StatusOr<Json> entry = GetJson(base_url + "/" + common.ToHex());
+  return entry.ok() && TextOf(*entry, "state") == "common";
+}
+
+// With the names that it shares with others before it, so that it is read once. Without them it is
+// worth sending, too.
 absl::Status SendWithCommon(const DebugFile& file, const std::string& base_url) {
-  if (!file.altlink.empty()) {
+  if (!file.altlink.empty() && !IsKept(file.altlink_id, base_url)) {
     const auto common = FindCommonFile(file);
-    if (common.ok()) {
-      RETURN_IF_ERROR(Send(*common, base_url));
-    } else {
+    const absl::Status sent = common.ok() ? Send(*common, base_url) : common.status();
+    if (!sent.ok()) {
       fmt::print(stderr,
                  "{}: names of inlined functions will be missing until it is uploaded: {}\n",
-                 file.path, base::Message(common.status()));
+                 file.path, base::Message(sent));
     }
   }
   return Send(file, base_url);

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <cerrno>
 #include <chrono>
 #include <optional>
 #include <thread>
@@ -124,10 +125,12 @@ class IndexServiceImpl final : public IndexService {
 
   void Run();
   Outcome Build(Work work);
-  void AddCommonFile(Work* work);
+  absl::Status AddCommonFile(Work* work);
   absl::StatusOr<HelperResult> Ask(HelperOperation operation, OfferedFiles files);
   Outcome Publish(const BuildId& id, const HelperResult& result);
-  void Finish(const BuildId& id, Outcome outcome);
+  // What came while it was built; then the id is still being built.
+  std::optional<Work> Finish(const BuildId& id, Outcome outcome);
+  void AddPending(int change);
 
   const IndexServiceOptions options_;
   const base::SystemClock clock_;
@@ -187,38 +190,37 @@ IndexServiceImpl::~IndexServiceImpl() {
 absl::Status IndexServiceImpl::Offer(const BuildId& id, OfferedFiles files, bool replace) {
   if (id.empty()) return base::InvalidArgument("no build id");
   if (!files.elf.valid() && !files.debug.valid()) return base::InvalidArgument("no file");
-  const auto known = Find(id, nullptr, nullptr);
-  if (known != nullptr && known->index().has_lines() && !replace) {
-    return AlreadyExists(id, "has an index with lines");
+  if (!replace) {
+    const auto known = Find(id, nullptr, nullptr);
+    if (known != nullptr && known->index().has_lines()) {
+      return AlreadyExists(id, "has an index with lines");
+    }
   }
   Part& part = PartOf(id);
-  {
-    base::MutexLock lock(part.mutex);
-    Entry& entry = part.entries[id];
-    if (entry.building && !replace) return AlreadyExists(id, "is being built");
-    if (entry.building) {
-      entry.next = std::move(files);
-      return absl::OkStatus();
-    }
-    entry.building = true;
-    entry.last_use = ++uses_;
-    Trim(part);
+  base::MutexLock lock(part.mutex);
+  Entry& entry = part.entries[id];
+  if (entry.building && !replace) return AlreadyExists(id, "is being built");
+  if (entry.building) {
+    entry.next = std::move(files);
+    return absl::OkStatus();
   }
-  {
-    base::MutexLock lock(pending_mutex_);
-    ++pending_;
+  AddPending(1);
+  // With the lock: who comes meanwhile finds it building, or not.
+  if (!work_.TryPush({.id = id, .files = std::move(files)})) {
+    AddPending(-1);
+    refused_offers_.Add();
+    return base::ResourceExhausted("{} files wait for their index", options_.max_waiting);
   }
-  if (work_.TryPush({.id = id, .files = std::move(files)})) return absl::OkStatus();
-  refused_offers_.Add();
-  {
-    base::MutexLock lock(part.mutex);
-    part.entries[id].building = false;
-    part.entries[id].next.reset();
-  }
+  entry.building = true;
+  entry.last_use = ++uses_;
+  Trim(part);
+  return absl::OkStatus();
+}
+
+void IndexServiceImpl::AddPending(int change) {
   base::MutexLock lock(pending_mutex_);
-  --pending_;
+  pending_ += static_cast<size_t>(change);
   idle_.NotifyAll();
-  return base::ResourceExhausted("{} files wait for their index", options_.max_waiting);
 }
 
 std::shared_ptr<const ServedIndex> IndexServiceImpl::Find(const BuildId& id, IndexState* state,
@@ -332,8 +334,11 @@ void IndexServiceImpl::Run() {
       continue;
     }
     if (stop_) return;
-    const BuildId id = work->id;
-    Finish(id, Build(*std::move(work)));
+    // Files of the same id that came meanwhile are next.
+    while (work && !stop_) {
+      const BuildId id = work->id;
+      work = Finish(id, Build(*std::move(work)));
+    }
   }
 }
 
@@ -357,29 +362,50 @@ absl::StatusOr<HelperResult> IndexServiceImpl::Ask(HelperOperation operation, Of
   return base::Unavailable("the server stops");
 }
 
-// A debug file says in a note whose common file it needs: the helper reads it.
-void IndexServiceImpl::AddCommonFile(Work* work) {
-  if (!options_.open_common || work->files.alt.valid()) return;
+// A debug file says in a note whose common file it needs: the helper reads it. An error is none of
+// the file's.
+absl::Status IndexServiceImpl::AddCommonFile(Work* work) {
+  if (!options_.open_common || work->files.alt.valid()) return absl::OkStatus();
   for (const base::UniqueFd* file : {&work->files.debug, &work->files.elf}) {
     if (!file->valid()) continue;
     base::UniqueFd copy(::fcntl(file->get(), F_DUPFD_CLOEXEC, 0));
-    if (!copy.valid()) return;
-    const auto result = Ask(HelperOperation::kIdentify, {.elf = std::move(copy)});
-    if (!result.ok() || !result->failure.empty()) return;  // the build will say why
-    const HelperAnswer& answer = result->answer;
-    if (answer.status != HelperStatus::kOk || answer.altlink_id_size == 0) continue;
+    if (!copy.valid()) return base::ErrnoStatus(errno, "copy a descriptor");
+    ASSIGN_OR_RETURN(const HelperResult result,
+                     Ask(HelperOperation::kIdentify, {.elf = std::move(copy)}));
+    if (!result.failure.empty() && !result.helper_died) {
+      return base::Unavailable("{}", result.failure);
+    }
+    const HelperAnswer& answer = result.answer;
+    // Of both files the first with DWARF is read.
+    if (result.helper_died || answer.status != HelperStatus::kOk ||
+        (answer.flags & kHelperDwarf) == 0) {
+      continue;
+    }
     BuildId common;
-    if (answer.altlink_id_size > sizeof(answer.altlink_id)) return;
-    common.size = answer.altlink_id_size;
+    common.size = std::min<uint8_t>(answer.altlink_id_size, sizeof(answer.altlink_id));
     std::copy_n(answer.altlink_id, common.size, common.bytes.begin());
-    work->files.alt = options_.open_common(common, work->id);
-    return;
+    if (!common.empty()) work->files.alt = options_.open_common(common, work->id);
+    break;
   }
+  return absl::OkStatus();
 }
 
 Outcome IndexServiceImpl::Build(Work work) {
-  AddCommonFile(&work);
+  if (const absl::Status status = AddCommonFile(&work); !status.ok()) {
+    return {.reason = std::string(base::Message(status))};
+  }
+  const bool with_common = work.files.alt.valid();
   auto result = Ask(HelperOperation::kBuildLines, std::move(work.files));
+  // A common file that is too much for the helper takes nothing else away.
+  if (with_common && result.ok() &&
+      (result->helper_died ||
+       result->answer.lines_state == static_cast<uint8_t>(LinesState::kOverBudget))) {
+    HelperJob& job = result->job;
+    result = Ask(HelperOperation::kBuildLines, {.elf = std::move(job.elf),
+                                                .debug = std::move(job.debug),
+                                                .alt = {},
+                                                .dwp = std::move(job.dwp)});
+  }
   if (!result.ok()) return {.reason = std::string(base::Message(result.status()))};
   if (!result->helper_died) return Publish(work.id, *result);
   // Names without lines are better than nothing, and take neither time nor memory.
@@ -422,6 +448,14 @@ Outcome IndexServiceImpl::Publish(const BuildId& id, const HelperResult& result)
     outcome.state = IndexState::kNoSymbols;
     return outcome;
   }
+  if (answer.lines_state != static_cast<uint8_t>(LinesState::kPresent)) {
+    // What has lines is better.
+    if (auto known = Map(id); known != nullptr && known->index().has_lines()) {
+      outcome.state = IndexState::kReady;
+      outcome.index = std::move(known);
+      return outcome;
+    }
+  }
   base::MutexLock lock(cache_mutex_);
   auto mapped = cache_->Adopt(id.ToHex(), id, result.job.output.get());
   cache_bytes_.Set(static_cast<double>(cache_->total_bytes()));
@@ -434,7 +468,7 @@ Outcome IndexServiceImpl::Publish(const BuildId& id, const HelperResult& result)
   return outcome;
 }
 
-void IndexServiceImpl::Finish(const BuildId& id, Outcome outcome) {
+std::optional<Work> IndexServiceImpl::Finish(const BuildId& id, Outcome outcome) {
   builds_[static_cast<size_t>(outcome.state)]->Add();
   std::optional<OfferedFiles> next;
   {
@@ -453,16 +487,9 @@ void IndexServiceImpl::Finish(const BuildId& id, Outcome outcome) {
   }
   if (mapped_ > options_.max_mapped) UnmapOldest();
   mapped_gauge_.Set(static_cast<double>(mapped_));
-  if (next && work_.TryPush({.id = id, .files = *std::move(next)})) return;  // still pending
-  if (next) {
-    refused_offers_.Add();
-    Part& part = PartOf(id);
-    base::MutexLock lock(part.mutex);
-    part.entries[id].building = false;
-  }
-  base::MutexLock lock(pending_mutex_);
-  --pending_;
-  idle_.NotifyAll();
+  if (next) return Work{.id = id, .files = *std::move(next)};  // still pending
+  AddPending(-1);
+  return std::nullopt;
 }
 
 }  // namespace

@@ -40,10 +40,10 @@ struct IndexServiceOptions {
   uint64_t helper_max_bytes = uint64_t{2} << 30;  // private memory of the helper
   size_t max_waiting = 256;                       // offers; more are refused
   size_t max_mapped = 1024;  // indexes that are mapped, least recently used go first
-  // Opens the common file of dwz that the debug information of `wanted_by` refers to, by build id;
-  // an invalid descriptor when it is not there: whoever has it later offers `wanted_by` again. On
+  // Opens the common file of dwz that the debug information of `needed_by` refers to, by build id;
+  // an invalid descriptor when it is not there: whoever has it later offers `needed_by` again. On
   // the thread of the builds. May be empty: names that are in such files are missing.
-  std::function<base::UniqueFd(const BuildId& common, const BuildId& wanted_by)> open_common;
+  std::function<base::UniqueFd(const BuildId& common, const BuildId& needed_by)> open_common;
 };
 
 // What is known of a build id.

@@ -210,8 +210,8 @@ TEST_F(IndexServiceTest, TheCommonFileIsAskedForByItsBuildId) {
       "dwz -m common one two");
   bool there = false;
   std::vector<std::string> asked;
-  options_.open_common = [&](const BuildId& common, const BuildId& wanted_by) {
-    asked.push_back(common.ToHex() + " for " + wanted_by.ToHex());
+  options_.open_common = [&](const BuildId& common, const BuildId& needed_by) {
+    asked.push_back(common.ToHex() + " for " + needed_by.ToHex());
     return there ? folder_.Open("common") : base::UniqueFd();
   };
   Restart();
@@ -228,6 +228,27 @@ TEST_F(IndexServiceTest, TheCommonFileIsAskedForByItsBuildId) {
   ASSERT_TRUE(service_->WaitIdle(kWaitMs));
   EXPECT_EQ(StateOf("abcdef01"), IndexState::kReady);
   EXPECT_EQ(reason_, "");
+}
+
+// Symbols alone do not replace lines, in memory or on disk.
+TEST_F(IndexServiceTest, WhatHasLinesIsKept) {
+  SKIP_WITHOUT_TOOL("gcc");
+  SKIP_WITHOUT_TOOL("objcopy");
+  folder_.Write("a.c", kSource);
+  folder_.Run(
+      "gcc -O1 -g -Wl,--build-id=0xabcdef03 -o whole a.c && "
+      "objcopy --strip-debug whole symbols");
+  ASSERT_TRUE(Offer("abcdef03", "whole").ok());
+  ASSERT_TRUE(service_->WaitIdle(kWaitMs));
+  EXPECT_EQ(StateOf("abcdef03"), IndexState::kReady);
+  ASSERT_TRUE(handle_->index().has_lines());
+  ASSERT_TRUE(Offer("abcdef03", "symbols", "", /*replace=*/true).ok());
+  ASSERT_TRUE(service_->WaitIdle(kWaitMs));
+  EXPECT_EQ(StateOf("abcdef03"), IndexState::kReady);
+  EXPECT_TRUE(handle_->index().has_lines());
+  Restart();
+  EXPECT_EQ(StateOf("abcdef03"), IndexState::kReady);
+  EXPECT_TRUE(handle_->index().has_lines());
 }
 
 // A second file of a build id that is being built is not lost: it is built once more.

@@ -25,6 +25,9 @@ void WriteEntry(const DebugInfoEntry& entry, JsonWriter& json) {
   const bool is_common = entry.files.size() == 1 && entry.files[0].kind == FileKind::kCommon;
   json.Key("state").Value(is_common ? "common" : NamesStateText(entry.state));
   json.Key("lines").Value(entry.has_lines);
+  if (!entry.missing_common.empty()) {
+    json.Key("missing_common").Value(entry.missing_common.ToHex());
+  }
   json.Key("reason").Value(entry.reason).Key("files").BeginArray();
   for (const StoredFile& file : entry.files) {
     json.BeginObject().Key("kind").Value(FileKindText(file.kind));

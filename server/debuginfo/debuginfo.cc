@@ -54,23 +54,16 @@ absl::Status DebugInfo::Accept(IncomingFile& file, const BuildId& id, FileKind k
   }
   accepted_.Add();
   if (kind == FileKind::kCommon) {
-    for (const BuildId& waiting : common_.TakeWaiting(id)) OfferAgain(waiting);
+    for (const BuildId& waiting : common_.WaitingFor(id)) {
+      // The next query of theirs offers those for which there is no room now.
+      if (absl::IsResourceExhausted(OfferStored(waiting, /*replace=*/true))) break;
+    }
     return absl::OkStatus();
   }
   status = OfferStored(id, /*replace=*/true);
   // The file is kept: a query offers it again.
   if (!status.ok()) spdlog::info("index of {}: {}", id.ToHex(), base::ToString(status));
   return absl::OkStatus();
-}
-
-// The build of names that are there but not all.
-void DebugInfo::OfferAgain(const BuildId& id) {
-  const absl::Status status = OfferStored(id, /*replace=*/true);
-  if (status.code() != absl::StatusCode::kResourceExhausted) return;  // or its file is gone
-  base::MutexLock lock(mutex_);
-  if (again_.size() >= kMaxOffered) again_.clear();
-  again_.insert(id);
-  any_again_ = true;
 }
 
 absl::Status DebugInfo::OfferStored(const BuildId& id, bool replace) {
@@ -92,19 +85,12 @@ bool DebugInfo::MayRetry(const BuildId& id) {
   return true;
 }
 
-bool DebugInfo::TakeAgain(const BuildId& id) {
-  base::MutexLock lock(mutex_);
-  const bool found = again_.erase(id) > 0;
-  any_again_ = !again_.empty();
-  return found;
-}
-
 std::shared_ptr<const BinaryNames> DebugInfo::NamesOf(const BuildId& id, NamesState* state,
                                                       std::string* reason) {
   auto names = source_.Find(id, state, reason);
   if (names != nullptr) files_.NoteUse(id);
   if (names != nullptr && names->has_lines()) {
-    if (any_again_ && TakeAgain(id)) OfferAgain(id);
+    if (common_.NoteUse(id) && MayRetry(id)) (void)OfferStored(id, /*replace=*/true);
     return names;
   }
   if (*state == NamesState::kBuilding) return names;
@@ -126,6 +112,7 @@ NamesState DebugInfo::StateOf(const BuildId& id, std::string* reason, bool* has_
 DebugInfoEntry DebugInfo::EntryOf(const BuildId& id) const {
   DebugInfoEntry entry{.id = id};
   entry.state = StateOf(id, &entry.reason, &entry.has_lines);
+  entry.missing_common = common_.MissingOf(id);
   if (const auto record = binaries_.Find(id.ToHex(), "")) entry.path = record->path;
   return entry;
 }

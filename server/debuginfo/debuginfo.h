@@ -3,14 +3,12 @@
 // checked and kept (file_store.h), become names (name_source.h), and queries ask for them here.
 #pragma once
 
-#include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
-#include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "base/clock.h"
 #include "base/metrics.h"
@@ -29,6 +27,7 @@ struct DebugInfoEntry {
   NamesState state = NamesState::kUnknown;
   std::string reason;  // why it is not ready, or has no lines
   bool has_lines = false;
+  symbolizer::BuildId missing_common;  // the common file of dwz that some names are in
 };
 
 // Any thread.
@@ -68,8 +67,6 @@ class DebugInfo {
 
  private:
   absl::Status OfferStored(const symbolizer::BuildId& id, bool replace);
-  void OfferAgain(const symbolizer::BuildId& id) ABSL_LOCKS_EXCLUDED(mutex_);
-  bool TakeAgain(const symbolizer::BuildId& id) ABSL_LOCKS_EXCLUDED(mutex_);
   bool MayRetry(const symbolizer::BuildId& id) ABSL_LOCKS_EXCLUDED(mutex_);
 
   FileStore& files_;
@@ -82,9 +79,6 @@ class DebugInfo {
   base::Mutex mutex_;
   // When an offer was tried last, of ids whose index is not there. Cleared when it grows.
   absl::flat_hash_map<symbolizer::BuildId, int64_t> offered_ms_ ABSL_GUARDED_BY(mutex_);
-  // To be built once more, for which there was no room yet: at the next query.
-  absl::flat_hash_set<symbolizer::BuildId> again_ ABSL_GUARDED_BY(mutex_);
-  std::atomic<bool> any_again_{false};
 };
 
 }  // namespace firewatch::server

@@ -11,6 +11,7 @@
 #include <sstream>
 
 #include "server/debuginfo/fake_names.h"
+#include "server/debuginfo/naming.h"
 #include "server/debuginfo/upload.h"
 
 namespace firewatch::server {
@@ -157,7 +158,8 @@ TEST_F(DebugInfoTest, ARestartFindsWhatIsWholeAndNothingElse) {
 TEST_F(DebugInfoTest, TheCommonFileHasThoseBuiltAgainThatWait) {
   const BuildId third = BuildId::FromHex("05060708");
   std::vector<BuildId> wanted;
-  common->SetWant([&](const BuildId& id) { wanted.push_back(id); });
+  const auto want = [&](const BuildId& id) { wanted.push_back(id); };
+  common->SetWant(want);
   ASSERT_EQ(Put("aabbccdd", Elf("aabbccdd")).status, 201);
   ASSERT_EQ(Put("05060708", Elf("05060708")).status, 201);
   EXPECT_FALSE(common->OpenFor(kOther, kId).valid());
@@ -165,39 +167,67 @@ TEST_F(DebugInfoTest, TheCommonFileHasThoseBuiltAgainThatWait) {
   EXPECT_THAT(wanted, ElementsAre(kOther, kOther));
   Reopen();
   wanted.clear();
-  common->SetWant([&](const BuildId& id) { wanted.push_back(id); });
+  common->SetWant(want);
+  EXPECT_EQ(debuginfo->EntryOf(kId).missing_common, kOther);
+  // Whoever has the names looked up asks for it.
+  source.Set(kId, NamesState::kReady, std::make_shared<FakeBinaryNames>());
+  source.Set(third, NamesState::kReady, std::make_shared<FakeBinaryNames>());
+  NamesState state = NamesState::kUnknown;
+  std::string reason;
+  EXPECT_NE(debuginfo->NamesOf(kId, &state, &reason), nullptr);
   EXPECT_THAT(wanted, ElementsAre(kOther));
+  EXPECT_EQ(source.offers().size(), 2u);
 
-  // There is room for none of them: the next query has it built.
+  // There is room for none of them, and the server starts anew: a query has them built.
   source.full = true;
   ASSERT_EQ(Put("01020304", Elf("01020304common")).status, 201);
   source.full = false;
+  Reopen();
   ASSERT_EQ(source.offers().size(), 2u);
-  source.Set(kId, NamesState::kReady, std::make_shared<FakeBinaryNames>());
-  NamesState state = NamesState::kUnknown;
-  std::string reason;
-  for (int i = 0; i < 2; ++i) EXPECT_NE(debuginfo->NamesOf(kId, &state, &reason), nullptr);
+  for (int i = 0; i < 3; ++i) EXPECT_NE(debuginfo->NamesOf(kId, &state, &reason), nullptr);
   ASSERT_EQ(source.offers().size(), 3u);
   EXPECT_EQ(source.offers()[2].first, kId);
   EXPECT_TRUE(source.offers()[2].second.replace);
-
-  // Now it is there; those that waited do no longer.
   EXPECT_TRUE(common->OpenFor(kOther, kId).valid());
-  EXPECT_THAT(common->TakeWaiting(kOther), IsEmpty());
-  EXPECT_TRUE(std::filesystem::is_empty(directory + "/waiting"));
+  EXPECT_THAT(common->WaitingFor(kOther), ElementsAre(third));
+  EXPECT_TRUE(debuginfo->EntryOf(kId).missing_common.empty());
+  clock.AdvanceNs(uint64_t{3600} * 1'000'000'000);
+  debuginfo->NamesOf(kId, &state, &reason);
+  EXPECT_EQ(source.offers().size(), 3u);  // it has all
 
-  // With room, at once.
+  // With room those that wait are built when it comes.
   const BuildId another = BuildId::FromHex("0a0b0c0d");
   EXPECT_FALSE(common->OpenFor(another, third).valid());
+  EXPECT_THAT(common->WaitingFor(kOther), IsEmpty());
   ASSERT_EQ(Put("0a0b0c0d", Elf("0a0b0c0dcommon")).status, 201);
   ASSERT_EQ(source.offers().size(), 4u);
   EXPECT_EQ(source.offers()[3].first, third);
   EXPECT_THAT(Kept(), ElementsAre("01020304 common", "05060708 debug", "0a0b0c0d common",
                                   "aabbccdd debug"));
   EXPECT_EQ(Put("0a0b0c0d", Elf("0a0b0c0d"), "", "common").status, 400);
-  // It goes like any other.
+  // It goes like any other, and so does what is known of a file that is gone.
   EXPECT_TRUE(debuginfo->Delete(another).ok());
   EXPECT_FALSE(common->OpenFor(another, third).valid());
+  EXPECT_TRUE(debuginfo->Delete(third).ok());
+  Reopen();
+  EXPECT_THAT(common->WaitingFor(another), IsEmpty());
+  std::vector<std::string> records;
+  for (const auto& file : std::filesystem::directory_iterator(directory + "/common")) {
+    records.push_back(file.path().filename());
+  }
+  EXPECT_THAT(records, ElementsAre("01020304.aabbccdd.used"));
+}
+
+// An error in the middle of opening is an error.
+TEST(NamingOpenTest, ADirectoryThatCannotBeMadeIsSaid) {
+  char pattern[] = "/tmp/firewatch-naming-XXXXXX";
+  const std::string directory = ::mkdtemp(pattern);
+  std::ofstream(directory + "/common") << "a file";
+  const base::SystemClock clock;
+  base::MetricsRegistry metrics;
+  const auto naming = Naming::Open({.directory = directory}, clock, metrics);
+  EXPECT_THAT(base::ToString(naming.status()), HasSubstr("/common"));
+  std::filesystem::remove_all(directory);
 }
 
 TEST_F(DebugInfoTest, QueriesStartWhatIsMissingAndNeverMoreOftenThanNeeded) {

@@ -161,7 +161,7 @@ class DebugInfoFixture {
                              .min_free_bytes = 0},
                             clock, metrics)
                 .value();
-    common = CommonFiles::Open(directory + "/waiting", *files, metrics).value();
+    common = CommonFiles::Open(directory + "/common", *files, metrics).value();
     binaries = BinaryRegistry::Open(directory + "/binaries", clock, metrics).value();
     debuginfo = std::make_unique<DebugInfo>(*files, *common, source, *binaries, clock, metrics);
   }

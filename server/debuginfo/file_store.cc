@@ -246,6 +246,11 @@ bool FileStore::Has(const BuildId& id) const {
   return files_.contains({id, FileKind::kDebug}) || files_.contains({id, FileKind::kExecutable});
 }
 
+bool FileStore::HasCommon(const BuildId& id) const {
+  base::MutexLock lock(mutex_);
+  return files_.contains({id, FileKind::kCommon});
+}
+
 void FileStore::NoteUse(const BuildId& id) {
   const int64_t now_ms = clock_.Now().unix_ms();
   base::MutexLock lock(mutex_);

@@ -94,6 +94,7 @@ class FileStore {
       ABSL_LOCKS_EXCLUDED(mutex_);
   // Of which names can be made.
   bool Has(const symbolizer::BuildId& id) const ABSL_LOCKS_EXCLUDED(mutex_);
+  bool HasCommon(const symbolizer::BuildId& id) const ABSL_LOCKS_EXCLUDED(mutex_);
   // Keeps it from being evicted first.
   void NoteUse(const symbolizer::BuildId& id) ABSL_LOCKS_EXCLUDED(mutex_);
   // How many files went.

@@ -14,15 +14,15 @@ absl::StatusOr<std::unique_ptr<Naming>> Naming::Open(const NamingOptions& option
                                                     .max_file_bytes = options.max_file_bytes},
                                                    clock, metrics));
   ASSIGN_OR_RETURN(naming->common_,
-                   CommonFiles::Open(options.directory + "/waiting", *naming->files_, metrics));
+                   CommonFiles::Open(options.directory + "/common", *naming->files_, metrics));
   ASSIGN_OR_RETURN(naming->binaries_,
                    BinaryRegistry::Open(options.directory + "/binaries", clock, metrics));
   symbolizer::IndexServiceOptions indexes = {.cache_directory = options.directory + "/index",
                                              .cache_max_bytes = options.max_index_bytes,
                                              .helper_path = options.helper_path};
   indexes.open_common = [common = naming->common_.get()](const symbolizer::BuildId& file,
-                                                         const symbolizer::BuildId& wanted_by) {
-    return common->OpenFor(file, wanted_by);
+                                                         const symbolizer::BuildId& needed_by) {
+    return common->OpenFor(file, needed_by);
   };
   ASSIGN_OR_RETURN(naming->indexes_, symbolizer::IndexService::Create(std::move(indexes), metrics));
   naming->names_ =

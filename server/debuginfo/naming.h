@@ -4,7 +4,7 @@
 //   DIR/binaries              what agents told (binary_registry.h)
 //   DIR/index                 indexes made of the files (symbolizer/index_service.h)
 //   DIR/missing               what debuginfod does not have (debuginfod.h)
-//   DIR/waiting               which files wait for a common file of dwz (common_files.h)
+//   DIR/common                which files need which common file of dwz (common_files.h)
 #pragma once
 
 #include <memory>
@@ -38,7 +38,9 @@ class Naming {
                                                       const base::Clock& clock,
                                                       base::MetricsRegistry& metrics);
   // No build asks for a file any more when what answers goes.
-  ~Naming() { common_->SetWant(nullptr); }
+  ~Naming() {
+    if (common_ != nullptr) common_->SetWant(nullptr);
+  }
   Naming(const Naming&) = delete;
   Naming& operator=(const Naming&) = delete;
   DebugInfo& debuginfo() { return *debuginfo_; }

@@ -36,7 +36,7 @@ ScratchFile::~ScratchFile() {
 absl::Status ScratchFile::Begin(uint64_t size) {
   DropOpenBlock();  // one that was damaged
   {
-    const absl::MutexLock lock(&mutex_);
+    const base::MutexLock lock(mutex_);
     ASSIGN_OR_RETURN(offset_, Allocate(size, max_bytes_, &section_bytes_));
   }
   size_ = size;
@@ -72,7 +72,7 @@ absl::StatusOr<std::span<const std::byte>> ScratchFile::Put(std::span<const std:
   if (!on_disk_) return base::FailedPrecondition("there is no scratch file");
   uint64_t offset;
   {
-    const absl::MutexLock lock(&mutex_);
+    const base::MutexLock lock(mutex_);
     ASSIGN_OR_RETURN(offset, Allocate(bytes.size(), kMaxPutBytes, &put_bytes_));
   }
   RETURN_IF_ERROR(WriteAt(fd_, offset, bytes));
@@ -93,7 +93,7 @@ absl::StatusOr<uint64_t> ScratchFile::Allocate(uint64_t size, uint64_t max, uint
 }
 
 void ScratchFile::DropOpenBlock() {
-  const absl::MutexLock lock(&mutex_);
+  const base::MutexLock lock(mutex_);
   if (size_ == 0) return;
   section_bytes_ -= RoundUp(size_);
   if (end_ == offset_ + RoundUp(size_)) end_ = offset_;
@@ -104,7 +104,7 @@ absl::StatusOr<std::span<const std::byte>> ScratchFile::Map(uint64_t offset, uin
   if (size == 0) return std::span<const std::byte>();
   void* start = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, fd_, static_cast<off_t>(offset));
   if (start == MAP_FAILED) return base::ResourceExhausted("map {} bytes: errno {}", size, errno);
-  const absl::MutexLock lock(&mutex_);
+  const base::MutexLock lock(mutex_);
   mappings_.push_back({.start = start, .size = size});
   return std::span<const std::byte>(static_cast<const std::byte*>(start), size);
 }

@@ -14,7 +14,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
+#include "base/mutex.h"
 #include "base/unique_fd.h"
 
 namespace firewatch::symbolizer {
@@ -65,7 +65,7 @@ class ScratchFile {
   uint64_t offset_ = 0;  // of the open block, like the next two
   uint64_t size_ = 0;
   uint64_t filled_ = 0;
-  absl::Mutex mutex_;
+  base::Mutex mutex_;
   uint64_t end_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t section_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t put_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
