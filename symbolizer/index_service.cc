@@ -204,16 +204,17 @@ absl::Status IndexServiceImpl::Offer(const BuildId& id, OfferedFiles files, bool
     entry.next = std::move(files);
     return absl::OkStatus();
   }
+  entry.building = true;
+  entry.last_use = ++uses_;
+  Trim(part);
   AddPending(1);
   // With the lock: who comes meanwhile finds it building, or not.
   if (!work_.TryPush({.id = id, .files = std::move(files)})) {
+    entry.building = false;
     AddPending(-1);
     refused_offers_.Add();
     return base::ResourceExhausted("{} files wait for their index", options_.max_waiting);
   }
-  entry.building = true;
-  entry.last_use = ++uses_;
-  Trim(part);
   return absl::OkStatus();
 }
 
