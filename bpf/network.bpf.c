@@ -111,7 +111,7 @@ static __always_inline void forget(fw_u64 id) {
   if (bpf_map_delete_elem(&sockets, &id) == 0) __sync_fetch_and_add(slot_of(id), -1);
 }
 
-#define E2BIG 7
+#define EEXIST 17
 
 /* Unless it is there. */
 static __always_inline bool keep(fw_u64 id, const struct fw_net_socket* socket) {
@@ -119,7 +119,7 @@ static __always_inline bool keep(fw_u64 id, const struct fw_net_socket* socket) 
   const long error = bpf_map_update_elem(&sockets, &id, socket, BPF_NOEXIST);
   if (error == 0) return true;
   __sync_fetch_and_add(slot_of(id), -1);
-  if (error == -E2BIG) count_net_loss(FW_NET_LOSS_SOCKETS_FULL);
+  if (error != -EEXIST) count_net_loss(FW_NET_LOSS_SOCKETS_FULL);
   return false;
 }
 
@@ -369,6 +369,13 @@ static __always_inline void on_unknown_destroyed(const struct sock* sk) {
   /* Never connected. What failed to is marked, if anybody saw it fail. (The kernel has taken its
    * other counts back.) */
   if (failed && (states_are_watched || tp->write_seq == 0)) return;
+  /* Two packets may end one handshake on two CPUs, and each makes a socket of it: one of these is
+   * destroyed before it has taken its packet, so that it knows of the SYN alone. (One that was
+   * taken off its connection has no counts either, but no peer.) */
+  if (!failed && tp->segs_in <= 1 && likely_role(sk) == FW_NET_ACCEPT &&
+      sk->__sk_common.skc_dport != 0) {
+    return;
+  }
   if (!states_are_watched) count_net_loss(FW_NET_LOSS_NOT_WATCHED);
   if (failed) {
     count_end(sk, tp);

@@ -139,14 +139,21 @@ TEST_F(SideBandTest, FullRingReportsWhatWasLost) {
   SideBandOptions options;
   options.ring_bytes = 4096;
   if (!OpenOrSkip(options)) GTEST_SKIP() << reason_;
-  RunAndWait([] {
-    for (int i = 0; i < 200; ++i) ::prctl(PR_SET_NAME, "a name that fills the ring");
-  });
+  // Each CPU has a ring of its own: all of it happens on one.
+  const auto name_itself_on_cpu_0 = [](int times, const char* name) {
+    RunAndWait([&] {
+      cpu_set_t cpus;
+      CPU_ZERO(&cpus);
+      CPU_SET(0, &cpus);
+      ::sched_setaffinity(0, sizeof(cpus), &cpus);
+      for (int i = 0; i < times; ++i) ::prctl(PR_SET_NAME, name);
+    });
+  };
+  name_itself_on_cpu_0(200, "a name that fills the ring");
   size_t lost_events = 0;
   // The loss is written with the next record that fits.
   sideband_->Drain(base::SystemClock().MonotonicNs(), [](const ProcessEvent&) {});
-  RunAndWait([] { ::prctl(PR_SET_NAME, "after"); });
-  RunAndWait([] { ::prctl(PR_SET_NAME, "after"); });
+  name_itself_on_cpu_0(1, "after");
   sideband_->Drain(base::SystemClock().MonotonicNs(), [&](const ProcessEvent& event) {
     if (event.kind == ProcessEventKind::kLost) ++lost_events;
   });

@@ -138,6 +138,8 @@ TEST_F(ProbeTest, RetransmitsAreThoseOfNstat) {
   // Else one unlucky connection in many waits for minutes. Linux 6.15.
   for (const TestNamespace* space : {&a_, &b_}) {
     space->Run("sysctl -qw net.ipv4.tcp_rto_max_ms=1000 2>/dev/null || true");
+    // And one that was closed with bytes to send is given up once its timeout is the longest.
+    space->Run("sysctl -qw net.ipv4.tcp_orphan_retries=15");
   }
   UniqueFd server;
   b_.Enter([&] { server = Listen("10.77.0.2", 83); });
@@ -171,12 +173,17 @@ TEST_F(ProbeTest, RetransmitsAreThoseOfNstat) {
         space.Output("nstat -asz TcpRetransSegs | awk \"/Retrans/ {print \\$2}\"").c_str(), nullptr,
         10);
   };
+  // Also those that are not followed, of which the report knows nothing.
+  const auto ended = [](const TestNamespace& space) {
+    return space.Output("ss -Htan exclude listening exclude time-wait exclude fin-wait-2").empty();
+  };
   uint64_t a = 0, b = 0;
-  for (int i = 0; i < 40; ++i) {
+  for (int i = 0; i < 60; ++i) {
     ::usleep(500'000);
+    const bool all_ended = ended(a_) && ended(b_);
     seen.Report();
     const uint64_t a_now = nstat(a_), b_now = nstat(b_);
-    if (i > 4 && a_now == a && b_now == b && seen.living.size() == 1) break;
+    if (all_ended && a_now == a && b_now == b && seen.living.size() == 1) break;
     a = a_now;
     b = b_now;
   }
