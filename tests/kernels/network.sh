@@ -24,10 +24,16 @@ network_traffic() {
   echo "retransmitted $(retransmitted)"
 }
 
+# A report lies between two equal counts: nothing was sent again since, and what is shown is all.
 network_step() {
   network_traffic > /out/network_traffic.txt 2>&1
-  wget -q -O /out/network_metrics.txt http://127.0.0.1:7173/metrics
-  usleep 6000000  # a report
-  echo "retransmitted $(retransmitted)" >> /out/network_traffic.txt
-  wget -q -O /out/network_metrics.txt http://127.0.0.1:7173/metrics
+  local before after tries
+  for tries in 1 2 3 4 5; do
+    before=$(retransmitted)
+    usleep 6000000  # a report
+    wget -q -O /out/network_metrics.txt http://127.0.0.1:7173/metrics
+    after=$(retransmitted)
+    echo "retransmitted $after" >> /out/network_traffic.txt
+    [ "$before" = "$after" ] && break
+  done
 }
