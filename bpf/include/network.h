@@ -9,7 +9,7 @@
  * X(constant, metric label, what a user reads) */
 /* clang-format off */
 #define FW_NET_LOSSES(X)                                                                         \
-  X(SOCKETS_FULL, "sockets_full", "sockets not followed: the map was full, or memory")            \
+  X(SOCKETS_FULL, "sockets_full", "sockets not followed: the map was full, or memory")           \
   X(EDGES_FULL, "edges_full", "connections counted without process and peer: the map was full")  \
   X(EVENTS_MERGED, "events_merged", "connections seen only in sums: more than the allowed rate") \
   X(RING_FULL, "ring_full", "records dropped: the ring to user space was full")                  \
