@@ -126,13 +126,19 @@ uint32_t FixedSize(Action action) {
 // which are nearly all, are looked up.
 constexpr size_t kSmallForms = 0x40;
 constexpr size_t kSmallAttributes = 0xc0;
-using FormActions = std::array<uint8_t, kSmallForms>;
+constexpr uint8_t kNoSize = 0xff;  // or one that is in the entry
 
-FormActions ActionsFor(UnitShape shape) {
-  FormActions actions;
-  for (size_t form = 0; form < actions.size(); ++form) actions[form] = ActionOf(form, shape);
-  return actions;
-}
+struct SmallForms {
+  explicit SmallForms(UnitShape shape) {
+    for (size_t form = 0; form < kSmallForms; ++form) {
+      actions[form] = ActionOf(form, shape);
+      const auto size = static_cast<uint8_t>(FixedSize(actions[form]));
+      sizes[form] = size != 0 || form == kFormFlagPresent ? size : kNoSize;
+    }
+  }
+  std::array<Action, kSmallForms> actions;
+  std::array<uint8_t, kSmallForms> sizes;
+};
 
 constexpr Slot SlotOf(uint64_t attribute) {
   switch (attribute) {
@@ -190,18 +196,55 @@ constexpr std::array<uint8_t, kSmallAttributes> kSmallSlots = [] {
   return slots;
 }();
 
-bool HoldsNoCode(uint64_t tag) {
+// What an entry is by its tag alone: kData and kDataTree, three quarters of all abbreviations, or
+// kPlain: its attributes have a say.
+constexpr EntryKind KindOfTag(uint64_t tag) {
   switch (tag) {
     case kTagArrayType:
     case kTagEnumerationType:
     case kTagSubroutineType:
     case kTagCallSite:
     case kTagGnuCallSite:
-      return true;
+      return EntryKind::kDataTree;
+    case kTagClassType:
+    case kTagFormalParameter:
+    case kTagImportedDeclaration:
+    case kTagLabel:
+    case kTagLexicalBlock:
+    case kTagMember:
+    case kTagPointerType:
+    case kTagReferenceType:
+    case kTagStructureType:
+    case kTagTypedef:
+    case kTagUnionType:
+    case kTagUnspecifiedParameters:
+    case kTagInheritance:
+    case kTagSubrangeType:
+    case kTagBaseType:
+    case kTagConstType:
+    case kTagEnumerator:
+    case kTagTemplateTypeParameter:
+    case kTagTemplateValueParameter:
+    case kTagVariable:
+    case kTagVolatileType:
+    case kTagRestrictType:
+    case kTagImportedModule:
+    case kTagUnspecifiedType:
+    case kTagRvalueReferenceType:
+    case kTagCallSiteParameter:
+    case kTagGnuCallSiteParameter:
+      return EntryKind::kData;
     default:
-      return false;
+      return EntryKind::kPlain;
   }
 }
+
+constexpr size_t kSmallTags = 0x80;
+constexpr std::array<EntryKind, kSmallTags> kSmallTagKinds = [] {
+  std::array<EntryKind, kSmallTags> kinds{};
+  for (size_t tag = 0; tag < kinds.size(); ++tag) kinds[tag] = KindOfTag(tag);
+  return kinds;
+}();
 
 uint64_t ReadValue(Action action, ByteCursor& cursor) {
   switch (action) {
@@ -247,15 +290,14 @@ uint64_t ReadValue(Action action, ByteCursor& cursor) {
 
 }  // namespace
 
-// Adds up steps: a value of fixed size that nobody wants becomes part of the skip before it.
 class AbbreviationCompiler {
  public:
   AbbreviationCompiler(std::span<const std::byte> section, uint64_t offset, UnitShape shape)
-      : cursor_(section, offset), start_(offset), actions_(ActionsFor(shape)) {
+      : cursor_(section, offset), start_(offset), small_forms_(shape) {
     table_.shape_ = shape;
     // A small unit of C.
     table_.dense_.reserve(64);
-    table_.steps_.reserve(256);
+    table_.steps_.reserve(128);
   }
 
   bool Compile() {
@@ -270,80 +312,130 @@ class AbbreviationCompiler {
   AbbreviationTable&& table() { return std::move(table_); }
 
  private:
-  struct Program {
-    uint32_t lead = 0;
-    std::vector<AttributeStep> steps;
-    size_t last = 0;  // the last step that is none's value
+  // Adds up steps, behind those that are there already: a value of fixed size that nobody wants
+  // becomes part of the skip before it.
+  class Program {
+   public:
+    explicit Program(std::vector<AttributeStep>* steps) : steps_(*steps), first_(steps->size()) {}
 
-    void Clear() {
-      lead = 0;
-      steps.clear();
-    }
-    void Skip(uint32_t size) { (steps.empty() ? lead : steps[last].skip) += size; }
+    void Skip(uint32_t size) { (empty() ? lead_ : steps_[last_].skip) += size; }
     void Add(Slot slot, Action action, uint16_t form, int64_t constant) {
-      last = steps.size();
-      steps.push_back({static_cast<uint8_t>(slot), action, form, 0});
-      if (action == kConstant) steps.push_back(std::bit_cast<AttributeStep>(constant));
+      last_ = steps_.size();
+      steps_.push_back({static_cast<uint8_t>(slot), action, form, 0});
+      if (action == kConstant) steps_.push_back(std::bit_cast<AttributeStep>(constant));
     }
-    bool IsSmall() const { return steps.size() <= UINT8_MAX && lead <= UINT16_MAX; }
+    bool empty() const { return count() == 0; }
+    size_t count() const { return steps_.size() - first_; }
+    uint32_t lead() const { return lead_; }
+    // The sibling is so many bytes further on, if that can be told beforehand.
+    void SetSibling(Abbreviation* entry, uint32_t bytes) const {
+      if (empty() && lead_ + bytes < Abbreviation::kNoSibling) {
+        entry->sibling_at = static_cast<uint16_t>(lead_ + bytes);
+      }
+    }
+    bool IsSmall() const { return count() <= UINT8_MAX && lead_ <= UINT16_MAX; }
+
+   private:
+    std::vector<AttributeStep>& steps_;
+    size_t first_;
+    size_t last_ = 0;  // the last step that is none's value
+    uint32_t lead_ = 0;
+  };
+  struct Attribute {
+    uint64_t name;
+    uint64_t form;
+    int64_t constant;
   };
 
   bool CompileEntry(uint64_t code) {
     const uint64_t tag = cursor_.Uleb();
+    const EntryKind tag_kind =
+        tag < kSmallTags ? kSmallTagKinds[static_cast<size_t>(tag)] : KindOfTag(tag);
     Abbreviation entry;
     entry.tag = tag > UINT16_MAX ? uint16_t{0} : static_cast<uint16_t>(tag);
     entry.has_children = cursor_.U8() != 0;
-    skip_.Clear();
-    take_.Clear();
-    uint32_t attributes = 0;
-    for (;;) {
-      const uint64_t attribute = cursor_.Uleb();
-      const uint64_t form = cursor_.Uleb();
-      int64_t constant = 0;
-      if (form == kFormImplicitConst) constant = cursor_.Sleb();
-      if (form == kFormFlagPresent) constant = 1;
-      if (!cursor_.ok()) return false;
-      if (attribute == 0 && form == 0) break;
-      Compile(attribute, form, constant, entry);
-      attributes |= Mark(attribute);
-    }
-    entry.kind = KindOf(tag, attributes);
-    // No compiler comes near.
-    if (!skip_.IsSmall() || !take_.IsSmall()) return false;
-    if (table_.steps_.size() > kMaxSteps) return false;
     entry.first_step = static_cast<uint32_t>(table_.steps_.size());
-    entry.skip_count = static_cast<uint8_t>(skip_.steps.size());
-    entry.take_count = static_cast<uint8_t>(take_.steps.size());
-    entry.skip_lead = static_cast<uint16_t>(skip_.lead);
-    entry.take_lead = static_cast<uint16_t>(take_.lead);
-    table_.steps_.insert(table_.steps_.end(), skip_.steps.begin(), skip_.steps.end());
-    table_.steps_.insert(table_.steps_.end(), take_.steps.begin(), take_.steps.end());
+    const bool compiled =
+        tag_kind == EntryKind::kPlain ? CompileAttributes(tag, &entry) : CompileData(&entry);
+    if (!compiled || table_.steps_.size() > kMaxSteps) return false;
+    if (tag_kind != EntryKind::kPlain) entry.kind = tag_kind;
     Store(code, entry);
     return true;
   }
 
-  void Compile(uint64_t attribute, uint64_t form, int64_t constant, Abbreviation& entry) {
-    const Action action =
-        form < kSmallForms ? static_cast<Action>(actions_[form]) : ActionOf(form, table_.shape_);
+  // The steps to skip the entry; behind them those to take its attributes.
+  bool CompileAttributes(uint64_t tag, Abbreviation* entry) {
+    Program skip(&table_.steps_);
+    taken_.clear();
+    Program take(&taken_);
+    uint32_t marks = 0;
+    for (;;) {
+      Attribute attribute = {.name = cursor_.Uleb(), .form = cursor_.Uleb(), .constant = 0};
+      if (attribute.form == kFormImplicitConst) attribute.constant = cursor_.Sleb();
+      if (attribute.form == kFormFlagPresent) attribute.constant = 1;
+      if (!cursor_.ok()) return false;
+      if (attribute.name == 0 && attribute.form == 0) break;
+      const Action action = ActionFor(attribute.form);
+      if (IsSibling(attribute.name, attribute.form)) skip.SetSibling(entry, 0);
+      Compile(kSlotNone, action, attribute, &skip);
+      const Slot slot = attribute.name < kSmallAttributes
+                            ? static_cast<Slot>(kSmallSlots[attribute.name])
+                            : SlotOf(attribute.name);
+      Compile(slot, action, attribute, &take);
+      marks |= Mark(attribute.name);
+    }
+    // No compiler comes near.
+    if (!skip.IsSmall() || !take.IsSmall()) return false;
+    entry->kind = KindOf(tag, marks);
+    entry->skip_count = static_cast<uint8_t>(skip.count());
+    entry->take_count = static_cast<uint8_t>(take.count());
+    entry->skip_lead = static_cast<uint16_t>(skip.lead());
+    entry->take_lead = static_cast<uint16_t>(take.lead());
+    table_.steps_.insert(table_.steps_.end(), taken_.begin(), taken_.end());
+    return true;
+  }
+
+  // The steps to skip the entry alone.
+  bool CompileData(Abbreviation* entry) {
+    ByteCursor cursor = cursor_;
+    Program skip(&table_.steps_);
+    uint32_t bytes = 0;  // since the last step
+    for (;;) {
+      const uint64_t name = cursor.Uleb();
+      const uint64_t form = cursor.Uleb();
+      if (form < kSmallForms && small_forms_.sizes[form] != kNoSize) {
+        if (IsSibling(name, form)) skip.SetSibling(entry, bytes);
+        bytes += small_forms_.sizes[form];
+        continue;
+      }
+      if (form == kFormImplicitConst) cursor.SkipLeb();
+      if (!cursor.ok()) return false;
+      if (form == kFormImplicitConst) continue;
+      if (name == 0 && form == 0) break;
+      skip.Skip(bytes);
+      bytes = 0;
+      Compile(kSlotNone, ActionFor(form), {.name = name, .form = form, .constant = 0}, &skip);
+    }
+    skip.Skip(bytes);
+    cursor_ = cursor;
+    if (!skip.IsSmall()) return false;
+    entry->skip_count = static_cast<uint8_t>(skip.count());
+    entry->skip_lead = static_cast<uint16_t>(skip.lead());
+    return true;
+  }
+
+  static bool IsSibling(uint64_t name, uint64_t form) {
+    return name == kAtSibling && form == kFormRef4;
+  }
+  Action ActionFor(uint64_t form) const {
+    return form < kSmallForms ? small_forms_.actions[form] : ActionOf(form, table_.shape_);
+  }
+  static void Compile(Slot slot, Action action, const Attribute& attribute, Program* program) {
     const uint32_t size = FixedSize(action);
-    const auto form16 = static_cast<uint16_t>(form);
-    if (attribute == kAtSibling && form == kFormRef4 && skip_.steps.empty() &&
-        skip_.lead < Abbreviation::kNoSibling) {
-      entry.sibling_at = static_cast<uint16_t>(skip_.lead);
-    }
-    if (size != 0) {
-      skip_.Skip(size);
-    } else if (action != kConstant) {
-      skip_.Add(kSlotNone, action, form16, 0);
-    }
-    const Slot slot = attribute < kSmallAttributes ? static_cast<Slot>(kSmallSlots[attribute])
-                                                   : SlotOf(attribute);
-    if (slot != kSlotNone) {
-      take_.Add(slot, action, form16, constant);
-    } else if (size != 0) {
-      take_.Skip(size);
-    } else if (action != kConstant) {
-      take_.Add(kSlotNone, action, form16, 0);
+    if (slot == kSlotNone && size != 0) {
+      program->Skip(size);
+    } else if (slot != kSlotNone || action != kConstant) {
+      program->Add(slot, action, static_cast<uint16_t>(attribute.form), attribute.constant);
     }
   }
 
@@ -362,7 +454,7 @@ class AbbreviationCompiler {
     if (tag == kTagInlinedSubroutine) {
       return has_code ? EntryKind::kInlined : EntryKind::kInlinedAbstract;
     }
-    return HoldsNoCode(tag) ? EntryKind::kPlainTree : EntryKind::kPlain;
+    return EntryKind::kPlain;
   }
 
   // Codes are counted up from 1 by every known producer, but need not be. The first of two wins.
@@ -383,8 +475,8 @@ class AbbreviationCompiler {
 
   ByteCursor cursor_;
   uint64_t start_;
-  FormActions actions_;
-  Program skip_, take_;
+  SmallForms small_forms_;
+  std::vector<AttributeStep> taken_;
   AbbreviationTable table_;
 };
 
@@ -444,6 +536,7 @@ void AbbreviationTable::SkipSteps(const Abbreviation& entry, ByteCursor& cursor)
 void AbbreviationTable::TakeEntry(const Abbreviation& entry, ByteCursor& cursor,
                                   Attributes* out) const {
   out->present = 0;
+  if (entry.kind >= EntryKind::kData) return SkipEntry(entry, cursor);
   cursor.Skip(entry.take_lead);
   // Counted in places: a value is the place behind its step.
   const AttributeStep* place = steps_.data() + entry.first_step + entry.skip_count;

@@ -31,7 +31,8 @@ struct UnitShape {
   bool operator==(const UnitShape&) const = default;
 };
 
-// Attributes that are taken; others are skipped.
+// Attributes that are taken; others are skipped. Of types, members, variables and the like, whose
+// entries are most of a file, none is taken: nothing that names or places code is in them.
 enum Slot : uint8_t {
   kSlotName,
   kSlotLinkageName,
@@ -74,6 +75,8 @@ enum class EntryKind : uint8_t {
   kFunction,         // subprogram with an address
   kInlined,          // inlined call with an address
   kInlinedAbstract,  // without: part of an abstract function, or its code is gone
+  kData,             // as kPlain, and kPlainTree, of which no attribute is taken
+  kDataTree,
 };
 
 // One step of a compiled entry: reads or skips a value, then skips `skip` bytes. Behind a step

@@ -78,6 +78,7 @@ bool FunctionWalk::Read() {
         entry = cursor.ok() ? AddInlined(attributes, inside) : 0;
         break;
       case EntryKind::kPlainTree:
+      case EntryKind::kDataTree:
         if (abbreviation->has_children && abbreviation->sibling_at != Abbreviation::kNoSibling) {
           const uint64_t start = cursor.position();
           cursor.Skip(abbreviation->sibling_at);

@@ -165,6 +165,19 @@ TEST(UnitLinesTest, InlinedCallsBelowBlocksAndClassesAreFound) {
   EXPECT_EQ(program.stats().inlined, 3u);
 }
 
+// What no compiler writes; the attributes of a class are not read.
+TEST(UnitLinesTest, AnOriginThatIsNoFunctionGivesNoName) {
+  SectionBytes children;
+  children.Uleb(kClass).Text("Thing").U8(0);
+  children.Uleb(kFunction).Text("f").U64(0x1000).U32(0x40);
+  children.Uleb(kBareInline).U32(kFirstChild).U64(0x1010).U32(8).U8(1).U8(20).U8(0);
+  Program program(Unit(children), OneLine());
+  EXPECT_THAT(program.At(0x1011), ElementsAre(" /c/a.c:10", "f /c/a.c:20"));
+  EXPECT_THAT(program.At(0x1020), ElementsAre("f /c/a.c:10"));
+  EXPECT_EQ(program.stats().names_missing, 1u);
+  EXPECT_EQ(program.stats().units_bad, 0u);
+}
+
 TEST(UnitLinesTest, CodeWithoutALineKeepsItsChain) {
   SectionBytes children = AbstractLeaf();
   children.Uleb(kFunction).Text("f").U64(0x5000).U32(0x40);
