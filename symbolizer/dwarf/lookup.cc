@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <map>
 #include <optional>
+#include <string>
 #include <utility>
 
 #include "base/status.h"
@@ -137,12 +138,12 @@ class Lookup {
       has_function_[place] = chain.node != 0;
       uint32_t file = chain.file;
       uint32_t line = chain.line;
-      if (chain.node == 0) frames.push_back({.file = piece.files[file], .line = line});
+      if (chain.node == 0) frames.push_back({.file = std::string(piece.files[file]), .line = line});
       for (uint32_t at = chain.node; at != 0; at = piece.nodes[at].parent) {
         const UnitLines::Node& node = piece.nodes[at];
         const UnitLines::Function& function = piece.functions[node.function];
         frames.push_back({.function = function.name == nullptr ? "" : function.name,
-                          .file = piece.files[file],
+                          .file = std::string(piece.files[file]),
                           .line = line,
                           .start_line = function.line,
                           .inlined = node.parent != 0});

@@ -116,7 +116,7 @@ UnitLines* UnitReader::StartPiece() {
   chains_.Clear();
   chains_.Add({});
   piece_.Clear();
-  piece_.files.emplace_back();
+  piece_.files.Add("");
   line_reader_ = LineRows::Reader(line_rows_);
   return &piece_;
 }
@@ -305,7 +305,7 @@ uint32_t UnitReader::ForeignFileOf(const FunctionName& said, UnitLines* out) {
 
 // Two numbers may stand for one path; whoever makes names of them does not mind.
 uint32_t UnitReader::AddFile(UnitLines* out) {
-  out->files.push_back(path_);
+  out->files.Add(path_);
   return static_cast<uint32_t>(out->files.size() - 1);
 }
 

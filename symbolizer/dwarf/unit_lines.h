@@ -25,6 +25,7 @@
 #include "symbolizer/dwarf/interned.h"
 #include "symbolizer/dwarf/line_program.h"
 #include "symbolizer/dwarf/split_units.h"
+#include "symbolizer/dwarf/string_list.h"
 #include "symbolizer/dwarf/unit.h"
 
 namespace firewatch::symbolizer::dwarf {
@@ -68,7 +69,7 @@ struct UnitLines {
     uint32_t chain;    // 0: nothing is known from here on; always so in the last row
   };
 
-  std::vector<std::string> files;
+  StringList files;
   std::vector<Function> functions;
   std::vector<Node> nodes;
   std::vector<Chain> chains;
@@ -77,7 +78,7 @@ struct UnitLines {
 
   // Keeps the memory.
   void Clear() {
-    files.clear();
+    files.Clear();
     functions.clear();
     nodes.clear();
     chains.clear();

@@ -9,6 +9,7 @@
 #include <condition_variable>
 #include <map>
 #include <mutex>
+#include <new>
 #include <optional>
 #include <span>
 #include <thread>
@@ -18,6 +19,7 @@
 #include "base/status.h"
 #include "symbolizer/dwarf/split_units.h"
 #include "symbolizer/index/line_table_writer.h"
+#include "symbolizer/index/row_codec.h"
 
 namespace firewatch::symbolizer {
 namespace {
@@ -39,6 +41,8 @@ constexpr uint64_t kBatchBytes = uint64_t{32} << 10;
 // The entries of so small a unit are elsewhere, or it has a line program alone: its size says
 // nothing, and two are a batch.
 constexpr uint64_t kTinyUnitBytes = 256;
+// The memory of a larger piece is given back.
+constexpr size_t kMaxSpareRows = 512;
 
 uint64_t BytesOf(const DwarfSections& s) {
   return s.info.size() + s.abbrev.size() + s.str.size() + s.line.size() + s.line_str.size() +
@@ -51,11 +55,8 @@ uint64_t BytesOf(const DwarfSections& s) {
 class LineBuild::Reading {
  public:
   Reading(const DwarfInput& input, int threads)
-      : alt_(input.alt.empty() ? std::nullopt : std::make_optional<InfoFile>(input.alt, nullptr)),
-        file_(input.main, alt_ ? &*alt_ : nullptr),
-        filter_(input.executable),
-        split_(input) {
-    for (int i = 1; i < threads; ++i) others_.emplace_back([this] { Work(); });
+      : input_(input), filter_(input.executable), split_(input) {
+    for (int i = 1; i < threads; ++i) others_.emplace_back([this] { WorkInThread(); });
   }
   ~Reading() { Stop(); }
   Reading(const Reading&) = delete;
@@ -72,15 +73,20 @@ class LineBuild::Reading {
     }
     Work();
     Stop();
+    spare_ = {};
     RETURN_IF_ERROR(status_);
     return counts_;
   }
-  const InfoFile& file() const { return file_; }
+  // After Finish.
+  bool cut_short() const { return file_->cut_short(); }
 
  private:
+  // One that waits. Its rows are in `rows` alone.
   struct Piece {
-    size_t unit;
+    size_t unit = 0;
     UnitLines lines;
+    EncodedRows rows;
+    size_t row_count = 0;
   };
   struct Batch {
     size_t end;  // the unit behind it
@@ -88,7 +94,7 @@ class LineBuild::Reading {
 
     size_t rows() const {
       size_t count = 0;
-      for (const Piece& piece : pieces) count += piece.lines.rows.size();
+      for (const Piece& piece : pieces) count += piece.row_count;
       return count;
     }
   };
@@ -96,18 +102,26 @@ class LineBuild::Reading {
   void Stop() {
     {
       const std::lock_guard<std::mutex> lock(mutex_);
-      next_to_read_ = file_.unit_offsets().size();
+      next_to_read_ = SIZE_MAX;
       moved_.notify_all();
     }
     for (std::thread& other : others_) other.join();
     others_.clear();
   }
+  // Finds the units: by whoever comes first, beside whatever the one who asked does meanwhile.
+  void Open() {
+    if (!input_.alt.empty()) alt_.emplace(input_.alt, nullptr);
+    file_.emplace(input_.main, alt_ ? &*alt_ : nullptr);
+  }
   // What each thread does.
   void Work() {
     UnitReader reader(split_);
     UnitCounts counts;
+    EncodedRows rows;
+    std::call_once(opened_, [this] { Open(); });
+    const std::span<const uint64_t> units = file_->unit_offsets();
     std::unique_lock<std::mutex> lock(mutex_);
-    while (status_.ok() && next_to_read_ < file_.unit_offsets().size()) {
+    while (status_.ok() && next_to_read_ < units.size()) {
       if (rows_waiting_ > kMaxRowsWaiting) {
         moved_.wait(lock);
         continue;
@@ -118,10 +132,11 @@ class LineBuild::Reading {
       lock.unlock();
       for (size_t unit = first; unit < batch.end; ++unit) {
         const auto take = [&](UnitLines&& piece) {
-          // One that has to wait is copied: the copy has no room to spare.
-          if (!AddEarly(first, &batch, unit, piece)) batch.pieces.push_back({unit, piece});
+          EncodeRows(piece.rows, &rows);
+          if (AddEarly(first, &batch, unit, piece, rows)) return;
+          batch.pieces.push_back(CopyOf(unit, piece, rows));
         };
-        reader.Read(file_, file_.unit_offsets()[unit], filter_, take, &counts);
+        reader.Read(*file_, units[unit], filter_, take, &counts);
       }
       lock.lock();
       rows_waiting_ += batch.rows();
@@ -130,28 +145,64 @@ class LineBuild::Reading {
     }
     counts_.Add(counts);
   }
+  void WorkInThread() {
+    try {
+      Work();
+    } catch (const std::bad_alloc&) {
+      // Left as it was: who finds an error adds nothing more.
+      const std::lock_guard<std::mutex> lock(mutex_);
+      status_ = base::ResourceExhausted("lines need more memory than allowed");
+      moved_.notify_all();
+    }
+  }
   size_t EndOfBatch(size_t first) const {
-    const std::span<const uint64_t> offsets = file_.unit_offsets();
+    const std::span<const uint64_t> offsets = file_->unit_offsets();
     size_t end = first;
     for (uint64_t bytes = 0; end < offsets.size() && bytes < kBatchBytes; ++end) {
-      const uint64_t next =
-          end + 1 < offsets.size() ? offsets[end + 1] : file_.sections().info.size();
+      const uint64_t next = end + 1 < offsets.size() ? offsets[end + 1] : input_.main.info.size();
       const uint64_t size = next - offsets[end];
       bytes += size < kTinyUnitBytes ? kBatchBytes / 2 : size;
     }
     return end;
   }
+  // Into the memory of one that has waited before.
+  Piece CopyOf(size_t unit, const UnitLines& lines, const EncodedRows& rows) {
+    Piece copy;
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      if (!spare_.empty()) {
+        copy = std::move(spare_.back());
+        spare_.pop_back();
+      }
+    }
+    copy.unit = unit;
+    copy.lines.files = lines.files;
+    copy.lines.functions = lines.functions;
+    copy.lines.nodes = lines.nodes;
+    copy.lines.chains = lines.chains;
+    copy.lines.code = lines.code;
+    copy.rows = rows;
+    copy.row_count = lines.rows.size();
+    return copy;
+  }
+  void KeepSpare(std::vector<Piece>& pieces) {
+    for (Piece& piece : pieces) {
+      if (piece.row_count <= kMaxSpareRows) spare_.push_back(std::move(piece));
+    }
+    pieces.clear();
+  }
   // A piece of a batch that is next, and those before it, go into the table before the batch is
   // read to its end. False when it is not next.
-  bool AddEarly(size_t first, Batch* before, size_t unit, UnitLines& piece) {
+  bool AddEarly(size_t first, Batch* before, size_t unit, UnitLines& piece, EncodedRows& rows) {
     if (next_to_add_ != first) return false;
     std::unique_lock<std::mutex> lock(mutex_);
     if (adding_ || !status_.ok()) return false;
     adding_ = true;
     lock.unlock();
     absl::Status status = AddPieces(before);
-    if (status.ok()) status = writer_->Add(unit, std::move(piece));
+    if (status.ok()) status = writer_->Add(unit, std::move(piece), &rows);
     lock.lock();
+    KeepSpare(before->pieces);
     adding_ = false;
     if (status_.ok()) status_ = std::move(status);
     return true;
@@ -159,9 +210,8 @@ class LineBuild::Reading {
   // By the one thread that has set adding_.
   absl::Status AddPieces(Batch* batch) {
     for (Piece& piece : batch->pieces) {
-      RETURN_IF_ERROR(writer_->Add(piece.unit, std::move(piece.lines)));
+      RETURN_IF_ERROR(writer_->Add(piece.unit, std::move(piece.lines), &piece.rows));
     }
-    batch->pieces.clear();
     return absl::OkStatus();
   }
   // Adds the batches that are next, one after the other, without the lock.
@@ -176,6 +226,7 @@ class LineBuild::Reading {
       lock.unlock();
       absl::Status status = AddPieces(&batch);
       lock.lock();
+      KeepSpare(batch.pieces);
       if (status_.ok()) status_ = std::move(status);
       next_to_add_ = batch.end;
       moved_.notify_all();
@@ -184,8 +235,10 @@ class LineBuild::Reading {
     if (!status_.ok()) moved_.notify_all();
   }
 
-  const std::optional<InfoFile> alt_;
-  const InfoFile file_;
+  const DwarfInput& input_;
+  std::once_flag opened_;
+  std::optional<InfoFile> alt_;  // these two are set by Open
+  std::optional<InfoFile> file_;
   CodeFilter filter_;
   SplitUnits split_;
   LineTableWriter* writer_ = nullptr;  // of whoever has adding_; set by Finish
@@ -197,6 +250,7 @@ class LineBuild::Reading {
   bool adding_ = true;                   // nobody does before Finish
   size_t rows_waiting_ = 0;              // in done_
   std::map<size_t, Batch> done_;         // by first unit
+  std::vector<Piece> spare_;             // memory of pieces that have been added
   UnitCounts counts_;
   absl::Status status_;
   std::vector<std::thread> others_;  // last: they use what stands above
@@ -217,7 +271,7 @@ absl::StatusOr<LineBuildStats> LineBuild::Finish(NameInterner& names, SectionSin
   stats.dwarf_bytes = BytesOf(input_.main) + BytesOf(input_.alt) + BytesOf(input_.dwp);
   LineTableWriter writer(names, section, options_.put_aside);
   ASSIGN_OR_RETURN(static_cast<UnitCounts&>(stats), reading_->Finish(writer));
-  if (reading_->file().cut_short()) ++stats.units_bad;
+  if (reading_->cut_short()) ++stats.units_bad;
   if (stats.units <= stats.units_bad && stats.functions == 0) {
     return base::DataLoss("none of {} units can be read", stats.units_bad);
   }

@@ -22,27 +22,8 @@ using dwarf::UnitLines;
 // Blocks end with the unit that brings them here. Fewer chains in a block are narrower numbers;
 // more are fewer descriptors and fewer cells that end where a block does.
 constexpr size_t kChainsPerBlock = 2048;
-// A gap as long as this ends a run; what is shorter is part of it.
-constexpr uint64_t kMaxGapInRun = 256;
 constexpr size_t kMaxMergedClaims = size_t{64} << 10;  // 2 MB
 constexpr uint64_t kMaxBlocks = uint64_t{1} << 24;
-
-void PutUleb(uint64_t value, std::vector<uint8_t>* out) {
-  while (value >= 0x80) {
-    out->push_back(static_cast<uint8_t>(value | 0x80));
-    value >>= 7;
-  }
-  out->push_back(static_cast<uint8_t>(value));
-}
-
-uint64_t TakeUleb(const uint8_t** at) {
-  uint64_t value = 0;
-  for (unsigned shift = 0;; shift += 7) {
-    const uint8_t byte = *(*at)++;
-    value |= static_cast<uint64_t>(byte & 0x7f) << shift;
-    if (byte < 0x80) return value;
-  }
-}
 
 uint32_t SizeOf(const AddressRange& range) {
   return static_cast<uint32_t>(std::min<uint64_t>(range.end - range.start, UINT32_MAX));
@@ -74,7 +55,7 @@ uint32_t LineTableWriter::FileInBlock(uint32_t name) {
   return file;
 }
 
-void LineTableWriter::DropClaimed(uint64_t unit, UnitLines* piece) {
+std::vector<AddressRange> LineTableWriter::ClaimedBefore(uint64_t unit, const UnitLines& piece) {
   if (unit != unit_) {
     for (const AddressRange& range : claims_of_unit_) {
       claimed_.FindOrAdd(range.start, SizeOf(range));
@@ -83,7 +64,7 @@ void LineTableWriter::DropClaimed(uint64_t unit, UnitLines* piece) {
     unit_ = unit;
   }
   std::vector<AddressRange> claimed;
-  for (const AddressRange& range : piece->code) {
+  for (const AddressRange& range : piece.code) {
     const uint32_t* const size = claimed_.Find(range.start);
     if (size != nullptr && *size >= SizeOf(range)) {
       claimed.push_back(range);
@@ -91,9 +72,12 @@ void LineTableWriter::DropClaimed(uint64_t unit, UnitLines* piece) {
       claims_of_unit_.push_back(range);
     }
   }
-  if (claimed.empty()) return;
   std::sort(claimed.begin(), claimed.end(),
             [](const AddressRange& a, const AddressRange& b) { return a.start < b.start; });
+  return claimed;
+}
+
+void LineTableWriter::DropClaimed(std::span<const AddressRange> claimed, UnitLines* piece) {
   std::vector<UnitLines::Row>& left = rows_left_;
   left.clear();
   const auto say = [&left](uint64_t address, uint32_t chain) {
@@ -162,12 +146,18 @@ void LineTableWriter::DropUnused(UnitLines* piece) {
   for (UnitLines::Row& row : piece->rows) row.chain = chains[row.chain];
 }
 
-absl::Status LineTableWriter::Add(uint64_t unit, UnitLines&& piece) {
-  DropClaimed(unit, &piece);
-  if (piece.rows.empty()) return absl::OkStatus();
+absl::Status LineTableWriter::Add(uint64_t unit, UnitLines&& piece, EncodedRows* rows) {
+  if (const std::vector<AddressRange> claimed = ClaimedBefore(unit, piece); !claimed.empty()) {
+    DecodeRows(*rows, &piece.rows);
+    DropClaimed(claimed, &piece);
+    EncodeRows(piece.rows, rows);
+  }
+  if (rows->runs.empty()) return absl::OkStatus();
   // Names and functions get numbers of the whole file.
   file_names_.clear();
-  for (const std::string& path : piece.files) file_names_.push_back(names_.InternCopy(path));
+  for (size_t i = 0; i < piece.files.size(); ++i) {
+    file_names_.push_back(names_.InternCopy(piece.files[i]));
+  }
   scratch_.clear();
   for (const UnitLines::Function& said : piece.functions) {
     scratch_.push_back(functions_.Add({NameOf(said.name), file_names_[said.file], said.line}));
@@ -191,10 +181,11 @@ absl::Status LineTableWriter::Add(uint64_t unit, UnitLines&& piece) {
                              .file = FileInBlock(file_names_[chain.file]),
                              .line = chain.line});
   }
-  PieceRows rows = {
-      .unit = unit, .block = static_cast<uint32_t>(blocks_.size()), .first_chain = chain_base};
-  EncodeRows(piece, &rows);
-  pieces_.push_back(std::move(rows));
+  pieces_.push_back({.place = {},
+                     .unit = unit,
+                     .block = static_cast<uint32_t>(blocks_.size()),
+                     .first_chain = chain_base});
+  AddRows(*rows);
   return block_.chains.size() >= kChainsPerBlock ? FlushBlock() : absl::OkStatus();
 }
 
@@ -257,67 +248,24 @@ absl::Status LineTableWriter::FlushBlock() {
   return absl::OkStatus();
 }
 
-// Per row: the difference of addresses, then that of chains as a zigzag number, with 1 (which would
-// be no difference) standing for "nothing is known" and 0 for the end of the run.
-void LineTableWriter::EncodeRows(const UnitLines& piece, PieceRows* rows) {
-  enum : uint64_t { kEndOfRun = 0, kNothing = 1, kDifferences = 2 };
-  std::vector<uint8_t>& bytes = scratch_bytes_;
-  bytes.clear();
-  bool in_run = false;
-  uint64_t address = 0;
-  uint32_t chain = 0;
-  for (size_t i = 0; i < piece.rows.size(); ++i) {
-    const UnitLines::Row& row = piece.rows[i];
-    if (row.chain == 0) {
-      CHECK(in_run);  // two rows never say the same, and the first says something
-      const bool ends =
-          i + 1 == piece.rows.size() || piece.rows[i + 1].address - row.address > kMaxGapInRun;
-      PutUleb(row.address - address, &bytes);
-      PutUleb(ends ? kEndOfRun : kNothing, &bytes);
-      address = row.address;
-      if (ends) {
-        runs_.back().end = row.address;
-        in_run = false;
-      }
-      continue;
-    }
-    if (!in_run) {
-      runs_.push_back({.start = row.address,
-                       .piece = static_cast<uint32_t>(pieces_.size()),
-                       .offset = static_cast<uint32_t>(bytes.size())});
-      in_run = true;
-      address = row.address;
-      chain = 0;
-    }
-    PutUleb(row.address - address, &bytes);
-    const int64_t step = int64_t{row.chain} - chain;
-    const uint64_t zigzag =
-        step < 0 ? static_cast<uint64_t>(-step) * 2 - 1 : static_cast<uint64_t>(step) * 2;
-    PutUleb(zigzag + kDifferences, &bytes);
-    address = row.address;
-    chain = row.chain;
+void LineTableWriter::AddRows(const EncodedRows& rows) {
+  for (const EncodedRows::Run& run : rows.runs) {
+    runs_.push_back({.start = run.start,
+                     .end = run.end,
+                     .piece = static_cast<uint32_t>(pieces_.size() - 1),
+                     .offset = static_cast<uint32_t>(run.offset)});
   }
-  CHECK(!in_run);
-  rows->place = row_store_.Add(bytes);
+  pieces_.back().place = row_store_.Add(rows.bytes);
 }
 
 void LineTableWriter::DecodeRun(const Run& run, std::vector<LineBlockRow>* rows) const {
   const PieceRows& piece = pieces_[run.piece];
-  const uint8_t* at = row_store_.At(piece.place) + run.offset;
-  uint64_t address = run.start;
-  int64_t chain = 0;
-  for (;;) {
-    address += TakeUleb(&at);
-    const uint64_t code = TakeUleb(&at);
-    if (code < 2) {
-      rows->push_back({address, piece.block, 0});
-      if (code == 0) return;
-      continue;
-    }
-    const uint64_t zigzag = code - 2;
-    chain += (zigzag & 1) != 0 ? -static_cast<int64_t>((zigzag + 1) / 2)
-                               : static_cast<int64_t>(zigzag / 2);
-    rows->push_back({address, piece.block, static_cast<uint32_t>(chain) + piece.first_chain});
+  RowDecoder decoder(row_store_.At(piece.place) + run.offset, run.start);
+  UnitLines::Row row;
+  for (bool more = true; more;) {
+    more = decoder.Next(&row);
+    const uint32_t chain = row.chain == 0 ? 0 : row.chain + piece.first_chain;
+    rows->push_back({row.address, piece.block, chain});
   }
 }
 

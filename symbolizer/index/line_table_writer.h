@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <span>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -17,6 +18,7 @@
 #include "symbolizer/index/line_table_format.h"
 #include "symbolizer/index/name_interner.h"
 #include "symbolizer/index/put_aside.h"
+#include "symbolizer/index/row_codec.h"
 #include "symbolizer/index/row_store.h"
 #include "symbolizer/index/section_sink.h"
 
@@ -28,10 +30,16 @@ class LineTableWriter {
   // Both must outlive the writer. `put_aside`: for rows (row_store.h).
   LineTableWriter(NameInterner& names, SectionSink& sink, PutAside put_aside = nullptr);
 
-  // A piece of the unit of this number; units in ascending order. ResourceExhausted when what was
-  // added is more than the section can hold; then nothing more must be added.
-  // The piece is changed, its memory stays with the caller.
-  absl::Status Add(uint64_t unit, dwarf::UnitLines&& piece);
+  // A piece of the unit of this number, whose rows are those of `rows`; units in ascending order.
+  // ResourceExhausted when what was added is more than the section can hold; then nothing more must
+  // be added. Both are changed, their memory stays with the caller.
+  absl::Status Add(uint64_t unit, dwarf::UnitLines&& piece, EncodedRows* rows);
+  // The same with the rows of the piece itself.
+  absl::Status Add(uint64_t unit, dwarf::UnitLines&& piece) {
+    EncodedRows rows;
+    EncodeRows(piece.rows, &rows);
+    return Add(unit, std::move(piece), &rows);
+  }
 
   // Writes the rest of the section. At most `max_rows` rows, as they are stored: a row that reaches
   // into further pages counts once in each. The writer is used up afterwards.
@@ -67,7 +75,7 @@ class LineTableWriter {
     uint32_t piece;
     uint32_t offset;  // in the piece's rows
   };
-  // The rows of a piece: differences of addresses and chains, as LEB128 (EncodeRows).
+  // The rows of a piece (EncodedRows).
   struct PieceRows {
     RowStore::Place place;
     uint64_t unit;
@@ -82,13 +90,16 @@ class LineTableWriter {
     uint32_t chain;
     uint32_t piece;
   };
-  // What an earlier unit has said is taken out of the piece, and all that it leaves unused.
-  void DropClaimed(uint64_t unit, dwarf::UnitLines* piece);
+  // Functions of the piece that an earlier unit has, too; in order of address.
+  std::vector<AddressRange> ClaimedBefore(uint64_t unit, const dwarf::UnitLines& piece);
+  // Takes them out of the piece, and all that they leave unused.
+  void DropClaimed(std::span<const AddressRange> claimed, dwarf::UnitLines* piece);
   static void DropUnused(dwarf::UnitLines* piece);
   uint32_t NameOf(const char* name);
   uint32_t FileInBlock(uint32_t name);
   absl::Status FlushBlock();
-  void EncodeRows(const dwarf::UnitLines& piece, PieceRows* rows);
+  // Of the last of pieces_.
+  void AddRows(const EncodedRows& rows);
   // Appends the rows of a run, and an end.
   void DecodeRun(const Run& run, std::vector<LineBlockRow>* rows) const;
   void SortClaims();
@@ -121,7 +132,6 @@ class LineTableWriter {
   std::vector<LineBlockRow> decoded_;
   std::vector<uint32_t> scratch_;
   std::vector<uint32_t> file_names_;
-  std::vector<uint8_t> scratch_bytes_;
   std::vector<std::byte> packed_;
   uint64_t row_count_ = 0;
   uint64_t overlaps_ = 0;

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstring>
 #include <mutex>
+#include <new>
 #include <thread>
 
 #include "base/status.h"
@@ -216,7 +217,7 @@ class NameTableWriter::Work {
       : names_(names), options_(options) {
     const size_t worth = names_.size() / kNamesPerThread + 1;
     for (size_t i = 1; i < std::min<size_t>(options_.threads, worth); ++i) {
-      helpers_.emplace_back([this] { TakePart(); });
+      helpers_.emplace_back([this] { TakePartInThread(); });
     }
   }
   ~Work() {
@@ -230,6 +231,7 @@ class NameTableWriter::Work {
     TakePart();
     for (std::thread& helper : helpers_) helper.join();
     helpers_.clear();
+    if (no_memory_) return base::ResourceExhausted("names need more memory than allowed");
     if (failed_) return base::Internal("names could not be compressed");
     return Join(blocks_, ids_);
   }
@@ -246,6 +248,14 @@ class NameTableWriter::Work {
     }
   }
 
+  void TakePartInThread() {
+    try {
+      TakePart();
+    } catch (const std::bad_alloc&) {
+      no_memory_ = true;
+    }
+  }
+
   const NameTableBuilder& names_;
   const NameTableOptions options_;
   std::once_flag in_order_;
@@ -253,6 +263,7 @@ class NameTableWriter::Work {
   std::vector<Block> blocks_;  // each by who took its number
   std::atomic<size_t> next_ = 0;
   std::atomic<bool> failed_ = false;
+  std::atomic<bool> no_memory_ = false;
   std::atomic<bool> stop_ = false;
   std::vector<std::thread> helpers_;
 };
