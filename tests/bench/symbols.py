@@ -242,7 +242,7 @@ class Bench:
         self.firewatch = [os.path.join(bin_dir, "firewatch"), "symbolize"]
         self.probe = os.path.join(bin_dir, "symbol_probe")
         self.folder, self.full = folder, full
-        self.agreement, self.speed, self.building, self.cold = [], [], [], []
+        self.agreement, self.speed, self.building, self.cold, self.together = [], [], [], [], []
 
     def path(self, name):
         return os.path.join(self.folder, name)
@@ -253,6 +253,15 @@ class Bench:
         with open(self.path(name), encoding="ascii") as file:
             return run(command, stdin=file)
 
+    def sums(self):
+        dwarf, cpu, index = (sum(column) for column in zip(*self.together))
+        return ["together", f"{dwarf:.0f}", f"{dwarf / cpu:.0f}", f"{cpu:.2f}", f"{index:.2f}",
+                f"{100 * index / dwarf:.2f} %", "", "", "", ""]
+
+    def build(self, binary, threads, *flags):
+        return values(run([self.probe, "build", *flags, "--elf", binary.joined, "--threads", str(threads),
+                           "--out", self.path(f"{binary.name}.{threads}.fwsym")])[3])
+
     def one(self, binary):
         addresses = binary.addresses()
         cache = self.path(f"cache-{binary.name}")
@@ -260,24 +269,28 @@ class Bench:
         dwarf = binary.dwarf_megabytes()
         print(f"{binary.name}: {dwarf:.0f} MB of DWARF", flush=True)
 
-        # Building, once per number of threads; with --full the middle one of three, of builds that
-        # take some milliseconds of 15, in turns.
-        rounds = (3 if dwarf > 100 else 15) if self.full else 1
+        # Building, once per number of threads; with --full the middle one of five, of builds that
+        # take some milliseconds of 25, in turns. Then what memory it takes: asking costs time.
+        rounds = (5 if dwarf > 100 else 25) if self.full else 1
         made = {1: [], 2: []}
         for _ in range(rounds):
             for threads, results in made.items():
-                results.append(values(run([self.probe, "build", "--elf", binary.joined, "--threads", str(threads),
-                                           "--out", self.path(f"{binary.name}.{threads}.fwsym")])[3]))
+                results.append(self.build(binary, threads))
         builds = {threads: {key: median([float(m[key]) for m in results])
-                            for key in ("cpu_s", "wall_s", "private_mb", "index_bytes")}
+                            for key in ("cpu_s", "wall_s", "index_bytes")}
                   for threads, results in made.items()}
+        # Of neighbours: a machine that others use changes its speed from one to the next.
+        faster = median([float(alone["wall_s"]) / float(both["wall_s"]) for alone, both in zip(made[1], made[2])])
+        private = {threads: median([float(self.build(binary, threads, "--memory")["private_mb"]) * 1.048576
+                                    for _ in range(3 if self.full else 1)]) for threads in builds}
         with open(self.path(f"{binary.name}.1.fwsym"), "rb") as a, open(self.path(f"{binary.name}.2.fwsym"), "rb") as b:
             identical = a.read() == b.read()
         index = builds[1]["index_bytes"] / 1e6
+        self.together.append((dwarf, builds[1]["cpu_s"], index))
         self.building.append([
             binary.name, f"{dwarf:.0f}", f"{dwarf / builds[1]['cpu_s']:.0f}", f"{builds[1]['cpu_s']:.2f}",
-            f"{index:.2f}", f"{100 * index / dwarf:.2f} %", f"{builds[1]['private_mb'] * 1.048576:.1f}",
-            f"{builds[1]['private_mb'] * 1.048576 / index:.2f}", f"{builds[1]['wall_s'] / builds[2]['wall_s']:.2f}",
+            f"{index:.2f}", f"{100 * index / dwarf:.2f} %", f"{private[1]:.1f}",
+            f"{private[1] / index:.2f} / {private[2] / index:.2f}", f"{faster:.2f}",
             "yes" if identical else "NO"])
 
         # Agreement, and the programs as such.
@@ -333,8 +346,8 @@ class Bench:
         print_table(f"speed: addresses per CPU second (eu-addr2line: {EU_ADDRESSES} addresses only; MB RSS ours / llvm / eu)",
                     ["binary", "warm one by one", "warm many", "frames", "our command", "llvm", "eu-addr2line", "index/llvm", "RSS"], self.speed)
         print_table("building the index (private memory: RssAnon; rows wait in an unlinked file beside the index)",
-                    ["binary", "DWARF MB", "MB/CPU s", "CPU s", "index MB", "of DWARF", "private MB", "private/index",
-                     "2 threads", "identical"], self.building)
+                    ["binary", "DWARF MB", "MB/CPU s", "CPU s", "index MB", "of DWARF", "private MB", "private/index (1 / 2 threads)",
+                     "2 threads", "identical"], [*self.building, self.sums()])
         print_table("cold (CPU s, wall s, ms)",
                     ["binary", "1000: ours CPU s", "llvm", "1: ours s", "llvm", "saved ms", "packed MB", "first name ms/CPU ms",
                      "llvm CPU ms"], self.cold)

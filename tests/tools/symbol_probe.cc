@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Measures symbol indexes in one process, for tests/bench/symbols.py: prints "key value" lines.
 //
-//   symbol_probe build --elf FILE [--debug FILE] [--alt FILE] [--no-lines] [--threads N] --out
-//   INDEX
-//       dwarf_bytes, index_bytes, cpu_s, wall_s, private_mb (most RssAnon above the beginning),
-//       reason
+//   symbol_probe build --elf FILE [--debug FILE] [--alt FILE] [--no-lines] [--threads N]
+//       [--memory] --out INDEX
+//       dwarf_bytes, index_bytes, cpu_s, wall_s, reason; with --memory, which takes time of its own,
+//       private_mb (most RssAnon above the beginning)
 //   symbol_probe lookup --index INDEX --addresses FILE [--rounds N]
 //       addresses, named, frames, per_cpu_s (median round, all inlined frames, as ids; one by one),
 //       per_cpu_s_many (all in one call; a round of each in turns)
@@ -21,6 +21,7 @@
 #include <chrono>
 #include <cstdint>
 #include <fstream>
+#include <optional>
 #include <span>
 #include <string>
 #include <thread>
@@ -102,6 +103,7 @@ struct Arguments {
   std::string addresses;
   std::string address;
   bool no_lines = false;
+  bool memory = false;
   int threads = 1;
   int rounds = 5;
 };
@@ -142,7 +144,8 @@ absl::StatusOr<Opened> OpenFiles(const Arguments& arguments) {
 absl::Status Build(const Arguments& arguments) {
   ASSIGN_OR_RETURN(const base::UniqueFd out, OpenFile(arguments.out, O_RDWR | O_CREAT | O_TRUNC));
   ReturnLargeBlocks();  // as all who build
-  MemoryWatch memory;
+  std::optional<MemoryWatch> memory;
+  if (arguments.memory) memory.emplace();
   const double cpu = CpuSeconds();
   const auto begin = Clock::now();
   ASSIGN_OR_RETURN(Opened opened, OpenFiles(arguments));
@@ -152,11 +155,11 @@ absl::Status Build(const Arguments& arguments) {
                  out.get()));
   const double cpu_spent = CpuSeconds() - cpu;
   const double wall = SecondsSince(begin);
-  const uint64_t kilobytes = memory.EndKilobytes();
-  fmt::print(
-      "dwarf_bytes {}\nindex_bytes {}\ncpu_s {:.4f}\nwall_s {:.4f}\nprivate_mb {:.3f}\nreason {}\n",
-      report.dwarf_bytes, report.index_bytes, cpu_spent, wall,
-      static_cast<double>(kilobytes) / 1024, report.lines_reason);
+  fmt::print("dwarf_bytes {}\nindex_bytes {}\ncpu_s {:.4f}\nwall_s {:.4f}\nreason {}\n",
+             report.dwarf_bytes, report.index_bytes, cpu_spent, wall, report.lines_reason);
+  if (memory) {
+    fmt::print("private_mb {:.3f}\n", static_cast<double>(memory->EndKilobytes()) / 1024);
+  }
   return absl::OkStatus();
 }
 
@@ -241,6 +244,7 @@ int Main(int argc, char** argv) {
   build->add_option("--out", arguments.out)->required();
   build->add_option("--threads", arguments.threads);
   build->add_flag("--no-lines", arguments.no_lines);
+  build->add_flag("--memory", arguments.memory);
   lookup->add_option("--index", arguments.index)->required();
   lookup->add_option("--addresses", arguments.addresses)->required();
   lookup->add_option("--rounds", arguments.rounds)->check(CLI::PositiveNumber);
