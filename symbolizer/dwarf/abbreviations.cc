@@ -6,6 +6,8 @@
 #include <bit>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
+
 namespace firewatch::symbolizer::dwarf {
 namespace {
 
@@ -398,6 +400,8 @@ class AbbreviationCompiler {
   // The steps to skip the entry alone.
   bool CompileData(Abbreviation* entry) {
     ByteCursor cursor = cursor_;
+    // What was read counts also when it led nowhere (bytes_read).
+    const absl::Cleanup put_back = [&] { cursor_ = cursor; };
     Program skip(&table_.steps_);
     uint32_t bytes = 0;  // since the last step
     for (;;) {
@@ -417,7 +421,6 @@ class AbbreviationCompiler {
       Compile(kSlotNone, ActionFor(form), {.name = name, .form = form, .constant = 0}, &skip);
     }
     skip.Skip(bytes);
-    cursor_ = cursor;
     if (!skip.IsSmall()) return false;
     entry->skip_count = static_cast<uint8_t>(skip.count());
     entry->skip_lead = static_cast<uint16_t>(skip.lead());

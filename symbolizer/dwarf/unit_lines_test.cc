@@ -384,5 +384,20 @@ TEST(AbbreviationsTest, TablesThatOverlapCostNoMoreThanTheyMay) {
   EXPECT_LT(compiled, 1000u);
 }
 
+// Each unit tries again what no unit can use: that costs, too.
+TEST(AbbreviationsTest, ATableWithoutAnEndCostsWhatWasRead) {
+  for (const uint64_t tag : {uint64_t{kTagVariable}, uint64_t{kTagSubprogram}}) {
+    SectionBytes abbreviations;
+    abbreviations.Bytes(Abbreviated(1, kTagCompileUnit, false, {})).Uleb(0);
+    const uint64_t endless = abbreviations.size();
+    abbreviations.Uleb(1).Uleb(tag).U8(0);
+    for (int i = 0; i < 10000; ++i) abbreviations.Uleb(kAtDeclLine).Uleb(kFormData1);
+    AbbreviationCache cache(abbreviations.bytes());
+    ASSERT_NE(cache.Get(0, {.version = 4}, false), nullptr);
+    for (int i = 0; i < 200; ++i) EXPECT_EQ(cache.Get(endless, {.version = 4}, false), nullptr);
+    EXPECT_EQ(cache.Get(0, {.version = 4}, false), nullptr) << tag;
+  }
+}
+
 }  // namespace
 }  // namespace firewatch::symbolizer::dwarf

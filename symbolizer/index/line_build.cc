@@ -74,6 +74,7 @@ class LineBuild::Reading {
     Work();
     Stop();
     spare_ = {};
+    if (no_memory_) return base::ResourceExhausted("lines need more memory than allowed");
     RETURN_IF_ERROR(status_);
     return counts_;
   }
@@ -149,9 +150,10 @@ class LineBuild::Reading {
     try {
       Work();
     } catch (const std::bad_alloc&) {
-      // Left as it was: who finds an error adds nothing more.
+      // What it was adding to stays as it is: nobody adds anything more.
       const std::lock_guard<std::mutex> lock(mutex_);
-      status_ = base::ResourceExhausted("lines need more memory than allowed");
+      no_memory_ = true;
+      next_to_read_ = SIZE_MAX;
       moved_.notify_all();
     }
   }
@@ -187,6 +189,7 @@ class LineBuild::Reading {
   }
   void KeepSpare(std::vector<Piece>& pieces) {
     for (Piece& piece : pieces) {
+      std::vector<UnitLines::Row>().swap(piece.lines.rows);  // what a claim has left there
       if (piece.row_count <= kMaxSpareRows) spare_.push_back(std::move(piece));
     }
     pieces.clear();
@@ -253,6 +256,7 @@ class LineBuild::Reading {
   std::vector<Piece> spare_;             // memory of pieces that have been added
   UnitCounts counts_;
   absl::Status status_;
+  bool no_memory_ = false;           // for another thread than the one that waits for the end
   std::vector<std::thread> others_;  // last: they use what stands above
 };
 

@@ -26,17 +26,17 @@ std::vector<Row> ThereAndBack(const std::vector<Row>& rows, EncodedRows* encoded
 
 TEST(RowCodecTest, ShortGapsStayInARunAndLongOnesEndIt) {
   EncodedRows encoded;
-  const std::vector<Row> rows = {{0x1000, 7}, {0x1010, 0}, {0x1020, 3},
-                                 {0x1030, 0}, {0x1131, 4}, {0x1140, 0}};
+  const std::vector<Row> rows = {{0x1000, 7}, {0x1010, 0}, {0x1110, 3},
+                                 {0x1120, 0}, {0x1221, 4}, {0x1230, 0}};
   const std::vector<Row> back = ThereAndBack(rows, &encoded);
-  EXPECT_THAT(back, testing::ElementsAre(IsRow(0x1000, 7), IsRow(0x1010, 0), IsRow(0x1020, 3),
-                                         IsRow(0x1030, 0), IsRow(0x1131, 4), IsRow(0x1140, 0)));
+  EXPECT_THAT(back, testing::ElementsAre(IsRow(0x1000, 7), IsRow(0x1010, 0), IsRow(0x1110, 3),
+                                         IsRow(0x1120, 0), IsRow(0x1221, 4), IsRow(0x1230, 0)));
   ASSERT_EQ(encoded.runs.size(), 2u);
   EXPECT_EQ(encoded.runs[0].start, 0x1000u);
-  EXPECT_EQ(encoded.runs[0].end, 0x1030u);
+  EXPECT_EQ(encoded.runs[0].end, 0x1120u);
   EXPECT_EQ(encoded.runs[0].offset, 0u);
-  EXPECT_EQ(encoded.runs[1].start, 0x1131u);
-  EXPECT_EQ(encoded.runs[1].end, 0x1140u);
+  EXPECT_EQ(encoded.runs[1].start, 0x1221u);
+  EXPECT_EQ(encoded.runs[1].end, 0x1230u);
 }
 
 TEST(RowCodecTest, NothingIsNoRun) {

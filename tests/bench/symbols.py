@@ -254,9 +254,11 @@ class Bench:
             return run(command, stdin=file)
 
     def sums(self):
+        if not self.together:
+            return []
         dwarf, cpu, index = (sum(column) for column in zip(*self.together))
-        return ["together", f"{dwarf:.0f}", f"{dwarf / cpu:.0f}", f"{cpu:.2f}", f"{index:.2f}",
-                f"{100 * index / dwarf:.2f} %", "", "", "", ""]
+        return [["together", f"{dwarf:.0f}", f"{dwarf / cpu:.0f}", f"{cpu:.2f}", f"{index:.2f}",
+                f"{100 * index / dwarf:.2f} %", "", "", "", ""]]
 
     def build(self, binary, threads, *flags):
         return values(run([self.probe, "build", *flags, "--elf", binary.joined, "--threads", str(threads),
@@ -347,7 +349,7 @@ class Bench:
                     ["binary", "warm one by one", "warm many", "frames", "our command", "llvm", "eu-addr2line", "index/llvm", "RSS"], self.speed)
         print_table("building the index (private memory: RssAnon; rows wait in an unlinked file beside the index)",
                     ["binary", "DWARF MB", "MB/CPU s", "CPU s", "index MB", "of DWARF", "private MB", "private/index (1 / 2 threads)",
-                     "2 threads", "identical"], [*self.building, self.sums()])
+                     "2 threads", "identical"], [*self.building, *self.sums()])
         print_table("cold (CPU s, wall s, ms)",
                     ["binary", "1000: ours CPU s", "llvm", "1: ours s", "llvm", "saved ms", "packed MB", "first name ms/CPU ms",
                      "llvm CPU ms"], self.cold)
