@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Names and lines of real binaries with Debian's debug information, beside llvm-symbolizer 19 and
-eu-addr2line, in one run.
+"""Names and lines of real binaries with Debian's debug information, beside llvm-symbolizer 19,
+llvm-gsymutil 19 and eu-addr2line, in one run.
 
 usage: tests/bench/symbols.py --bin-dir DIR [--full]
 
@@ -11,8 +11,9 @@ usage: tests/bench/symbols.py --bin-dir DIR [--full]
 2. Speed: addresses per CPU second, warm (our index, as ids; one by one and many at
    once), and whole programs reading standard input.
 3. Building the index: MB of DWARF per CPU second, private memory over its size, two threads, its
-   size over the DWARF's.
-4. Cold: 1,000 addresses, one address, and the first name from a compressed debug file.
+   size over the DWARF's; and what the peer's converter takes for its own kind of index.
+4. Cold: 1,000 addresses, one address, one from a saved index, and the first name from a compressed
+   debug file.
 Binaries are downloaded by apt-get into build/bench-files once (150 MB; --full 600 MB). The default
 takes ceph-mon, python and libc; --full adds ceph-osd.
 """
@@ -37,6 +38,7 @@ ADDRESSES = 100_000
 OUTSIDE = 10_000
 EU_ADDRESSES = 200
 LLVM = "llvm-symbolizer-19"
+GSYMUTIL = "llvm-gsymutil-19"
 CEPH = "16.2.15+ds-0+deb12u2"
 # name, program inside the packages, packages; most important first
 BINARIES = [
@@ -242,14 +244,14 @@ class Bench:
         self.firewatch = [os.path.join(bin_dir, "firewatch"), "symbolize"]
         self.probe = os.path.join(bin_dir, "symbol_probe")
         self.folder, self.full = folder, full
-        self.agreement, self.speed, self.building, self.cold, self.together = [], [], [], [], []
+        self.agreement, self.speed, self.building, self.peer, self.cold, self.together = [], [], [], [], [], []
 
     def path(self, name):
         return os.path.join(self.folder, name)
 
-    def ask(self, command, addresses, name="addresses"):
+    def ask(self, command, addresses, name="addresses", behind=""):
         with open(self.path(name), "w", encoding="ascii") as file:
-            file.writelines(f"{a:#x}\n" for a in addresses)
+            file.writelines(f"{a:#x} {behind}".rstrip() + "\n" for a in addresses)
         with open(self.path(name), encoding="ascii") as file:
             return run(command, stdin=file)
 
@@ -260,9 +262,12 @@ class Bench:
         return [["together", f"{dwarf:.0f}", f"{dwarf / cpu:.0f}", f"{cpu:.2f}", f"{index:.2f}",
                 f"{100 * index / dwarf:.2f} %", "", "", "", ""]]
 
+    def build_command(self, binary, threads, *flags):
+        return [self.probe, "build", *flags, "--elf", binary.joined, "--threads", str(threads),
+                "--out", self.path(f"{binary.name}.{threads}.fwsym")]
+
     def build(self, binary, threads, *flags):
-        return values(run([self.probe, "build", *flags, "--elf", binary.joined, "--threads", str(threads),
-                           "--out", self.path(f"{binary.name}.{threads}.fwsym")])[3])
+        return values(run(self.build_command(binary, threads, *flags))[3])
 
     def one(self, binary):
         addresses = binary.addresses()
@@ -295,6 +300,14 @@ class Bench:
             f"{private[1] / index:.2f} / {private[2] / index:.2f}", f"{faster:.2f}",
             "yes" if identical else "NO"])
 
+        gsym = self.path("gsym")
+        gsym_cpu, _, gsym_rss, _ = run([GSYMUTIL, "--quiet", "--num-threads=1", f"--convert={binary.joined}", f"--out-file={gsym}"])
+        rss = run(self.build_command(binary, 1))[2]
+        gsym_bytes, cpu = os.path.getsize(gsym) / 1e6, builds[1]["cpu_s"]
+        self.peer.append([
+            binary.name, f"{cpu:.2f}", f"{gsym_cpu:.2f}", f"{gsym_cpu / cpu:.1f}x", f"{dwarf / gsym_cpu:.0f}",
+            f"{rss:.0f} / {gsym_rss:.0f}", f"{gsym_bytes:.1f}", f"{100 * index / gsym_bytes:.0f} %"])
+
         # Agreement, and the programs as such.
         by_name = ["--no-demangle", "--exe"]
         run([*self.firewatch, "--cache", cache, "--build-index", "--exe", binary.joined, "0x0"])
@@ -302,6 +315,8 @@ class Bench:
         llvm_cpu, _, llvm_rss, theirs = self.ask([LLVM, "--no-debuginfod", *by_name, binary.joined], addresses)
         warm = values(run([self.probe, "lookup", "--index", self.path(f"{binary.name}.1.fwsym"), "--addresses",
                            self.path("addresses"), "--rounds", "9"])[3])
+        gsym_lookup_cpu = self.ask([GSYMUTIL, "--addresses-from-stdin"], addresses, "with path", gsym)[0]
+        os.unlink(gsym)
         eu_cpu, _, eu_rss, _ = self.ask(["eu-addr2line", "-i", "-f", "-e", binary.joined], addresses[:EU_ADDRESSES], "few")
         judge, overlaps = Judge(symbols_of(binary.joined)), overlapping_units(binary.joined)
         ours, theirs = chains_of(ours), chains_of(theirs)
@@ -322,7 +337,7 @@ class Bench:
         self.speed.append([
             binary.name, f"{per_second / 1e6:.2f} M", f"{per_second_many / 1e6:.2f} M", f"{int(warm['frames']) / max(1, int(warm['named'])):.2f}",
             f"{len(addresses) / ours_cpu / 1e3:.0f} k", f"{len(addresses) / llvm_cpu / 1e3:.0f} k",
-            f"{EU_ADDRESSES / eu_cpu:.0f}", f"{per_second * llvm_cpu / len(addresses):.0f}x",
+            f"{len(addresses) / gsym_lookup_cpu / 1e3:.0f} k", f"{EU_ADDRESSES / eu_cpu:.0f}", f"{per_second * llvm_cpu / len(addresses):.0f}x",
             f"{ours_rss:.0f} / {llvm_rss:.0f} / {eu_rss:.0f}"])
 
         # Cold: nothing saved, no index; then a saved one.
@@ -333,8 +348,12 @@ class Bench:
             row.append(f"{self.ask(command, thousand, 'few')[0]:.2f}")
         for command in (cold, [LLVM, "--no-debuginfod", "--exe", binary.joined]):
             row.append(f"{run([*command, hex(single)])[1]:.2f}")
-        saved = [*self.firewatch, "--cache", cache, "--exe", binary.joined, hex(single)]
-        row.append(f"{median([run(saved)[1] for _ in range(5)]) * 1e3:.0f}")
+        saved = ["--elf", binary.joined, "--cache", cache, "--address", hex(single)]
+        times = [values(run([self.probe, "saved", *saved])[3]) for _ in range(5)]
+        if times[0]["lines"] == "0":
+            raise RuntimeError(f"{binary.name}: no line of {single:#x} from the saved index")
+        command = [*self.firewatch, "--cache", cache, "--exe", binary.joined, hex(single)]
+        row.append(f"{median([float(t['wall_ms']) for t in times]):.1f} / {median([run(command)[1] for _ in range(5)]) * 1e3:.0f}")
         first = [self.probe, "first", "--elf", binary.program, "--debug", binary.debug, "--address", hex(single)]
         times = [values(run(first)[3]) for _ in range(5)]
         row += [f"{os.path.getsize(binary.debug) / 1e6:.0f}", f"{median([float(t['wall_ms']) for t in times]):.0f} / {median([float(t['cpu_ms']) for t in times]):.0f}"]
@@ -346,11 +365,13 @@ class Bench:
         print_table("agreement with llvm-symbolizer 19, chains of 100,000 random addresses of .text (policies: docs/symbols.md)",
                     ["binary", "same", *POLICIES, "unexplained", "agree", "invented: ours", "llvm"], self.agreement)
         print_table(f"speed: addresses per CPU second (eu-addr2line: {EU_ADDRESSES} addresses only; MB RSS ours / llvm / eu)",
-                    ["binary", "warm one by one", "warm many", "frames", "our command", "llvm", "eu-addr2line", "index/llvm", "RSS"], self.speed)
+                    ["binary", "warm one by one", "warm many", "frames", "our command", "llvm", "gsymutil", "eu-addr2line", "index/llvm", "RSS"], self.speed)
         print_table("building the index (private memory: RssAnon; rows wait in an unlinked file beside the index)",
                     ["binary", "DWARF MB", "MB/CPU s", "CPU s", "index MB", "of DWARF", "private MB", "private/index (1 / 2 threads)",
                      "2 threads", "identical"], [*self.building, *self.sums()])
-        print_table("cold (CPU s, wall s, ms)",
+        print_table("the same by llvm-gsymutil 19, one thread each (MB RSS ours / gsymutil: with the mapped ELF file)",
+                    ["binary", "ours CPU s", "gsymutil", "faster", "MB/CPU s", "RSS", "its file MB", "ours of that"], self.peer)
+        print_table("cold (CPU s, wall s, ms; saved: from opening the file, and the whole command)",
                     ["binary", "1000: ours CPU s", "llvm", "1: ours s", "llvm", "saved ms", "packed MB", "first name ms/CPU ms",
                      "llvm CPU ms"], self.cold)
 
@@ -361,7 +382,7 @@ def main():
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--only", default="", help="names of binaries, separated by commas")
     arguments = parser.parse_args()
-    for tool in (LLVM, "eu-addr2line", "readelf", "llvm-dwarfdump-19"):
+    for tool in (LLVM, GSYMUTIL, "eu-addr2line", "readelf", "llvm-dwarfdump-19"):
         if not shutil.which(tool):
             print(f"SKIP symbols: {tool} is not installed (packages llvm-19, elfutils, binutils)")
             return 0

@@ -3,14 +3,18 @@
 //
 //   symbol_probe build --elf FILE [--debug FILE] [--alt FILE] [--no-lines] [--threads N]
 //       [--memory] --out INDEX
-//       dwarf_bytes, index_bytes, cpu_s, wall_s, reason; with --memory, which takes time of its own,
-//       private_mb (most RssAnon above the beginning)
+//       dwarf_bytes, index_bytes, cpu_s, wall_s, reason; with --memory, which takes time of its
+//       own, private_mb (most RssAnon above the beginning)
 //   symbol_probe lookup --index INDEX --addresses FILE [--rounds N]
 //       addresses, named, frames, per_cpu_s (median round, all inlined frames, as ids; one by one),
 //       per_cpu_s_many (all in one call; a round of each in turns)
 //   symbol_probe first --elf FILE [--debug FILE] --address N
 //       name, wall_ms, cpu_ms: from opening the files to the demangled name, as `firewatch
 //       symbolize --no-lines` asks
+//   symbol_probe saved --elf FILE --cache DIRECTORY --address N
+//       frames, lines (frames that have one), wall_ms, cpu_ms: from opening the file to the names,
+//       files and lines of all frames, by an index that the directory has: what the agent does, and
+//       `firewatch symbolize --cache` behind its start
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <unistd.h>
@@ -30,6 +34,8 @@
 #include "base/mapped_file.h"
 #include "base/status.h"
 #include "base/unique_fd.h"
+#include "symbolizer/index/index_cache.h"
+#include "symbolizer/index/name_table.h"
 #include "symbolizer/index/symbol_index.h"
 #include "symbolizer/index_build.h"
 #include "symbolizer/object_files.h"
@@ -102,6 +108,7 @@ struct Arguments {
   std::string index;
   std::string addresses;
   std::string address;
+  std::string cache;
   bool no_lines = false;
   bool memory = false;
   int threads = 1;
@@ -229,6 +236,31 @@ absl::Status First(const Arguments& arguments) {
   return absl::OkStatus();
 }
 
+absl::Status Saved(const Arguments& arguments) {
+  const double cpu = CpuSeconds();
+  const auto begin = Clock::now();
+  ASSIGN_OR_RETURN(const Opened opened, OpenFiles(arguments));
+  ASSIGN_OR_RETURN(const auto cache, IndexCache::Open(arguments.cache, UINT64_MAX));
+  ASSIGN_OR_RETURN(const MappedIndex mapped, cache->Find(opened.files->facts().id.ToHex()));
+  const SymbolIndex& index = mapped.index;
+  IndexFrame frames[kMaxIndexFrames];
+  const size_t depth = index.FindAddress(std::stoull(arguments.address, nullptr, 16), frames);
+  NameReader names;
+  size_t lines = 0;
+  for (const IndexFrame& frame : std::span(frames, depth)) {
+    std::string name, file;
+    if (!names.Read(index.names(), frame.name, nullptr, &name) ||
+        !names.Read(index.names(), frame.file, &file, nullptr)) {
+      return base::DataLoss("a name that cannot be read");
+    }
+    lines += frame.line != 0 && !file.empty() ? 1 : 0;
+  }
+  const double wall = SecondsSince(begin);
+  fmt::print("frames {}\nlines {}\nwall_ms {:.1f}\ncpu_ms {:.1f}\n", depth, lines, wall * 1e3,
+             (CpuSeconds() - cpu) * 1e3);
+  return absl::OkStatus();
+}
+
 int Main(int argc, char** argv) {
   CLI::App app{"Measures symbol indexes in one process."};
   app.require_subcommand(1);
@@ -236,8 +268,11 @@ int Main(int argc, char** argv) {
   CLI::App* build = app.add_subcommand("build", "Build an index");
   CLI::App* lookup = app.add_subcommand("lookup", "Look addresses up in an index");
   CLI::App* first = app.add_subcommand("first", "The first name of a file");
-  for (CLI::App* command : {build, first}) {
+  CLI::App* saved = app.add_subcommand("saved", "One address by an index of the cache");
+  for (CLI::App* command : {build, first, saved}) {
     command->add_option("--elf", arguments.elf)->required();
+  }
+  for (CLI::App* command : {build, first}) {
     command->add_option("--debug", arguments.debug);
     command->add_option("--alt", arguments.alt);
   }
@@ -248,11 +283,15 @@ int Main(int argc, char** argv) {
   lookup->add_option("--index", arguments.index)->required();
   lookup->add_option("--addresses", arguments.addresses)->required();
   lookup->add_option("--rounds", arguments.rounds)->check(CLI::PositiveNumber);
-  first->add_option("--address", arguments.address)->required();
+  for (CLI::App* command : {first, saved}) {
+    command->add_option("--address", arguments.address)->required();
+  }
+  saved->add_option("--cache", arguments.cache)->required();
   CLI11_PARSE(app, argc, argv);
   const absl::Status status = build->parsed()    ? Build(arguments)
                               : lookup->parsed() ? Lookup(arguments)
-                                                 : First(arguments);
+                              : first->parsed()  ? First(arguments)
+                                                 : Saved(arguments);
   if (status.ok()) return 0;
   fmt::print(stderr, "symbol_probe: {}\n", base::Message(status));
   return 1;
