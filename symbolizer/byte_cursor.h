@@ -11,6 +11,8 @@
 #include <span>
 #include <string_view>
 
+#include "symbolizer/expect.h"
+
 namespace firewatch::symbolizer {
 
 class ByteCursor {
@@ -45,6 +47,8 @@ class ByteCursor {
       at_ = begin_ + offset;
     }
   }
+  // The bytes so far ahead will be read soon: asks for their memory, if there is any.
+  void Expect(size_t ahead_bytes) const { ExpectRead(at_, ahead_bytes); }
 
   template <typename T>
   T Fixed() {

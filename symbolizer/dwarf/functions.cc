@@ -8,6 +8,9 @@
 namespace firewatch::symbolizer::dwarf {
 namespace {
 
+// The processor asks for what comes next by itself, but not beyond a page.
+constexpr size_t kAheadBytes = 1024;
+
 uint32_t LineOf(uint64_t line) { return line > UINT32_MAX ? 0 : static_cast<uint32_t>(line); }
 
 }  // namespace
@@ -45,6 +48,7 @@ bool FunctionWalk::Read() {
   Attributes attributes;
   uint32_t depth = depth_;
   while (!cursor.at_end()) {
+    cursor.Expect(kAheadBytes);
     const uint64_t code = cursor.Uleb();
     if (code == 0) {
       if (--depth == 0) break;

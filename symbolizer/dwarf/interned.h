@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "symbolizer/expect.h"
 #include "symbolizer/room.h"
 
 namespace firewatch::symbolizer::dwarf {
@@ -103,6 +104,12 @@ class IndexMap {
     entry = {static_cast<uint32_t>(near), value};
     ++size_;
     return {value, false};
+  }
+  // It will be looked up soon: asks for its memory.
+  void Expect(uint64_t key) const {
+    if (size_ == 0) return;
+    const auto near = static_cast<uint32_t>(key - base_);
+    ExpectRead(&entries_[static_cast<size_t>(MixHash(0, near)) & (entries_.size() - 1)]);
   }
   // nullptr when the key is not there. Valid until the next change.
   uint32_t* Find(uint64_t key) {

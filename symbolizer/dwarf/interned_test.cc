@@ -15,6 +15,7 @@ TEST(IndexMapTest, FindsNearAndFarKeys) {
   IndexMap map;
   for (const uint64_t first : {uint64_t{0}, uint64_t{1} << 40, UINT64_MAX}) {
     map.Clear();
+    map.Expect(first);  // of an empty map, too
     EXPECT_EQ(map.Find(first), nullptr);
     std::map<uint64_t, uint32_t> expected = {{first, 7}};
     EXPECT_EQ(map.FindOrAdd(first, 7), std::pair(uint32_t{7}, false));
@@ -33,6 +34,7 @@ TEST(IndexMapTest, FindsNearAndFarKeys) {
     }
     for (int i = 0; i < 10000; ++i) {
       const uint64_t key = i % 2 == 0 ? random() : first + random() % 60000;
+      map.Expect(key);
       if (!expected.contains(key)) EXPECT_EQ(map.Find(key), nullptr) << key;
     }
   }

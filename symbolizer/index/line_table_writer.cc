@@ -10,6 +10,7 @@
 
 #include "base/check.h"
 #include "base/status.h"
+#include "symbolizer/expect.h"
 #include "symbolizer/index/bit_writer.h"
 #include "symbolizer/room.h"
 
@@ -22,6 +23,8 @@ using dwarf::UnitLines;
 // Blocks end with the unit that brings them here. Fewer chains in a block are narrower numbers;
 // more are fewer descriptors and fewer cells that end where a block does.
 constexpr size_t kChainsPerBlock = 2048;
+// So many functions ahead their names are asked for: they are all over a section of strings.
+constexpr size_t kAhead = 8;
 constexpr size_t kMaxMergedClaims = size_t{64} << 10;  // 2 MB
 constexpr uint64_t kMaxBlocks = uint64_t{1} << 24;
 
@@ -159,7 +162,13 @@ absl::Status LineTableWriter::Add(uint64_t unit, UnitLines&& piece, EncodedRows*
     file_names_.push_back(names_.InternCopy(piece.files[i]));
   }
   scratch_.clear();
-  for (const UnitLines::Function& said : piece.functions) {
+  for (size_t i = 0; i < piece.functions.size(); ++i) {
+    if (i + kAhead < piece.functions.size()) {
+      const char* const soon = piece.functions[i + kAhead].name;
+      ExpectRead(soon);
+      name_of_pointer_.Expect(reinterpret_cast<uintptr_t>(soon));
+    }
+    const UnitLines::Function& said = piece.functions[i];
     scratch_.push_back(functions_.Add({NameOf(said.name), file_names_[said.file], said.line}));
   }
 

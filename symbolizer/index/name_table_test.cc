@@ -8,9 +8,12 @@
 #include <algorithm>
 #include <cstring>
 #include <string>
+#include <tuple>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
+#include "base/hash.h"
 #include "symbolizer/index/index_format.h"
 #include "symbolizer/index/name_cache.h"
 
@@ -29,6 +32,37 @@ TEST(NameTableBuilderTest, IdsAreDenseAndInOrderOfFirstIntern) {
   EXPECT_EQ(names.Intern("copied"), 3U);
   EXPECT_EQ(names.NameOf(3), "copied");
   EXPECT_EQ(names.size(), 4U);
+}
+
+// The builder keeps 32 bits of each name's hash.
+TEST(NameTableBuilderTest, NamesWithOneHashAreTwoNames) {
+  std::unordered_map<uint32_t, std::string> name_of_hash;
+  std::string a, b;
+  for (int i = 0; a.empty() && i < 2'000'000; ++i) {  // 80,000 are enough, on average
+    const std::string name = fmt::format("name_{}", i);
+    const auto [known, added] =
+        name_of_hash.try_emplace(static_cast<uint32_t>(base::Hash64(name)), name);
+    if (!added) std::tie(a, b) = std::tie(known->second, name);
+  }
+  ASSERT_NE(a, b);
+  NameTableBuilder names;
+  EXPECT_EQ(names.Intern(a), 1U);
+  EXPECT_EQ(names.InternCopy(b), 2U);
+  EXPECT_EQ(names.Intern(a), 1U);
+  EXPECT_EQ(names.Intern(b), 2U);
+  EXPECT_EQ(names.NameOf(1), a);
+  EXPECT_EQ(names.NameOf(2), b);
+}
+
+TEST(NameTableBuilderTest, AHundredThousandNamesAreFoundAgain) {
+  constexpr uint32_t kCount = 100'000;
+  NameTableBuilder names;
+  for (int round = 0; round < 2; ++round) {
+    for (uint32_t i = 0; i < kCount; ++i) {
+      ASSERT_EQ(names.InternCopy(fmt::format("_ZN4some5space{}E", i)), i + 1);
+    }
+  }
+  EXPECT_EQ(names.size(), kCount + 1);
 }
 
 TEST(NameTableBuilderTest, HugeNamesAreCut) {

@@ -12,6 +12,7 @@
 
 #include "base/status.h"
 #include "symbolizer/demangle.h"
+#include "symbolizer/expect.h"
 #include "symbolizer/index/index_format.h"
 #include "symbolizer/index/name_table.h"
 #include "symbolizer/index/text.h"
@@ -29,6 +30,10 @@ constexpr int kMatchTableLog = 14;
 // Room for one linkage name of the largest size and the numbers.
 constexpr size_t kMaxDisplaysPerBlock =
     kMaxNamesBlockBytes - kNamesBlockLinkageBytes - kMaxNameBytes - 10 * kMaxNamesPerBlock;
+// Names are all over a section of hundreds of megabytes: the memory of the next ones is asked for
+// while one is demangled.
+constexpr uint32_t kAhead = 3;
+constexpr size_t kCacheLine = 64;
 // Fewer are done before a thread has started.
 constexpr size_t kNamesPerThread = 512;
 
@@ -134,6 +139,11 @@ class BlockWriter {
     raw_.clear();
     size_t displays = 0;
     for (uint32_t place = block->first_place; place < block->end_place; ++place) {
+      if (block->end_place - place > kAhead) {
+        const char* const soon = names_.NameOf(ids_[place + kAhead]).data();
+        ExpectRead(soon);
+        ExpectRead(soon, kCacheLine);
+      }
       const std::string_view name = names_.NameOf(ids_[place]);
       std::string display = ShownName(name, options_.keep_suffixes);
       displays += display.size();
