@@ -9,6 +9,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <unordered_map>
 #include <utility>
@@ -37,18 +38,21 @@ class Interned {
   }
   uint32_t Add(const T& item) {
     if (places_.size() * kMaxTaken < 100 * (items_.size() + 1)) Grow();
-    const size_t mask = places_.size() - 1;
-    size_t place = static_cast<size_t>(item.Hash()) & mask;
-    while (places_[place] != 0) {
-      const uint32_t index = places_[place] - 1;
-      if (items_[index] == item) return index;
-      place = (place + 1) & mask;
-    }
+    const size_t place = PlaceOf(item);
+    if (places_[place] != 0) return places_[place] - 1;
     if (items_.size() == items_.capacity()) items_.reserve(places_.size() * kMaxTaken / 100);
     items_.push_back(item);
     places_[place] = static_cast<uint32_t>(items_.size());
     return static_cast<uint32_t>(items_.size() - 1);
   }
+  // Its index, when it is there. Not after Close.
+  std::optional<uint32_t> Find(const T& item) const {
+    if (items_.empty()) return std::nullopt;
+    const uint32_t found = places_[PlaceOf(item)];
+    return found == 0 ? std::nullopt : std::optional(found - 1);
+  }
+  // The records stay, nothing is added any more: gives back what finds them.
+  void Close() { places_ = {}; }
   size_t size() const { return items_.size(); }
   const T& operator[](size_t index) const { return items_[index]; }
   std::span<const T> items() const { return items_; }
@@ -60,6 +64,13 @@ class Interned {
   }
 
  private:
+  // Where `item` is, or the free place where it belongs.
+  size_t PlaceOf(const T& item) const {
+    const size_t mask = places_.size() - 1;
+    size_t place = static_cast<size_t>(item.Hash()) & mask;
+    while (places_[place] != 0 && !(items_[places_[place] - 1] == item)) place = (place + 1) & mask;
+    return place;
+  }
   // With free places, as many as `items` need.
   void StartOver(size_t items) {
     if (items == 0) return;  // all are free

@@ -56,12 +56,15 @@ void NumbersInOrderOfFirstUse(Table& table) {
       const uint64_t value = random() % count;
       const auto known = expected.try_emplace(value, expected.size()).first;
       ASSERT_EQ(table.Add({value}), known->second);
+      ASSERT_EQ(table.Find({value}), known->second);
+      ASSERT_EQ(table.Find({count + i}), std::nullopt);
     }
     ASSERT_EQ(table.size(), expected.size());
     table.TakeInto(&taken);
     ASSERT_EQ(taken.size(), expected.size());
     for (const auto& [value, index] : expected) EXPECT_EQ(taken[index].value, value);
     EXPECT_EQ(table.size(), 0U);
+    EXPECT_EQ(table.Find({0}), std::nullopt);
   }
 }
 
@@ -71,6 +74,9 @@ TEST(InternedTest, NumbersInOrderOfFirstUse) {
   Interned<Number, 75> more;
   more.ReserveRoom();
   NumbersInOrderOfFirstUse(more);
+  more.Add({9});
+  more.Close();
+  EXPECT_EQ(more[0].value, 9U);
 }
 
 }  // namespace

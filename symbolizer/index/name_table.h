@@ -16,9 +16,8 @@
 #include <string_view>
 #include <vector>
 
-#include "absl/container/flat_hash_set.h"
 #include "absl/status/statusor.h"
-#include "base/hash.h"
+#include "symbolizer/dwarf/interned.h"
 #include "symbolizer/index/byte_store.h"
 #include "symbolizer/index/name_interner.h"
 
@@ -31,11 +30,10 @@ inline constexpr size_t kMaxNameBytes = size_t{64} << 10;
 inline constexpr size_t kMaxDisplayBytes = size_t{16} << 10;
 
 // Ids in order of first Intern: the same calls in the same order give the same ids and the same
-// bytes. Id 0 is "". One thread at a time. Memory: about 35 bytes per name.
+// bytes. Id 0 is "". One thread at a time. Memory: about 25 bytes per name.
 class NameTableBuilder final : public NameInterner {
  public:
   NameTableBuilder();
-  // The tables of ids point into this object.
   NameTableBuilder(const NameTableBuilder&) = delete;
   NameTableBuilder& operator=(const NameTableBuilder&) = delete;
 
@@ -47,47 +45,29 @@ class NameTableBuilder final : public NameInterner {
   uint32_t InternCopy(std::string_view name) override;
 
   // No more names will be asked for: gives back what only finds them.
-  void Close() {
-    ids_.clear();
-    ids_.rehash(0);
-  }
+  void Close() { names_.Close(); }
 
   // Names given out, "" included.
   size_t size() const { return names_.size(); }
-  std::string_view NameOf(uint32_t id) const { return names_[id]; }
+  std::string_view NameOf(uint32_t id) const { return names_[id].text(); }
 
  private:
-  // A name that was given out, with its hash: the table grows without a look at the names, which
+  // With its hash: the table grows, and tells most names apart, without a look at the names, which
   // are all over a section of hundreds of megabytes.
-  struct Known {
-    uint32_t id;
-    uint32_t hash;
-  };
-  struct Wanted {
-    std::string_view name;
-    uint32_t hash;
-  };
-  struct Hash {
-    using is_transparent = void;
-    template <typename T>  // Known or Wanted
-    size_t operator()(const T& name) const {
-      return name.hash * uint64_t{0x9e3779b97f4a7c15};
+  struct Name {
+    explicit Name(std::string_view name);
+    friend bool operator==(const Name& a, const Name& b) {
+      return a.hash == b.hash && a.text() == b.text();
     }
-  };
-  struct Equal {
-    using is_transparent = void;
-    const std::vector<std::string_view>* names;
-    bool operator()(const Known& a, const Known& b) const { return a.id == b.id; }
-    bool operator()(const Known& a, const Wanted& b) const {
-      return a.hash == b.hash && (*names)[a.id] == b.name;
-    }
-  };
-  static Wanted Want(std::string_view name);
-  // `name` is not known, and stays.
-  uint32_t Add(const Wanted& name);
+    uint64_t Hash() const { return hash; }
+    std::string_view text() const { return {data, size}; }
 
-  std::vector<std::string_view> names_;
-  absl::flat_hash_set<Known, Hash, Equal> ids_;
+    const char* data;
+    uint32_t size;
+    uint32_t hash;
+  };
+
+  dwarf::Interned<Name, 75> names_;
   ByteStore copies_;
 };
 
