@@ -20,8 +20,13 @@
 
 namespace firewatch::symbolizer::dwarf {
 
+// Odd, and another one in each process: whoever makes a file cannot choose names or addresses that
+// all belong in one place, where finding them would take quadratic time. What is numbered by these
+// tables does not depend on it.
+extern const uint64_t kHashMultiplier;
+
 inline uint64_t MixHash(uint64_t seed, uint64_t value) {
-  const uint64_t product = (seed ^ value) * 0x9e3779b97f4a7c15;
+  const uint64_t product = (seed ^ value) * kHashMultiplier;
   return product ^ (product >> 32);
 }
 
@@ -45,14 +50,19 @@ class Interned {
     places_[place] = static_cast<uint32_t>(items_.size());
     return static_cast<uint32_t>(items_.size() - 1);
   }
-  // Its index, when it is there. Not after Close.
+  // Its index, when it is there; nothing is found after Close.
   std::optional<uint32_t> Find(const T& item) const {
-    if (items_.empty()) return std::nullopt;
+    if (places_.empty()) return std::nullopt;
     const uint32_t found = places_[PlaceOf(item)];
     return found == 0 ? std::nullopt : std::optional(found - 1);
   }
-  // The records stay, nothing is added any more: gives back what finds them.
-  void Close() { places_ = {}; }
+  // The records stay; gives back the memory of what finds them, which Add would make again.
+  void Close() { std::vector<uint32_t>().swap(places_); }
+  // Places looked at to find `item`, in a table that is not empty.
+  size_t StepsTo(const T& item) const {
+    const size_t mask = places_.size() - 1;
+    return ((PlaceOf(item) - static_cast<size_t>(item.Hash())) & mask) + 1;
+  }
   size_t size() const { return items_.size(); }
   const T& operator[](size_t index) const { return items_[index]; }
   std::span<const T> items() const { return items_; }
@@ -78,7 +88,8 @@ class Interned {
     std::fill(places_.begin(), places_.end(), 0);
   }
   void Grow() {
-    const size_t size = std::max<size_t>(64, places_.size() * 2);
+    size_t size = std::max<size_t>(64, places_.size() * 2);
+    while (size * kMaxTaken < 100 * (items_.size() + 1)) size *= 2;
     places_.assign(size, 0);
     for (size_t i = 0; i < items_.size(); ++i) {
       size_t place = static_cast<size_t>(items_[i].Hash()) & (size - 1);
@@ -95,7 +106,8 @@ class Interned {
 class IndexMap {
  public:
   void Clear() {
-    if (!far_.empty()) far_ = {};  // clear() would visit all that it ever had
+    // clear() would visit all places that it ever had, and so does `= {}`.
+    if (!far_.empty()) std::unordered_map<uint64_t, uint32_t>().swap(far_);
     if (size_ == 0) return;
     entries_.resize(std::min(entries_.size(), PlacesFor(size_ + 1)));
     std::fill(entries_.begin(), entries_.end(), Entry{});

@@ -77,6 +77,29 @@ TEST(InternedTest, NumbersInOrderOfFirstUse) {
   more.Add({9});
   more.Close();
   EXPECT_EQ(more[0].value, 9U);
+  EXPECT_EQ(more.Find({9}), std::nullopt);
+  for (uint64_t value = 0; value < 100; ++value) more.Add({value});  // makes it all again
+  EXPECT_EQ(more.Find({9}), 0U);
+  EXPECT_EQ(more.size(), 100U);
+}
+
+// Numbers that differ where a table of this size does not look, if their hash were known: placed by
+// the low bits of what multiplication by a constant makes of them, they would lie in one row.
+TEST(InternedTest, ChosenRecordsAreNotInOneRow) {
+  constexpr uint64_t kKnownMultiplier = 0x9e3779b97f4a7c15;
+  uint64_t inverse = kKnownMultiplier;  // modulo 2^64, by Newton's steps
+  for (int i = 0; i < 6; ++i) inverse *= 2 - kKnownMultiplier * inverse;
+  ASSERT_EQ(inverse * kKnownMultiplier, 1U);
+  constexpr uint64_t kCount = 20'000;
+  const auto chosen = [inverse](uint64_t i) {
+    const uint64_t high = i << 44;  // a product whose two halves cancel in the low bits
+    return Number{.value = (high | high >> 32) * inverse};
+  };
+  Interned<Number, 75> table;
+  for (uint64_t i = 0; i < kCount; ++i) ASSERT_EQ(table.Add(chosen(i)), i);
+  size_t steps = 0;
+  for (uint64_t i = 0; i < kCount; ++i) steps += table.StepsTo(chosen(i));
+  EXPECT_LT(steps, 20 * kCount);
 }
 
 }  // namespace

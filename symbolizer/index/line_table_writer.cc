@@ -370,7 +370,7 @@ absl::Status LineTableWriter::Finish(uint64_t max_rows) {
   block_ = {};
   name_of_pointer_ = {};
   claimed_ = {};
-  claims_of_unit_ = {};
+  std::vector<AddressRange>().swap(claims_of_unit_);
   LinesFooter footer = {.version = kLinesVersion,
                         .function_count = static_cast<uint32_t>(functions_.size()),
                         .block_count = static_cast<uint32_t>(blocks_.size()),

@@ -59,7 +59,7 @@ class NameTableBuilder final : public NameInterner {
     friend bool operator==(const Name& a, const Name& b) {
       return a.hash == b.hash && a.text() == b.text();
     }
-    uint64_t Hash() const { return hash; }
+    uint64_t Hash() const { return dwarf::MixHash(0, hash); }
     std::string_view text() const { return {data, size}; }
 
     const char* data;

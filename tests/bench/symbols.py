@@ -39,6 +39,7 @@ OUTSIDE = 10_000
 EU_ADDRESSES = 200
 LLVM = "llvm-symbolizer-19"
 GSYMUTIL = "llvm-gsymutil-19"
+PEER_ROUNDS = 5
 CEPH = "16.2.15+ds-0+deb12u2"
 # name, program inside the packages, packages; most important first
 BINARIES = [
@@ -280,9 +281,16 @@ class Bench:
         # take some milliseconds of 25, in turns. Then what memory it takes: asking costs time.
         rounds = (5 if dwarf > 100 else 25) if self.full else 1
         made = {1: [], 2: []}
-        for _ in range(rounds):
+        # The peer beside the same, with the start of both programs, in the first of the rounds.
+        gsym = self.path("gsym")
+        converter = [GSYMUTIL, "--quiet", "--num-threads=1", f"--convert={binary.joined}", f"--out-file={gsym}"]
+        peers = []  # CPU seconds of ours and theirs, RSS of both
+        for number in range(rounds):
             for threads, results in made.items():
                 results.append(self.build(binary, threads))
+            if number < PEER_ROUNDS:
+                ours, their = run(self.build_command(binary, 1)), run(converter)
+                peers.append((ours[0], their[0], ours[2], their[2]))
         builds = {threads: {key: median([float(m[key]) for m in results])
                             for key in ("cpu_s", "wall_s", "index_bytes")}
                   for threads, results in made.items()}
@@ -300,13 +308,12 @@ class Bench:
             f"{private[1] / index:.2f} / {private[2] / index:.2f}", f"{faster:.2f}",
             "yes" if identical else "NO"])
 
-        gsym = self.path("gsym")
-        gsym_cpu, _, gsym_rss, _ = run([GSYMUTIL, "--quiet", "--num-threads=1", f"--convert={binary.joined}", f"--out-file={gsym}"])
-        rss = run(self.build_command(binary, 1))[2]
-        gsym_bytes, cpu = os.path.getsize(gsym) / 1e6, builds[1]["cpu_s"]
+        gsym_bytes, cpu = os.path.getsize(gsym) / 1e6, median([ours for ours, _, _, _ in peers])
         self.peer.append([
-            binary.name, f"{cpu:.2f}", f"{gsym_cpu:.2f}", f"{gsym_cpu / cpu:.1f}x", f"{dwarf / gsym_cpu:.0f}",
-            f"{rss:.0f} / {gsym_rss:.0f}", f"{gsym_bytes:.1f}", f"{100 * index / gsym_bytes:.0f} %"])
+            binary.name, f"{cpu:.2f}", f"{median([their for _, their, _, _ in peers]):.2f}",
+            f"{median([their / ours for ours, their, _, _ in peers]):.1f}x",
+            f"{median([dwarf / their for _, their, _, _ in peers]):.0f}",
+            f"{peers[0][2]:.0f} / {peers[0][3]:.0f}", f"{gsym_bytes:.1f}", f"{100 * index / gsym_bytes:.0f} %"])
 
         # Agreement, and the programs as such.
         by_name = ["--no-demangle", "--exe"]
@@ -315,7 +322,9 @@ class Bench:
         llvm_cpu, _, llvm_rss, theirs = self.ask([LLVM, "--no-debuginfod", *by_name, binary.joined], addresses)
         warm = values(run([self.probe, "lookup", "--index", self.path(f"{binary.name}.1.fwsym"), "--addresses",
                            self.path("addresses"), "--rounds", "9"])[3])
-        gsym_lookup_cpu = self.ask([GSYMUTIL, "--addresses-from-stdin"], addresses, "with path", gsym)[0]
+        gsym_lookup_cpu, _, _, answers = self.ask([GSYMUTIL, "--addresses-from-stdin"], addresses, "with path", gsym)
+        if answers.count(" @ ") < len(addresses) / 2:
+            raise RuntimeError(f"{GSYMUTIL} found only {answers.count(' @ ')} of {len(addresses)} addresses")
         os.unlink(gsym)
         eu_cpu, _, eu_rss, _ = self.ask(["eu-addr2line", "-i", "-f", "-e", binary.joined], addresses[:EU_ADDRESSES], "few")
         judge, overlaps = Judge(symbols_of(binary.joined)), overlapping_units(binary.joined)

@@ -237,10 +237,10 @@ absl::Status First(const Arguments& arguments) {
 }
 
 absl::Status Saved(const Arguments& arguments) {
+  ASSIGN_OR_RETURN(const auto cache, IndexCache::Open(arguments.cache, UINT64_MAX));
   const double cpu = CpuSeconds();
   const auto begin = Clock::now();
   ASSIGN_OR_RETURN(const Opened opened, OpenFiles(arguments));
-  ASSIGN_OR_RETURN(const auto cache, IndexCache::Open(arguments.cache, UINT64_MAX));
   ASSIGN_OR_RETURN(const MappedIndex mapped, cache->Find(opened.files->facts().id.ToHex()));
   const SymbolIndex& index = mapped.index;
   IndexFrame frames[kMaxIndexFrames];
