@@ -32,9 +32,10 @@ using dwarf::UnitLines;
 using dwarf::UnitReader;
 
 constexpr int kMaxThreads = 64;
-// Rows of units that wait for an earlier one. One unit can be a tenth of a program: as much is read
-// meanwhile. About 2 MB.
-constexpr size_t kMaxRowsWaiting = size_t{64} << 10;
+// Rows of units that wait for an earlier one: one unit can be a tenth of a program, and as much is
+// read meanwhile. About 2 MB, and more in a large program, whose index is larger, too.
+constexpr size_t kRowsWaiting = size_t{64} << 10;
+constexpr uint64_t kDwarfBytesPerRowWaiting = 2 << 10;
 // Of .debug_info, at least, are handed out together: a unit of C takes some microseconds, in which
 // threads would meet at the lock.
 constexpr uint64_t kBatchBytes = uint64_t{32} << 10;
@@ -55,7 +56,10 @@ uint64_t BytesOf(const DwarfSections& s) {
 class LineBuild::Reading {
  public:
   Reading(const DwarfInput& input, int threads)
-      : input_(input), filter_(input.executable), split_(input) {
+      : input_(input),
+        filter_(input.executable),
+        split_(input),
+        max_rows_waiting_(std::max(kRowsWaiting, BytesOf(input.main) / kDwarfBytesPerRowWaiting)) {
     for (int i = 1; i < threads; ++i) others_.emplace_back([this] { WorkInThread(); });
   }
   ~Reading() { Stop(); }
@@ -123,7 +127,7 @@ class LineBuild::Reading {
     const std::span<const uint64_t> units = file_->unit_offsets();
     std::unique_lock<std::mutex> lock(mutex_);
     while (status_.ok() && next_to_read_ < units.size()) {
-      if (rows_waiting_ > kMaxRowsWaiting) {
+      if (rows_waiting_ > max_rows_waiting_) {
         moved_.wait(lock);
         continue;
       }
@@ -244,6 +248,7 @@ class LineBuild::Reading {
   std::optional<InfoFile> file_;
   CodeFilter filter_;
   SplitUnits split_;
+  const size_t max_rows_waiting_;
   LineTableWriter* writer_ = nullptr;  // of whoever has adding_; set by Finish
 
   std::mutex mutex_;  // guards all below
