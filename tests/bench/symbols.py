@@ -277,17 +277,17 @@ class Bench:
         dwarf = binary.dwarf_megabytes()
         print(f"{binary.name}: {dwarf:.0f} MB of DWARF", flush=True)
 
-        # Building, once per number of threads; with --full the middle one of five, of builds that
-        # take some milliseconds of 25, in turns. Then what memory it takes: asking costs time.
-        rounds = (5 if dwarf > 100 else 25) if self.full else 1
+        # Building, once per number of threads; with --full the middle one of 15, of builds that
+        # take some milliseconds of 60, in turns. Then what memory it takes: asking costs time.
+        rounds = (15 if dwarf > 100 else 60) if self.full else 1
         made = {1: [], 2: []}
         # The peer beside the same, with the start of both programs, in the first of the rounds.
         gsym = self.path("gsym")
         converter = [GSYMUTIL, "--quiet", "--num-threads=1", f"--convert={binary.joined}", f"--out-file={gsym}"]
         peers = []  # CPU seconds of ours and theirs, RSS of both
         for number in range(rounds):
-            for threads, results in made.items():
-                results.append(self.build(binary, threads))
+            for threads in (1, 2) if number % 2 == 0 else (2, 1):
+                made[threads].append(self.build(binary, threads))
             if number < PEER_ROUNDS:
                 ours, their = run(self.build_command(binary, 1)), run(converter)
                 peers.append((ours[0], their[0], ours[2], their[2]))
