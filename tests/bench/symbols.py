@@ -267,8 +267,9 @@ class Bench:
         return [self.probe, "build", *flags, "--elf", binary.joined, "--threads", str(threads),
                 "--out", self.path(f"{binary.name}.{threads}.fwsym")]
 
-    def build(self, binary, threads, *flags):
-        return values(run(self.build_command(binary, threads, *flags))[3])
+    def build(self, binary, threads, *flags, cpus=None):
+        on = ["taskset", "--cpu-list", ",".join(map(str, cpus))] if cpus else []
+        return values(run([*on, *self.build_command(binary, threads, *flags)])[3])
 
     def one(self, binary):
         addresses = binary.addresses()
@@ -277,25 +278,30 @@ class Bench:
         dwarf = binary.dwarf_megabytes()
         print(f"{binary.name}: {dwarf:.0f} MB of DWARF", flush=True)
 
-        # Building, once per number of threads; with --full the middle one of 15, of builds that
-        # take some milliseconds of 60, in turns. Then what memory it takes: asking costs time.
+        # Building, with --full the middle one of 15, of builds that take some milliseconds of 60, in
+        # turns. Then what memory it takes: asking costs time. One thread on each of two CPUs, and
+        # two threads on both: a virtual CPU is slower by half while a neighbour works on its core.
         rounds = (15 if dwarf > 100 else 60) if self.full else 1
-        made = {1: [], 2: []}
+        cpus = sorted(os.sched_getaffinity(0))[:2]
+        places = [(1, cpus[:1]), (1, cpus[-1:]), (2, cpus)]
+        made = [[] for _ in places]
         # The peer beside the same, with the start of both programs, in the first of the rounds.
         gsym = self.path("gsym")
         converter = [GSYMUTIL, "--quiet", "--num-threads=1", f"--convert={binary.joined}", f"--out-file={gsym}"]
         peers = []  # CPU seconds of ours and theirs, RSS of both
         for number in range(rounds):
-            for threads in (1, 2) if number % 2 == 0 else (2, 1):
-                made[threads].append(self.build(binary, threads))
+            turn = list(zip(places, made))
+            for (threads, on), results in turn if number % 2 == 0 else reversed(turn):
+                results.append(self.build(binary, threads, cpus=on))
             if number < PEER_ROUNDS:
                 ours, their = run(self.build_command(binary, 1)), run(converter)
                 peers.append((ours[0], their[0], ours[2], their[2]))
         builds = {threads: {key: median([float(m[key]) for m in results])
                             for key in ("cpu_s", "wall_s", "index_bytes")}
-                  for threads, results in made.items()}
-        # Of neighbours: a machine that others use changes its speed from one to the next.
-        faster = median([float(alone["wall_s"]) / float(both["wall_s"]) for alone, both in zip(made[1], made[2])])
+                  for threads, results in ((1, made[0] + made[1]), (2, made[2]))}
+        # Of neighbours; what one thread does on either CPU by their harmonic mean.
+        faster = median([2 / (1 / first + 1 / second) / both for first, second, both in
+                         zip(*([float(m["wall_s"]) for m in results] for results in made))])
         private = {threads: median([float(self.build(binary, threads, "--memory")["private_mb"]) * 1.048576
                                     for _ in range(3 if self.full else 1)]) for threads in builds}
         with open(self.path(f"{binary.name}.1.fwsym"), "rb") as a, open(self.path(f"{binary.name}.2.fwsym"), "rb") as b:
