@@ -297,11 +297,11 @@ class Bench:
                 ours, their = run(self.build_command(binary, 1)), run(converter)
                 peers.append((ours[0], their[0], ours[2], their[2]))
         builds = {threads: {key: median([float(m[key]) for m in results])
-                            for key in ("cpu_s", "wall_s", "index_bytes")}
+                            for key in ("cpu_s", "index_bytes")}
                   for threads, results in ((1, made[0] + made[1]), (2, made[2]))}
-        # Of neighbours; what one thread does on either CPU by their harmonic mean.
+        # Of neighbours; what one thread does on either CPU by their harmonic mean. One CPU tells nothing.
         faster = median([2 / (1 / first + 1 / second) / both for first, second, both in
-                         zip(*([float(m["wall_s"]) for m in results] for results in made))])
+                         zip(*([float(m["wall_s"]) for m in results] for results in made))]) if len(cpus) > 1 else None
         private = {threads: median([float(self.build(binary, threads, "--memory")["private_mb"]) * 1.048576
                                     for _ in range(3 if self.full else 1)]) for threads in builds}
         with open(self.path(f"{binary.name}.1.fwsym"), "rb") as a, open(self.path(f"{binary.name}.2.fwsym"), "rb") as b:
@@ -311,7 +311,7 @@ class Bench:
         self.building.append([
             binary.name, f"{dwarf:.0f}", f"{dwarf / builds[1]['cpu_s']:.0f}", f"{builds[1]['cpu_s']:.2f}",
             f"{index:.2f}", f"{100 * index / dwarf:.2f} %", f"{private[1]:.1f}",
-            f"{private[1] / index:.2f} / {private[2] / index:.2f}", f"{faster:.2f}",
+            f"{private[1] / index:.2f} / {private[2] / index:.2f}", f"{faster:.2f}" if faster else "-",
             "yes" if identical else "NO"])
 
         gsym_bytes, cpu = os.path.getsize(gsym) / 1e6, median([ours for ours, _, _, _ in peers])
