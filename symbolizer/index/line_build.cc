@@ -34,7 +34,7 @@ using dwarf::UnitReader;
 constexpr int kMaxThreads = 64;
 // Rows of units that wait for an earlier one: one unit can be a tenth of a program, and as much is
 // read meanwhile. About 2 MB, and more in a large program, whose index is larger, too: with 64 Ki
-// rows one of two threads stood still for 25 of ceph-mon's 460 ms, with these (140 Ki) for none.
+// rows one of two threads stood still for 25 of ceph-mon's 460 ms, with these (124 Ki) for none.
 constexpr size_t kMinRowsWaiting = size_t{64} << 10;
 constexpr uint64_t kDwarfBytesPerRowWaiting = 2 << 10;
 // Of .debug_info, at least, are handed out together: a unit of C takes some microseconds, in which
