@@ -19,6 +19,7 @@
 #include <thread>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "agent/core/bpf_info.h"
 #include "agent/core/config.h"
 #include "agent/core/memory.h"
@@ -279,12 +280,16 @@ absl::Status Run(const AgentConfig& config, const MakeModulesFunction& make_modu
                          return HandleAgentRequest(request, metrics, health);
                        },
                        metrics));
+  std::string token;
+  std::string token_path;
+  const absl::Cleanup remove_token = [&] { RemoveWriteToken(token_path, token); };
   if (const auto address = transport::ParseHostPort(http->address()); address.ok() && live) {
-    const std::string path = WriteTokenPath(address->port.value_or(0));
-    auto token = CreateWriteToken(path);
-    if (!token.ok())
-      spdlog::warn("nothing can be changed by HTTP: {}", base::Message(token.status()));
-    health.SetWriteToken(token.ok() ? *std::move(token) : "", path);
+    token_path = WriteTokenPath(address->port.value_or(0));
+    auto created = CreateWriteToken(token_path);
+    if (!created.ok())
+      spdlog::warn("nothing can be changed by HTTP: {}", base::Message(created.status()));
+    token = created.ok() ? *std::move(created) : "";
+    health.SetWriteToken(token, token_path);
   }
   absl::Status status;
   if (live) {

@@ -77,6 +77,11 @@ absl::StatusOr<std::string> ReadWriteToken(const std::string& path) {
   return token;
 }
 
+void RemoveWriteToken(const std::string& path, std::string_view token) {
+  if (const auto there = ReadWriteToken(path); there.ok() && *there == token)
+    ::unlink(path.c_str());
+}
+
 bool BearsToken(std::string_view authorization, std::string_view token) {
   constexpr std::string_view kScheme = "Bearer ";
   if (token.empty() || !authorization.starts_with(kScheme)) return false;

@@ -19,6 +19,9 @@ std::string WriteTokenPath(uint16_t port);
 // Makes a new one, in the place of one that is there. An error names the path.
 absl::StatusOr<std::string> CreateWriteToken(const std::string& path);
 
+// When the agent ends. Another's token in that place, and what cannot be removed, stay.
+void RemoveWriteToken(const std::string& path, std::string_view token);
+
 // PermissionDenied and NotFound say what that means.
 absl::StatusOr<std::string> ReadWriteToken(const std::string& path);
 

@@ -39,6 +39,18 @@ TEST_F(WriteTokenTest, IsNewEachTimeAndForItsOwnerAlone) {
   EXPECT_EQ(info.st_mode & 0777, 0700u);
 }
 
+TEST_F(WriteTokenTest, AnAgentThatEndsRemovesItsOwnAlone) {
+  const std::string path = folder_ + "/agent-1.token";
+  const auto first = CreateWriteToken(path);
+  const auto second = CreateWriteToken(path);
+  ASSERT_TRUE(second.ok());
+  RemoveWriteToken(path, *first);
+  EXPECT_EQ(*ReadWriteToken(path), *second);
+  RemoveWriteToken(path, *second);
+  EXPECT_FALSE(std::filesystem::exists(path));
+  RemoveWriteToken(path, *second);  // gone already
+}
+
 TEST_F(WriteTokenTest, ALinkInItsPlaceIsReplacedNotFollowed) {
   const std::string victim = folder_ + "/victim";
   std::ofstream(victim) << "mine";

@@ -97,8 +97,11 @@ class StopTest(FirewatchTest):
         path = os.path.join(self.folder, "events")
         agent = self.start_agent(server, hz=hz, window="60s", arguments=["--record-events", path])
         used = self.burn("workload_shares", "--cpu-seconds", 4)
+        token = f"/run/firewatch/agent-{agent.port}.token"
+        self.assertTrue(os.path.exists(token))
         started = time.monotonic()
         self.assertEqual(agent.stop(), 0)
+        self.assertFalse(os.path.exists(token), "an agent that has ended needs no token")
         self.note(f"stopped in {time.monotonic() - started:.1f} s")
         stored = server.samples(selector_of("workload_shares"))
         self.note(f"{stored} samples, {stored / hz:.2f} s of {used:.2f} CPU s")
