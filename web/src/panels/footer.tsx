@@ -73,7 +73,7 @@ function StackEnds() {
   if (all === 0) return null;
   const reasons = listed(ends).map(([name, count]) => `${spaced(name)}: ${count}${!hadUserStack(name) ? '' : ` (${formatPercent(count, all)})`}`);
   return (
-    <span title={['How user stacks ended; complete is "root":', ...reasons].join('\n')}>
+    <span title={['How user stacks of all programs ended, whatever is selected; complete is "root":', ...reasons].join('\n')}>
       <b>{formatPercent(complete, all)}</b> complete stacks
     </span>
   );
