@@ -6,6 +6,7 @@
 #include <ucontext.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "base/metrics.h"
@@ -21,8 +22,8 @@ struct Copy {
 };
 
 // No redzones around it, and nothing that a sanitizer would say about a copy of the whole stack.
-[[gnu::noinline, clang::no_sanitize("address", "undefined")]] void TakeCopy(size_t bytes,
-                                                                            Copy* copy) {
+// As far as the stack of this thread goes (the environment lies above it), at most 48 KiB.
+[[gnu::noinline, clang::no_sanitize("address", "undefined")]] void TakeCopy(Copy* copy) {
   ucontext_t context;
   getcontext(&context);
   const auto at = [&](int number) {
@@ -34,14 +35,16 @@ struct Copy {
                            at(REG_R15), at(REG_RIP)};
   copy->state.stack_start = at(REG_RSP);
   copy->caller = reinterpret_cast<uint64_t>(__builtin_return_address(0));
+  const auto end = reinterpret_cast<uint64_t>(environ[0]);
+  const size_t bytes = std::min<size_t>(48 * 1024, end - at(REG_RSP)) & ~size_t{7};
   const auto* from = reinterpret_cast<const std::byte*>(at(REG_RSP));
   for (size_t i = 0; i < bytes; ++i) copy->stack[i] = from[i];
   copy->state.stack = std::span(copy->stack).first(bytes);
 }
 
-[[gnu::noinline]] void Outer(size_t bytes, Copy* copy) {
+[[gnu::noinline]] void Outer(Copy* copy) {
   copy->callers_caller = reinterpret_cast<uint64_t>(__builtin_return_address(0));
-  TakeCopy(bytes, copy);
+  TakeCopy(copy);
   asm volatile("" ::: "memory");
 }
 
@@ -65,12 +68,6 @@ class StackUnwinderTest : public testing::Test {
     }
     return 0;
   }
-  // As far as the stack of this thread goes, at most 48 KiB.
-  static size_t Above() {
-    const auto here = reinterpret_cast<uintptr_t>(__builtin_frame_address(0));
-    const auto end = reinterpret_cast<uintptr_t>(environ[0]);
-    return std::min<size_t>(48 * 1024, end - here) & ~size_t{7};
-  }
 
   base::MetricsRegistry metrics_;
   std::unique_ptr<symbolizer::Symbolizer> symbolizer_;
@@ -80,7 +77,7 @@ class StackUnwinderTest : public testing::Test {
 };
 
 TEST_F(StackUnwinderTest, FindsItsCallersUpToTheProvenRoot) {
-  Outer(Above(), &copy_);
+  Outer(&copy_);
   std::vector<fw_u64> frames;
   EXPECT_EQ(unwinder_->Unwind(Self(), copy_.state, frames), FW_STACK_END_ROOT);
   ASSERT_GT(frames.size(), 6u);
@@ -90,7 +87,7 @@ TEST_F(StackUnwinderTest, FindsItsCallersUpToTheProvenRoot) {
 }
 
 TEST_F(StackUnwinderTest, TheSameAgainFromItsCache) {
-  Outer(Above(), &copy_);
+  Outer(&copy_);
   std::vector<fw_u64> first;
   std::vector<fw_u64> second;
   EXPECT_EQ(unwinder_->Unwind(Self(), copy_.state, first), FW_STACK_END_ROOT);
@@ -100,7 +97,7 @@ TEST_F(StackUnwinderTest, TheSameAgainFromItsCache) {
 }
 
 TEST_F(StackUnwinderTest, AStackThatGoesOnBeyondItsCopyIsTruncated) {
-  Outer(Above(), &copy_);
+  Outer(&copy_);
   std::vector<fw_u64> whole;
   unwinder_->Unwind(Self(), copy_.state, whole);
   copy_.state.stack = copy_.state.stack.first(PlaceOf(copy_.callers_caller));
@@ -113,7 +110,7 @@ TEST_F(StackUnwinderTest, AStackThatGoesOnBeyondItsCopyIsTruncated) {
 }
 
 TEST_F(StackUnwinderTest, AStackThatCouldNotBeReadIsABadRead) {
-  Outer(Above(), &copy_);
+  Outer(&copy_);
   copy_.state.stack = {};
   std::vector<fw_u64> frames;
   EXPECT_EQ(unwinder_->Unwind(Self(), copy_.state, frames), FW_STACK_END_BAD_READ);
@@ -121,7 +118,7 @@ TEST_F(StackUnwinderTest, AStackThatCouldNotBeReadIsABadRead) {
 }
 
 TEST_F(StackUnwinderTest, CodeInNoMappingSaysSo) {
-  Outer(Above(), &copy_);
+  Outer(&copy_);
   copy_.state.registers[ThreadState::kRip] = 0x10;
   copy_.state.registers[FW_REGISTER_RBP] = 0x20;  // no frame to guess by either
   std::vector<fw_u64> frames;
@@ -133,7 +130,7 @@ TEST_F(StackUnwinderTest, CodeInNoMappingSaysSo) {
 
 // As the stacks of fuzzers and of code without tables have it.
 TEST_F(StackUnwinderTest, AReturnAddressThatIsNoneEndsTheStack) {
-  Outer(Above(), &copy_);
+  Outer(&copy_);
   const uint64_t garbage = FW_FRAME_FILE << FW_FRAME_KIND_SHIFT | 0x7777'0000'1234;
   std::vector<std::byte> stack(copy_.state.stack.begin(), copy_.state.stack.end());
   std::memcpy(stack.data() + PlaceOf(copy_.callers_caller), &garbage, 8);
@@ -146,7 +143,7 @@ TEST_F(StackUnwinderTest, AReturnAddressThatIsNoneEndsTheStack) {
 
 // libunwind keeps what it allocates for an address; it must not do so for every walk.
 TEST_F(StackUnwinderTest, ManyWalksTakeNoMoreMemory) {
-  Outer(Above(), &copy_);
+  Outer(&copy_);
   std::vector<fw_u64> frames;
   for (int i = 0; i < 5'000; ++i) {
     frames.clear();
