@@ -96,6 +96,14 @@ class ByteCursor {
     if (at_ < end_ && *at_ < 0x80) return *at_++;
     return LongUleb();
   }
+  // Two numbers of one byte each, where that is the rule. Otherwise false, and nothing is read.
+  bool ShortUlebs(uint64_t* first, uint64_t* second) {
+    if (left() < 2 || ((at_[0] | at_[1]) & 0x80) != 0) return false;
+    *first = at_[0];
+    *second = at_[1];
+    at_ += 2;
+    return true;
+  }
   int64_t Sleb() {
     uint64_t value = 0;
     for (unsigned shift = 0; shift < 70; shift += 7) {

@@ -33,7 +33,7 @@ enum Action : uint8_t {
 constexpr size_t kMaxSteps = size_t{1} << 24;
 
 // How the value of a form is read; what is always as long is one of the fixed actions.
-Action ActionOf(uint64_t form, UnitShape shape) {
+constexpr Action ActionOf(uint64_t form, UnitShape shape) {
   const auto fixed = [](unsigned size) {
     switch (size) {
       case 1:
@@ -118,10 +118,8 @@ Action ActionOf(uint64_t form, UnitShape shape) {
 }
 
 // Bytes of a fixed action; 0 for others.
-uint32_t FixedSize(Action action) {
-  static constexpr uint8_t kSizes[kPass16 + 1] = {1, 2, 3, 4, 8, 16};
-  return action <= kPass16 ? kSizes[action] : 0;
-}
+constexpr uint8_t kFixedSizes[kPass16 + 1] = {1, 2, 3, 4, 8, 16};
+constexpr uint32_t FixedSize(Action action) { return action <= kPass16 ? kFixedSizes[action] : 0; }
 
 // Tables of abbreviations are a tenth of what is read of C libraries (a table per unit), and two
 // jumps per attribute, that no processor foresees, are most of reading them: so small numbers,
@@ -131,16 +129,39 @@ constexpr size_t kSmallAttributes = 0xc0;
 constexpr uint8_t kNoSize = 0xff;  // or one that is in the entry
 
 struct SmallForms {
-  explicit SmallForms(UnitShape shape) {
+  constexpr SmallForms() = default;
+  constexpr explicit SmallForms(UnitShape shape) {
     for (size_t form = 0; form < kSmallForms; ++form) {
       actions[form] = ActionOf(form, shape);
       const auto size = static_cast<uint8_t>(FixedSize(actions[form]));
       sizes[form] = size != 0 || form == kFormFlagPresent ? size : kNoSize;
     }
   }
-  std::array<Action, kSmallForms> actions;
-  std::array<uint8_t, kSmallForms> sizes;
+  std::array<Action, kSmallForms> actions{};
+  std::array<uint8_t, kSmallForms> sizes{};
 };
+
+// Of every shape that differs for ActionOf and that units have (unit.cc): sizes of addresses and of
+// offsets, 4 or 8, and whether it is DWARF 2.
+constexpr auto kSmallFormsOf = [] {
+  std::array<std::array<std::array<SmallForms, 2>, 2>, 2> all{};
+  for (size_t address = 0; address < 2; ++address) {
+    for (size_t offset = 0; offset < 2; ++offset) {
+      for (size_t old = 0; old < 2; ++old) {
+        all[address][offset][old] =
+            SmallForms({.version = static_cast<uint8_t>(old != 0 ? 2 : 5),
+                        .address_size = static_cast<uint8_t>(address != 0 ? 8 : 4),
+                        .offset_size = static_cast<uint8_t>(offset != 0 ? 8 : 4)});
+      }
+    }
+  }
+  return all;
+}();
+
+const SmallForms& SmallFormsFor(UnitShape shape) {
+  return kSmallFormsOf[shape.address_size == 4 ? 0 : 1][shape.offset_size == 4 ? 0 : 1]
+                      [shape.version <= 2 ? 1 : 0];
+}
 
 constexpr Slot SlotOf(uint64_t attribute) {
   switch (attribute) {
@@ -295,7 +316,7 @@ uint64_t ReadValue(Action action, ByteCursor& cursor) {
 class AbbreviationCompiler {
  public:
   AbbreviationCompiler(std::span<const std::byte> section, uint64_t offset, UnitShape shape)
-      : cursor_(section, offset), start_(offset), small_forms_(shape) {
+      : cursor_(section, offset), start_(offset), small_forms_(SmallFormsFor(shape)) {
     table_.shape_ = shape;
     // A small unit of C.
     table_.dense_.reserve(64);
@@ -405,8 +426,12 @@ class AbbreviationCompiler {
     Program skip(&table_.steps_);
     uint32_t bytes = 0;  // since the last step
     for (;;) {
-      const uint64_t name = cursor.Uleb();
-      const uint64_t form = cursor.Uleb();
+      uint64_t name;
+      uint64_t form;
+      if (!cursor.ShortUlebs(&name, &form)) {
+        name = cursor.Uleb();
+        form = cursor.Uleb();
+      }
       if (form < kSmallForms && small_forms_.sizes[form] != kNoSize) {
         if (IsSibling(name, form)) skip.SetSibling(entry, bytes);
         bytes += small_forms_.sizes[form];
@@ -478,7 +503,7 @@ class AbbreviationCompiler {
 
   ByteCursor cursor_;
   uint64_t start_;
-  SmallForms small_forms_;
+  const SmallForms& small_forms_;
   std::vector<AttributeStep> taken_;
   AbbreviationTable table_;
 };

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
+#include <iterator>
 #include <span>
 #include <string>
 #include <string_view>
@@ -109,15 +110,26 @@ class LineOps {
   SectionBytes bytes_;
 };
 
+// What a program's header says of its opcodes.
+struct LineHeader {
+  uint8_t minimum_instruction = 1;
+  int8_t line_base = -5;
+  uint8_t line_range = 14;
+  uint8_t opcode_base = 13;
+};
+
 // A program of version 2 to 4: directories "sub" and "/abs"; files "a.c" (compilation directory),
 // "b.h" (sub), "c.h" (/abs), "/d.h".
-inline SectionBytes LineProgram4(const LineOps& ops, uint16_t version = 4) {
+inline SectionBytes LineProgram4(const LineOps& ops, uint16_t version = 4,
+                                 const LineHeader& header = {}) {
   SectionBytes tables;
-  tables.U8(1);  // minimum instruction length
+  tables.U8(header.minimum_instruction);
   if (version >= 4) tables.U8(1);
-  tables.U8(1).U8(static_cast<uint8_t>(-5)).U8(14).U8(13);
-  for (const int operands : {0, 1, 1, 1, 1, 0, 0, 0, 1, 0, 0, 1}) {
-    tables.U8(static_cast<uint64_t>(operands));
+  tables.U8(1).U8(static_cast<uint8_t>(header.line_base)).U8(header.line_range);
+  tables.U8(header.opcode_base);
+  constexpr uint8_t kOperands[] = {0, 1, 1, 1, 1, 0, 0, 0, 1, 0, 0, 1};
+  for (size_t opcode = 1; opcode < header.opcode_base; ++opcode) {
+    tables.U8(opcode <= std::size(kOperands) ? kOperands[opcode - 1] : 0);
   }
   tables.Text("sub").Text("/abs").U8(0);
   tables.Text("a.c").Uleb(0).Uleb(0).Uleb(0);

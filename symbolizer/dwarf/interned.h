@@ -84,9 +84,12 @@ class Interned {
   // With free places, as many as `items` need.
   void StartOver(size_t items) {
     if (items == 0) return;  // all are free
-    places_.resize(std::min(places_.size(), std::bit_ceil(100 * (items + 1) / kMaxTaken + 1)));
+    const size_t needed = std::bit_ceil(100 * (items + 1) / kMaxTaken + 1);
+    places_.resize(std::min(places_.size(), std::max(kSmall, needed)));
     std::fill(places_.begin(), places_.end(), 0);
   }
+  // Clearing so many places costs less than growing to them.
+  static constexpr size_t kSmall = 512;
   void Grow() {
     size_t size = std::max<size_t>(64, places_.size() * 2);
     while (size * kMaxTaken < 100 * (items_.size() + 1)) size *= 2;

@@ -25,6 +25,8 @@ class LineFiles {
             ByteCursor& cursor);
   // One more file, as the program itself may say.
   void Add(std::string_view name, uint64_t directory) { added_.push_back({name, directory}); }
+  // Those of Add: the program is run again.
+  void DropAdded() { added_.clear(); }
 
   // Sets `*path` to the path of a file, joined as LLVM does (the compilation directory before what
   // is relative, unless `relative_paths` of the sections; nothing normalized). False for an index

@@ -51,23 +51,43 @@ LineProgram::Counts LineProgram::Run(const CodeFilter& filter, LineRows* out) {
     // Rows that go backwards. Once more, with each sequence in memory to be sorted.
     counts = Counts();
     out->Clear();
+    files_.DropAdded();
     Execute(filter, Order::kSort, out, &counts);
   }
   out->Finish();
   return counts;
 }
 
+std::array<LineProgram::Effect, 256> LineProgram::Effects() const {
+  std::array<Effect, 256> effects{};
+  uint32_t advance = 0;
+  unsigned in_range = 0;
+  for (unsigned opcode = opcode_base_; opcode < 256; ++opcode) {
+    effects[opcode].kind = Effect::kRow;
+    if (line_range_ == 0) continue;
+    effects[opcode].advance = advance;
+    effects[opcode].step = static_cast<int16_t>(line_base_ + static_cast<int>(in_range));
+    if (++in_range != line_range_) continue;
+    in_range = 0;
+    advance += minimum_instruction_;
+  }
+  // Those below the base that mean something, and are not special.
+  const auto is = [&](uint8_t opcode, Effect effect) {
+    if (opcode < opcode_base_) effects[opcode] = effect;
+  };
+  is(kLnsCopy, {.kind = Effect::kRow});
+  is(kLnsSetColumn, {.kind = Effect::kColumn});
+  is(kLnsConstAddPc, {.advance = effects[255].advance, .kind = Effect::kSilent});
+  for (const uint8_t opcode :
+       {kLnsNegateStmt, kLnsSetBasicBlock, kLnsSetPrologueEnd, kLnsSetEpilogueBegin}) {
+    is(opcode, {.kind = Effect::kSilent});
+  }
+  return effects;
+}
+
 // The state machine. False when rows are to be taken as they come, and come in no order.
 bool LineProgram::Execute(const CodeFilter& filter, Order order, LineRows* out, Counts* counts) {
-  // What each special opcode adds. Opcodes below the base are not special.
-  std::array<uint32_t, 256> advance{};
-  std::array<int32_t, 256> step{};
-  for (unsigned opcode = opcode_base_; opcode < 256 && line_range_ != 0; ++opcode) {
-    const unsigned adjusted = opcode - opcode_base_;
-    advance[opcode] = adjusted / line_range_ * minimum_instruction_;
-    step[opcode] = line_base_ + static_cast<int32_t>(adjusted % line_range_);
-  }
-  const uint32_t const_add = advance[255];
+  const std::array<Effect, 256> effects = Effects();
 
   uint64_t address = 0;
   uint64_t file = 1;
@@ -99,10 +119,21 @@ bool LineProgram::Execute(const CodeFilter& filter, Order order, LineRows* out, 
   ByteCursor cursor(program_);
   while (!cursor.at_end()) {
     const uint8_t opcode = cursor.U8();
-    if (opcode >= opcode_base_) {
-      address += advance[opcode];
-      line = static_cast<uint32_t>(static_cast<int64_t>(line) + step[opcode]);
+    const Effect& effect = effects[opcode];
+    // Nearly all are one of these, and a jump for each would be one that no processor foresees.
+    if (effect.kind == Effect::kRow) {
+      address += effect.advance;
+      line = static_cast<uint32_t>(static_cast<int64_t>(line) + effect.step);
       emit();
+      if (!sorted) return false;
+      continue;
+    }
+    if (effect.kind == Effect::kColumn) {
+      cursor.SkipLeb();
+      continue;
+    }
+    if (effect.kind == Effect::kSilent) {
+      address += effect.advance;
       continue;
     }
     switch (opcode) {
@@ -133,7 +164,7 @@ bool LineProgram::Execute(const CodeFilter& filter, Order order, LineRows* out, 
           case kLneDefineFile: {
             const std::string_view name = cursor.String();
             const uint64_t directory = cursor.Uleb();
-            if (order == Order::kAsTheyCome) files_.Add(name, directory);
+            files_.Add(name, directory);
             break;
           }
           default:
@@ -142,9 +173,6 @@ bool LineProgram::Execute(const CodeFilter& filter, Order order, LineRows* out, 
         cursor.JumpTo(next);
         break;
       }
-      case kLnsCopy:
-        emit();
-        break;
       case kLnsAdvancePc:
         address += cursor.Uleb() * minimum_instruction_;
         break;
@@ -154,24 +182,12 @@ bool LineProgram::Execute(const CodeFilter& filter, Order order, LineRows* out, 
       case kLnsSetFile:
         file = cursor.Uleb();
         break;
-      case kLnsSetColumn:
-        cursor.SkipLeb();
-        break;
-      case kLnsConstAddPc:
-        address += const_add;
-        break;
       case kLnsFixedAdvancePc:
         address += cursor.U16();
-        break;
-      case kLnsNegateStmt:
-      case kLnsSetBasicBlock:
-      case kLnsSetPrologueEnd:
-      case kLnsSetEpilogueBegin:
         break;
       default:  // set_isa, and what later versions may add
         for (unsigned left = OperandsOf(opcode); left > 0; --left) cursor.SkipLeb();
     }
-    if (!sorted) return false;
   }
   out->Abandon();  // a sequence without end: nobody knows how far it goes
   counts->damaged = !cursor.ok();

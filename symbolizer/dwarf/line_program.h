@@ -7,6 +7,7 @@
 // end); of several rows at one address, the last.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -56,6 +57,15 @@ class LineProgram {
   unsigned OperandsOf(uint8_t opcode) const {
     return static_cast<unsigned>(operand_counts_[opcode - size_t{1}]);
   }
+  // What an opcode does, when that is no more than this.
+  struct Effect {
+    enum Kind : uint8_t { kOther, kRow, kColumn, kSilent };
+    uint32_t advance = 0;  // of the address
+    int16_t step = 0;      // of the line
+    Kind kind = kOther;    // makes a row; has a column behind it; does neither
+  };
+  static_assert(sizeof(Effect) == sizeof(uint64_t));
+  std::array<Effect, 256> Effects() const;
   enum class Order { kAsTheyCome, kSort };
   bool Execute(const CodeFilter& filter, Order order, LineRows* out, Counts* counts);
   bool EndSequence(uint64_t end, const CodeFilter& filter, Order order, LineRows* out,

@@ -35,8 +35,9 @@ struct Ran {
   std::vector<std::string> rows;
 };
 
-Ran RunOps(const LineOps& ops, std::vector<AddressRange> executable = {}) {
-  const SectionBytes bytes = LineProgram4(ops);
+Ran RunOps(const LineOps& ops, std::vector<AddressRange> executable = {},
+           const LineHeader& header = {}) {
+  const SectionBytes bytes = LineProgram4(ops, 4, header);
   DwarfSections sections;
   sections.line = bytes.bytes();
   LineProgram program;
@@ -65,6 +66,69 @@ TEST(LineProgramTest, TheLastRowAtAnAddressCounts) {
 TEST(LineProgramTest, ARowAtTheEndIsNone) {
   const Ran ran = RunOps(LineOps().SetAddress(0x1000).Row(1, 0).Row(1, 4).End(0));
   EXPECT_THAT(ran.rows, ElementsAre("1000-1004 1:2"));
+}
+
+// DWARF 4, 6.2.5.1: what a special opcode adds, for headers that compilers write and that nobody
+// does; and the opcodes below them, which are special themselves where the base is lower.
+TEST(LineProgramTest, OpcodesDoWhatTheirHeaderSays) {
+  const LineHeader headers[] = {
+      {},                  // clang
+      {1, -10, 242, 10},   // GCC, DWARF 2: prologue_end and epilogue_begin are special
+      {1, -10, 242, 13},   // GCC
+      {4, -3, 12, 13},     // fixed instructions
+      {255, 127, 1, 10},   // the most that can be added to an address,
+      {1, -128, 255, 10},  // and to a line
+      {1, -5, 0, 13},      // nothing can be added
+      {1, -1, 4, 255},     // one special opcode
+      {1, -1, 4, 6},       // negate_stmt and those behind it are special
+  };
+  for (const LineHeader& header : headers) {
+    SCOPED_TRACE(testing::PrintToString(header.line_base));
+    const unsigned range = header.line_range;
+    LineOps ops;
+    ops.SetAddress(0x1000);
+    uint64_t address = 0x1000;
+    uint32_t line = 1;
+    struct Expected {
+      uint64_t address;
+      uint32_t line;
+    };
+    std::vector<Expected> rows;
+    const auto advance_of = [&](unsigned opcode) {
+      return range == 0 ? 0 : (opcode - header.opcode_base) / range * header.minimum_instruction;
+    };
+    for (unsigned opcode = header.opcode_base; opcode < 256; ++opcode) {
+      // Far enough ahead that no line is below 0, and a row of its own.
+      ops.raw().U8(kLnsAdvancePc).Uleb(0x10'000).U8(kLnsAdvanceLine).Sleb(1'000).U8(opcode);
+      address += uint64_t{0x10'000} * header.minimum_instruction + advance_of(opcode);
+      line += 1'000;
+      if (range != 0) {
+        line += static_cast<uint32_t>(header.line_base +
+                                      static_cast<int>((opcode - header.opcode_base) % range));
+      }
+      rows.push_back({address, line});
+      ops.raw().U8(kLnsSetColumn).Uleb(opcode * 7);
+      for (const uint8_t silent : {kLnsNegateStmt, kLnsSetBasicBlock, kLnsSetPrologueEnd}) {
+        if (silent < header.opcode_base) ops.raw().U8(silent);
+      }
+      if (kLnsConstAddPc < header.opcode_base) {
+        ops.raw().U8(kLnsConstAddPc);
+        address += advance_of(255);
+      }
+    }
+    ops.End(0x10);
+    address += uint64_t{0x10} * header.minimum_instruction;
+    std::vector<std::string> expected;
+    for (size_t i = 0; i < rows.size(); ++i) {
+      char text[80];
+      std::snprintf(text, sizeof(text), "%lx-%lx 1:%u", rows[i].address,
+                    i + 1 < rows.size() ? rows[i + 1].address : address, rows[i].line);
+      expected.push_back(text);
+    }
+    const Ran ran = RunOps(ops, {}, header);
+    EXPECT_EQ(ran.rows, expected);
+    EXPECT_FALSE(ran.counts.damaged);
+  }
 }
 
 TEST(LineProgramTest, LineZeroIsKept) {
@@ -117,6 +181,33 @@ TEST(LineProgramTest, ARowThatWasPassedOverCountsWhenRowsGoBackwards) {
   ops.SetAddress(0x1000).Row(0, 0).Row(0, 8).SetAddress(0x1004).Row(1, 0).SetAddress(0x1010);
   const Ran ran = RunOps(ops.End(0));
   EXPECT_THAT(ran.rows, ElementsAre("1000-1004 1:1", "1004-1008 1:2", "1008-1010 1:1"));
+}
+
+// They are looked at twice, wherever the row stands that tells.
+TEST(LineProgramTest, WhatFollowsARowThatGoesBackwardsIsThereOnce) {
+  LineOps ops;
+  ops.SetAddress(0x1010).Row(1, 0).SetAddress(0x1000).Row(1, 0);
+  ops.raw().U8(0).Uleb(8).U8(kLneDefineFile).Text("x.h").Uleb(0).Uleb(0).Uleb(0);
+  ops.File(5).Row(1, 4).End(0x10);
+  // A last row goes backwards, in a sequence that has no end; one before it was passed over.
+  LineOps cut;
+  cut.SetAddress(0x1010).Row(9, 0).SetAddress(0x1030).Row(0, 0).SetAddress(0x1020).Row(0, 0);
+  cut.SetAddress(0x1025).Row(5, 0).SetAddress(0x1040).End(0);
+  cut.SetAddress(0x2010).Row(1, 0).SetAddress(0x2000).Row(1, 0);
+  const SectionBytes bytes = LineProgram4(ops);
+  DwarfSections sections;
+  sections.line = bytes.bytes();
+  LineProgram program;
+  ASSERT_TRUE(program.Open(sections, 0, 8));
+  LineRows rows;
+  const CodeFilter filter({});
+  program.Run(filter, &rows);
+  EXPECT_THAT(RowsOf(rows), ElementsAre("1000-1004 1:3", "1004-1010 5:4", "1010-1014 1:2"));
+  std::string path;
+  ASSERT_TRUE(program.PathOf(5, "/comp", &path));
+  EXPECT_EQ(path, "/comp/x.h");
+  EXPECT_FALSE(program.PathOf(6, "/comp", &path));
+  EXPECT_THAT(RunOps(cut).rows, ElementsAre("1010-1025 1:10", "1025-1030 1:15", "1030-1040 1:10"));
 }
 
 TEST(LineProgramTest, SequencesWithoutRowsOrSizeAreNone) {

@@ -10,14 +10,6 @@
 namespace firewatch::symbolizer::dwarf {
 namespace {
 
-inline void PutUleb(uint64_t value, std::vector<uint8_t>* out) {
-  while (value >= 0x80) {
-    out->push_back(static_cast<uint8_t>(value | 0x80));
-    value >>= 7;
-  }
-  out->push_back(static_cast<uint8_t>(value));
-}
-
 uint64_t TakeUleb(const uint8_t* bytes, size_t* at) {
   uint64_t value = bytes[(*at)++];
   if (value < 0x80) return value;
@@ -34,7 +26,7 @@ uint64_t TakeUleb(const uint8_t* bytes, size_t* at) {
 void LineRows::Clear() {
   sequences_.clear();
   marks_.clear();
-  bytes_.clear();
+  bytes_.Clear();
   has_pending_ = false;
 }
 
@@ -50,12 +42,12 @@ void LineRows::Encode() {
     if (sequence.rows == 0) sequence.start = pending_.start;
     marks_.push_back({pending_.start, pending_.file, pending_.line, bytes_.size()});
   } else {
-    PutUleb(pending_.start - before_.start, &bytes_);
+    bytes_.Put(pending_.start - before_.start);
     const int64_t step = int64_t{pending_.line} - before_.line;
     const uint64_t zigzag = static_cast<uint64_t>(step) << 1 ^ static_cast<uint64_t>(step >> 63);
     const bool new_file = pending_.file != before_.file;
-    PutUleb(zigzag << 1 | (new_file ? 1 : 0), &bytes_);
-    if (new_file) PutUleb(pending_.file, &bytes_);
+    bytes_.Put(zigzag << 1 | (new_file ? 1 : 0));
+    if (new_file) bytes_.Put(pending_.file);
   }
   ++sequence.rows;
   before_ = pending_;
@@ -78,7 +70,7 @@ bool LineRows::End(uint64_t end) {
 
 void LineRows::Abandon() {
   const Sequence& sequence = sequences_.back();
-  if (sequence.rows > 0) bytes_.resize(marks_[sequence.first_mark].offset);
+  if (sequence.rows > 0) bytes_.Truncate(marks_[sequence.first_mark].offset);
   marks_.resize(sequence.first_mark);
   sequences_.pop_back();
   has_pending_ = false;

@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "symbolizer/leb_bytes.h"
+
 namespace firewatch::symbolizer::dwarf {
 
 // Code that a row of the program is about.
@@ -82,7 +84,7 @@ class LineRows {
 
   std::vector<Sequence> sequences_;
   std::vector<Mark> marks_;
-  std::vector<uint8_t> bytes_;
+  LebBytes bytes_;
   // Of the sequence under way: the row that may still change, and the one before it.
   LineRow pending_;
   LineRow before_;

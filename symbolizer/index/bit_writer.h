@@ -13,8 +13,8 @@ namespace firewatch::symbolizer {
 
 class BitWriter {
  public:
-  // Appends to `bytes`, which must outlive it.
-  explicit BitWriter(std::vector<std::byte>* bytes) : bytes_(bytes) {}
+  // Appends to `bytes`, which must outlive it and is as long as what was written after Align alone.
+  explicit BitWriter(std::vector<std::byte>* bytes) : bytes_(bytes), end_(bytes->size()) {}
   BitWriter(const BitWriter&) = delete;
   BitWriter& operator=(const BitWriter&) = delete;
   ~BitWriter() { Align(); }
@@ -30,20 +30,25 @@ class BitWriter {
   }
   // To the next whole byte.
   void Align() {
-    Append((used_ + 7) / 8);
+    if (used_ > 0) Append((used_ + 7) / 8);
+    bytes_->resize(end_);
     word_ = 0;
     used_ = 0;
   }
 
  private:
+  // Room is made for some numbers at once: those of a cell are 10 to 30 bytes.
+  static constexpr size_t kRoom = 64;
+
+  // At most 4 bytes; behind them may be any.
   void Append(size_t size) {
-    if (size == 0) return;
-    const size_t end = bytes_->size();
-    bytes_->resize(end + size);
-    std::memcpy(bytes_->data() + end, &word_, size);
+    if (bytes_->size() - end_ < sizeof(uint32_t)) bytes_->resize(end_ + kRoom);
+    std::memcpy(bytes_->data() + end_, &word_, sizeof(uint32_t));
+    end_ += size;
   }
 
   std::vector<std::byte>* bytes_;
+  size_t end_;  // of what was written
   uint64_t word_ = 0;
   unsigned used_ = 0;  // bits of word_; less than 32 between calls
 };

@@ -17,18 +17,6 @@ constexpr size_t kPieceBytes = size_t{64} << 10;
 
 }  // namespace
 
-absl::Status LineCellWriter::Add(const LineBlockRow& row) {
-  if (row.address == current_.address && started_) {
-    current_.chain = row.chain;
-    current_.block = row.block;
-    return absl::OkStatus();
-  }
-  RETURN_IF_ERROR(Extend(row.address));
-  current_ = row;
-  started_ = true;
-  return absl::OkStatus();
-}
-
 absl::Status LineCellWriter::Finish() {
   if (started_ && current_.chain != 0) return base::Internal("lines: the last row has no end");
   RETURN_IF_ERROR(Extend(UINT64_MAX));
@@ -67,12 +55,6 @@ absl::Status LineCellWriter::WritePiece(size_t minimum) {
   return absl::OkStatus();
 }
 
-void LineCellWriter::Put(uint64_t address, uint32_t chain) {
-  starts_.push_back(static_cast<uint8_t>(address & (kLinePageBytes - 1)));
-  chains_.push_back(chain);
-  ++rows_;
-}
-
 void LineCellWriter::OpenCell(uint64_t address) {
   const uint64_t page = address >> kLinePageShift;
   if (areas_.empty() || page > page_) {
@@ -94,29 +76,28 @@ void LineCellWriter::OpenCell(uint64_t address) {
 void LineCellWriter::CloseCell() {
   if (!open_) return;
   open_ = false;
+  const std::span chains = std::span(chains_).first(in_cell_);
   uint32_t first = UINT32_MAX;
   uint32_t last = 0;
-  for (const uint32_t chain : chains_) {
+  for (const uint32_t chain : chains) {
     if (chain == 0) continue;
     first = std::min(first, chain);
     last = std::max(last, chain);
   }
   ++cells_;
   const size_t before = data_.size();
-  LineCell cell = {.count_minus_1 = static_cast<uint8_t>(starts_.size() - 1),
+  LineCell cell = {.count_minus_1 = static_cast<uint8_t>(in_cell_ - 1),
                    .bits = BitsFor(uint64_t{last} - first + 1)};
   std::memcpy(cell.block, &block_, sizeof(cell.block));
   std::memcpy(cell.first_chain, &first, sizeof(first));
-  const auto* cell_bytes = reinterpret_cast<const std::byte*>(&cell);
-  data_.insert(data_.end(), cell_bytes, cell_bytes + sizeof(cell));
-  const std::span<const std::byte> starts = std::as_bytes(std::span<const uint8_t>(starts_));
-  data_.insert(data_.end(), starts.begin(), starts.end());
+  data_.resize(before + sizeof(cell) + in_cell_);
+  std::memcpy(data_.data() + before, &cell, sizeof(cell));
+  std::memcpy(data_.data() + before + sizeof(cell), starts_.data(), in_cell_);
   BitWriter writer(&data_);
-  for (const uint32_t chain : chains_) writer.Put(chain == 0 ? 0 : chain - first + 1, cell.bits);
+  for (const uint32_t chain : chains) writer.Put(chain == 0 ? 0 : chain - first + 1, cell.bits);
   writer.Align();
   data_bytes_ += data_.size() - before;
-  starts_.clear();
-  chains_.clear();
+  in_cell_ = 0;
 }
 
 }  // namespace firewatch::symbolizer

@@ -49,6 +49,24 @@ Built BuildOf(const std::vector<UnitLines>& units, PutAside put_aside = nullptr)
   return {sink.bytes(), static_cast<uint32_t>(names.size())};
 }
 
+TEST(LineTableTest, EveryByteOfAPageMayHaveARow) {
+  UnitLines unit = ThreeCalls();
+  for (uint64_t at = 0xff0; at < 0x1210; ++at) {
+    unit.rows.push_back({at, static_cast<uint32_t>(at % 3 + 1)});
+  }
+  unit.rows.push_back({0x1210, 0});
+  const Built built = BuildOf({unit});
+  const auto table = built.Parse();
+  ASSERT_TRUE(table.ok());
+  LineFrame frames[8];
+  for (uint64_t at = 0xff0; at < 0x1210; ++at) {
+    ASSERT_EQ(table->Find(at, frames), at % 3 + 1) << at;
+    EXPECT_EQ(frames[0].line, (at % 3 + 1) * 10);
+  }
+  EXPECT_EQ(table->Find(0xfef, frames), 0u);
+  EXPECT_EQ(table->Find(0x1210, frames), 0u);
+}
+
 TEST(LineTableTest, ChainsComeInnermostFirst) {
   UnitLines unit = ThreeCalls();
   unit.rows = {{0x1000, 1}, {0x1004, 3}, {0x1008, 2}, {0x100c, 4}, {0x1010, 0}};

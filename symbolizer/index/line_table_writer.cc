@@ -26,6 +26,7 @@ constexpr size_t kChainsPerBlock = 2048;
 // So many functions ahead their names are asked for: they are all over a section of strings.
 constexpr size_t kAhead = 8;
 constexpr size_t kMaxMergedClaims = size_t{64} << 10;  // 2 MB
+constexpr uint32_t kNotYet = UINT32_MAX;
 constexpr uint64_t kMaxBlocks = uint64_t{1} << 24;
 
 uint32_t SizeOf(const AddressRange& range) {
@@ -50,12 +51,16 @@ uint32_t LineTableWriter::NameOf(const char* name) {
   return name_of_pointer_.FindOrAdd(pointer, names_.Intern(name)).first;
 }
 
-uint32_t LineTableWriter::FileInBlock(uint32_t name) {
-  if (name == 0) return 0;
+// `file` is a number of the piece that is being added.
+uint32_t LineTableWriter::FileInBlock(uint32_t file) {
+  uint32_t& known = files_in_block_[file];
+  if (known != kNotYet) return known;
+  const uint32_t name = file_names_[file];
+  if (name == 0) return known = 0;
   const auto next = static_cast<uint32_t>(block_.files.size());
-  const auto [file, found] = block_.file_of_name.FindOrAdd(name, next);
+  const auto [in_block, found] = block_.file_of_name.FindOrAdd(name, next);
   if (!found) block_.files.push_back(name);
-  return file;
+  return known = in_block;
 }
 
 std::vector<AddressRange> LineTableWriter::ClaimedBefore(uint64_t unit, const UnitLines& piece) {
@@ -161,6 +166,7 @@ absl::Status LineTableWriter::Add(uint64_t unit, UnitLines&& piece, EncodedRows*
   for (size_t i = 0; i < piece.files.size(); ++i) {
     file_names_.push_back(names_.InternCopy(piece.files[i]));
   }
+  files_in_block_.assign(file_names_.size(), kNotYet);
   scratch_.clear();
   for (size_t i = 0; i < piece.functions.size(); ++i) {
     if (i + kAhead < piece.functions.size()) {
@@ -181,13 +187,13 @@ absl::Status LineTableWriter::Add(uint64_t unit, UnitLines&& piece, EncodedRows*
     const UnitLines::Node& node = piece.nodes[i];
     block_.nodes.push_back({.function = scratch_[node.function],
                             .parent = node.parent == 0 ? 0 : node.parent + node_base,
-                            .call_file = FileInBlock(file_names_[node.call_file]),
+                            .call_file = FileInBlock(node.call_file),
                             .call_line = node.call_line});
   }
   for (size_t i = 1; i < piece.chains.size(); ++i) {
     const UnitLines::Chain& chain = piece.chains[i];
     block_.chains.push_back({.node = chain.node == 0 ? 0 : chain.node + node_base,
-                             .file = FileInBlock(file_names_[chain.file]),
+                             .file = FileInBlock(chain.file),
                              .line = chain.line});
   }
   pieces_.push_back({.place = {},
@@ -249,7 +255,10 @@ absl::Status LineTableWriter::FlushBlock() {
   RETURN_IF_ERROR(out_.Append(packed_));
   blocks_.push_back(block);
   first_chains_.push_back(has_function_.size());
-  for (const UnitLines::Chain& each : block_.chains) has_function_.push_back(each.node != 0);
+  has_function_.resize(has_function_.size() + block_.chains.size(), true);
+  for (size_t i = 0; i < block_.chains.size(); ++i) {
+    if (block_.chains[i].node == 0) has_function_[first_chains_.back() + i] = false;
+  }
   block_.files.assign(1, 0);
   block_.file_of_name.Clear();
   block_.nodes.assign(1, {});
@@ -264,17 +273,18 @@ void LineTableWriter::AddRows(const EncodedRows& rows) {
                      .piece = static_cast<uint32_t>(pieces_.size() - 1),
                      .offset = static_cast<uint32_t>(run.offset)});
   }
-  pieces_.back().place = row_store_.Add(rows.bytes);
+  pieces_.back().place = row_store_.Add(rows.bytes.bytes());
 }
 
-void LineTableWriter::DecodeRun(const Run& run, std::vector<LineBlockRow>* rows) const {
+template <typename Take>
+void LineTableWriter::DecodeRun(const Run& run, const Take& take) const {
   const PieceRows& piece = pieces_[run.piece];
   RowDecoder decoder(row_store_.At(piece.place) + run.offset, run.start);
   UnitLines::Row row;
   for (bool more = true; more;) {
     more = decoder.Next(&row);
     const uint32_t chain = row.chain == 0 ? 0 : row.chain + piece.first_chain;
-    rows->push_back({row.address, piece.block, chain});
+    take(LineBlockRow{row.address, piece.block, chain});
   }
 }
 
@@ -312,14 +322,13 @@ void LineTableWriter::MergeRuns(size_t first, size_t end, std::vector<LineBlockR
   claims_of_run_.clear();
   for (size_t i = first; i < end; ++i) {
     claims_of_run_.push_back(claims.size());
-    decoded_.clear();
-    DecodeRun(runs_[i], &decoded_);
-    for (size_t k = 0; k + 1 < decoded_.size(); ++k) {
-      const LineBlockRow& row = decoded_[k];
-      if (row.chain == 0) continue;
-      claims.push_back(
-          {row.address, decoded_[k + 1].address, row.block, row.chain, runs_[i].piece});
-    }
+    LineBlockRow before = {};
+    DecodeRun(runs_[i], [&](const LineBlockRow& row) {
+      if (before.chain != 0) {
+        claims.push_back({before.address, row.address, before.block, before.chain, runs_[i].piece});
+      }
+      before = row;
+    });
   }
   claims_of_run_.push_back(claims.size());
   SortClaims();
@@ -387,13 +396,18 @@ absl::Status LineTableWriter::Finish(uint64_t max_rows) {
     for (; end < runs_.size() && runs_[end].start < end_address; ++end) {
       end_address = std::max(end_address, runs_[end].end);
     }
-    rows.clear();
+    absl::Status status;
+    const auto add = [&](const LineBlockRow& row) {
+      if (status.ok()) status = cells.Add(row);
+    };
     if (end == i + 1) {
-      DecodeRun(runs_[i], &rows);
+      DecodeRun(runs_[i], add);
     } else {
+      rows.clear();
       MergeRuns(i, end, &rows);
+      for (const LineBlockRow& row : rows) add(row);
     }
-    for (const LineBlockRow& row : rows) RETURN_IF_ERROR(cells.Add(row));
+    RETURN_IF_ERROR(status);
     i = end;
   }
   RETURN_IF_ERROR(cells.Finish());

@@ -96,12 +96,13 @@ class LineTableWriter {
   void DropClaimed(std::span<const AddressRange> claimed, dwarf::UnitLines* piece);
   static void DropUnused(dwarf::UnitLines* piece);
   uint32_t NameOf(const char* name);
-  uint32_t FileInBlock(uint32_t name);
+  uint32_t FileInBlock(uint32_t file);
   absl::Status FlushBlock();
   // Of the last of pieces_.
   void AddRows(const EncodedRows& rows);
-  // Appends the rows of a run, and an end.
-  void DecodeRun(const Run& run, std::vector<LineBlockRow>* rows) const;
+  // Gives each row of a run to `take`, and an end.
+  template <typename Take>
+  void DecodeRun(const Run& run, const Take& take) const;
   void SortClaims();
   void MergeRuns(size_t first, size_t end, std::vector<LineBlockRow>* rows);
   absl::Status WriteFunctions(LinesFooter* footer);
@@ -126,12 +127,12 @@ class LineTableWriter {
   std::vector<PieceRows> pieces_;
   RowStore row_store_;
   std::vector<Run> runs_;
-  std::vector<Claim> claims_;  // of MergeRuns, as the next three
+  std::vector<Claim> claims_;  // of MergeRuns, as the next two
   std::vector<Claim> merged_claims_;
   std::vector<size_t> claims_of_run_;  // where they start, and the end
-  std::vector<LineBlockRow> decoded_;
   std::vector<uint32_t> scratch_;
-  std::vector<uint32_t> file_names_;
+  std::vector<uint32_t> file_names_;  // of the piece that is being added, as the next one
+  std::vector<uint32_t> files_in_block_;
   std::vector<std::byte> packed_;
   uint64_t row_count_ = 0;
   uint64_t overlaps_ = 0;

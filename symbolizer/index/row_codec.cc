@@ -11,19 +11,11 @@ using dwarf::UnitLines;
 // A gap as long as this ends a run; what is shorter is part of it.
 constexpr uint64_t kMaxGapInRun = 256;
 
-void PutUleb(uint64_t value, std::vector<uint8_t>* out) {
-  while (value >= 0x80) {
-    out->push_back(static_cast<uint8_t>(value | 0x80));
-    value >>= 7;
-  }
-  out->push_back(static_cast<uint8_t>(value));
-}
-
 }  // namespace
 
 void EncodeRows(std::span<const UnitLines::Row> rows, EncodedRows* out) {
   out->Clear();
-  std::vector<uint8_t>& bytes = out->bytes;
+  LebBytes& bytes = out->bytes;
   bool in_run = false;
   uint64_t address = 0;
   uint32_t chain = 0;
@@ -32,8 +24,8 @@ void EncodeRows(std::span<const UnitLines::Row> rows, EncodedRows* out) {
     if (row.chain == 0) {
       CHECK(in_run);  // two rows never say the same, and the first says something
       const bool ends = i + 1 == rows.size() || rows[i + 1].address - row.address > kMaxGapInRun;
-      PutUleb(row.address - address, &bytes);
-      PutUleb(ends ? RowDecoder::kEndOfRun : RowDecoder::kNothing, &bytes);
+      bytes.Put(row.address - address);
+      bytes.Put(ends ? RowDecoder::kEndOfRun : RowDecoder::kNothing);
       address = row.address;
       if (ends) {
         out->runs.back().end = row.address;
@@ -47,11 +39,11 @@ void EncodeRows(std::span<const UnitLines::Row> rows, EncodedRows* out) {
       address = row.address;
       chain = 0;
     }
-    PutUleb(row.address - address, &bytes);
+    bytes.Put(row.address - address);
     const int64_t step = int64_t{row.chain} - chain;
     const uint64_t zigzag =
         step < 0 ? static_cast<uint64_t>(-step) * 2 - 1 : static_cast<uint64_t>(step) * 2;
-    PutUleb(zigzag + RowDecoder::kDifferences, &bytes);
+    bytes.Put(zigzag + RowDecoder::kDifferences);
     address = row.address;
     chain = row.chain;
   }

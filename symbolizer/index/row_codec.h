@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "symbolizer/dwarf/unit_lines.h"
+#include "symbolizer/leb_bytes.h"
 
 namespace firewatch::symbolizer {
 
@@ -20,12 +21,12 @@ struct EncodedRows {
     size_t offset;  // in bytes
   };
   std::vector<Run> runs;  // in order of address, apart from each other
-  std::vector<uint8_t> bytes;
+  LebBytes bytes;
 
   // Keeps the memory.
   void Clear() {
     runs.clear();
-    bytes.clear();
+    bytes.Clear();
   }
 };
 

@@ -43,7 +43,7 @@ TEST(RowCodecTest, NothingIsNoRun) {
   EncodedRows encoded;
   EXPECT_THAT(ThereAndBack({}, &encoded), testing::IsEmpty());
   EXPECT_THAT(encoded.runs, testing::IsEmpty());
-  EXPECT_THAT(encoded.bytes, testing::IsEmpty());
+  EXPECT_EQ(encoded.bytes.size(), 0u);
 }
 
 TEST(RowCodecTest, TheLargestNumbersComeBack) {
