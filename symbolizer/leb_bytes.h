@@ -41,6 +41,14 @@ class LebBytes {
     *at++ = static_cast<uint8_t>(value);
     size_ = static_cast<size_t>(at - room_.data());
   }
+  // Two numbers below 128.
+  void PutShort(uint8_t first, uint8_t second) {
+    if (room_.size() - size_ < kMostPerNumber) room_.resize(size_ + kRoom);
+    uint8_t* const at = room_.data() + size_;
+    at[0] = first;
+    at[1] = second;
+    size_ += 2;
+  }
   // Keeps the memory.
   void Clear() { size_ = 0; }
   // `size` is at most size().

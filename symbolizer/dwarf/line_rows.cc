@@ -42,12 +42,18 @@ void LineRows::Encode() {
     if (sequence.rows == 0) sequence.start = pending_.start;
     marks_.push_back({pending_.start, pending_.file, pending_.line, bytes_.size()});
   } else {
-    bytes_.Put(pending_.start - before_.start);
+    const uint64_t advance = pending_.start - before_.start;
     const int64_t step = int64_t{pending_.line} - before_.line;
     const uint64_t zigzag = static_cast<uint64_t>(step) << 1 ^ static_cast<uint64_t>(step >> 63);
     const bool new_file = pending_.file != before_.file;
-    bytes_.Put(zigzag << 1 | (new_file ? 1 : 0));
-    if (new_file) bytes_.Put(pending_.file);
+    const uint64_t code = zigzag << 1 | (new_file ? 1 : 0);
+    if (!new_file && (advance | code) < 0x80) {
+      bytes_.PutShort(static_cast<uint8_t>(advance), static_cast<uint8_t>(code));
+    } else {
+      bytes_.Put(advance);
+      bytes_.Put(code);
+      if (new_file) bytes_.Put(pending_.file);
+    }
   }
   ++sequence.rows;
   before_ = pending_;
